@@ -1,0 +1,82 @@
+import type { AccountTaking } from "#domain/events/schemas.ts";
+
+/** Nothing was done: the caller's owner epoch, or the server itself, is not the one that may take money here. */
+export interface Fenced {
+  readonly outcome: "fenced";
+  /** `fault`: this organization is closed to all money until a person has looked. */
+  readonly fenced: "absent" | "older" | "server" | "fault";
+}
+
+/** An account as admission sees it. Micro. */
+export interface AccountFigures {
+  readonly fundedMicro: number;
+  readonly spentMicro: number;
+  readonly heldMicro: number;
+  readonly availableMicro: number;
+}
+
+/** Requests per minute of one key. */
+export interface RateFigures {
+  readonly limit: number;
+  readonly remaining: number;
+  /** Until one slot is free again (0 when one is). Milliseconds. */
+  readonly freeInMs: number;
+  /** Until the whole window is free again. Milliseconds. */
+  readonly resetMs: number;
+}
+
+export interface AdmitAsk {
+  readonly orgId: string;
+  readonly ownerEpoch: number;
+  readonly requestId: string;
+  readonly writerEpoch: number;
+  readonly keyId: string;
+  readonly holdMicro: number;
+}
+
+/** In the order in which they are looked at. `request_known`: the id was dropped or used before. */
+export const ADMIT_REFUSALS = [
+  "request_known",
+  "key_unknown",
+  "key_revoked",
+  "key_expired",
+  "rate_limit_exceeded",
+  "key_budget_exceeded",
+  "insufficient_balance",
+  "balance_held",
+] as const;
+export type AdmitRefusal = (typeof ADMIT_REFUSALS)[number];
+
+export interface Admitted {
+  readonly outcome: "admitted";
+  /** The store's own time, which chose the periods. */
+  readonly atMs: number;
+  readonly accounts: AccountTaking[];
+  readonly rate?: RateFigures;
+}
+
+export interface AdmitRefused {
+  readonly outcome: "refused";
+  readonly refusal: AdmitRefusal;
+  readonly balance: AccountFigures;
+  readonly budget?: AccountFigures;
+  readonly rate?: RateFigures;
+}
+
+export type AdmitOutcome = Admitted | AdmitRefused | Fenced;
+
+/** `raised` gives the hold's present total, which is below the one asked for when the money did not go further. */
+export type ExtendOutcome =
+  | {
+      readonly outcome: "raised";
+      readonly totalMicro: number;
+      readonly accounts: readonly AccountTaking[];
+    }
+  | { readonly outcome: "gone" }
+  | Fenced;
+
+/** `behind`: the store has only come to `position`; send from there. */
+export type ApplyOutcome =
+  | { readonly outcome: "applied"; readonly position: bigint | "start" }
+  | { readonly outcome: "behind"; readonly position: bigint | "start" }
+  | Fenced;

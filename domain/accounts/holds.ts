@@ -1,0 +1,276 @@
+import type { AccountTaking } from "#domain/events/schemas.ts";
+import {
+  availableMicro,
+  budgetAvailableMicro,
+  credit,
+  rule,
+  settle,
+  take,
+  takeAsRecorded,
+  type Accounts,
+} from "./accounts.ts";
+import type { Effect, Hold, HoldState, KeyAccount } from "./types.ts";
+
+/** What can be said to a hold: the gateway's verbs, then what the ledger carries in from recorded events. */
+export type HoldVerb =
+  | "admit"
+  | "extend"
+  | "drop"
+  | "close"
+  | "apply_open"
+  | "apply_extended"
+  | "apply_close"
+  | "sweep";
+
+/** What then happens; `fault` closes the organization and calls a person. */
+export type HoldAct =
+  | "admit"
+  | "refuse"
+  | "raise"
+  | "gone"
+  | "drop"
+  | "settle"
+  | "open"
+  | "confirm"
+  | "raise_to_event"
+  | "settle_and_forget"
+  | "give_back_and_forget"
+  | "forget"
+  | "nothing"
+  | "fault";
+
+/**
+ * The whole life of a hold. It is opened by `admit`, may be extended, and ends once: charged or released by `close`
+ * and its event, dropped before it was recorded, or swept after its writer died. Holds never die by time.
+ */
+export const HOLD_TABLE = {
+  absent: {
+    admit: "admit",
+    extend: "gone",
+    drop: "drop",
+    close: "nothing",
+    apply_open: "open",
+    apply_extended: "fault",
+    apply_close: "fault",
+    sweep: "nothing",
+  },
+  provisional: {
+    admit: "refuse",
+    extend: "raise",
+    drop: "drop",
+    close: "settle",
+    apply_open: "confirm",
+    apply_extended: "fault",
+    apply_close: "fault",
+    sweep: "give_back_and_forget",
+  },
+  open: {
+    admit: "refuse",
+    extend: "raise",
+    drop: "fault",
+    close: "settle",
+    apply_open: "fault",
+    apply_extended: "raise_to_event",
+    apply_close: "settle_and_forget",
+    sweep: "nothing",
+  },
+  closed: {
+    admit: "refuse",
+    extend: "fault",
+    drop: "fault",
+    close: "nothing",
+    apply_open: "nothing",
+    apply_extended: "nothing",
+    apply_close: "forget",
+    sweep: "nothing",
+  },
+  tombstone: {
+    admit: "refuse",
+    extend: "fault",
+    drop: "nothing",
+    close: "nothing",
+    apply_open: "fault",
+    apply_extended: "fault",
+    apply_close: "fault",
+    sweep: "nothing",
+  },
+} as const satisfies Record<HoldState, Record<HoldVerb, HoldAct>>;
+
+/** How long a dropped request's id stays refused, so that an admission that comes late takes nothing. */
+export const TOMBSTONE_MS = 60_000;
+
+/** Told of every cell of the table that was reached; tests count them. */
+export type CellObserver = (state: HoldState, verb: HoldVerb) => void;
+
+/** Looks a hold up and says what the verb does to it. */
+export function holdAct(
+  accounts: Accounts,
+  requestId: string,
+  verb: HoldVerb,
+  observe: CellObserver | undefined,
+): { hold: Hold | undefined; act: HoldAct } {
+  const hold = accounts.holds.get(requestId);
+  const state = hold?.state ?? "absent";
+  observe?.(state, verb);
+  return { hold, act: HOLD_TABLE[state][verb] };
+}
+
+/** Opens a provisional hold. The caller has checked that the money is there. */
+export function admitHold(
+  accounts: Accounts,
+  key: KeyAccount,
+  requestId: string,
+  writerEpoch: number,
+  micro: number,
+): AccountTaking[] {
+  const takings = take(accounts, key, micro);
+  accounts.holds.set(requestId, {
+    requestId,
+    keyId: key.keyId,
+    writerEpoch,
+    state: "provisional",
+    totalMicro: micro,
+    accounts: takings,
+    revision: -1,
+    forgetAtMs: 0,
+  });
+  return takings;
+}
+
+/** Raises a hold towards a total, as far as the money of all its accounts goes. A lower total changes nothing. */
+export function raiseHold(accounts: Accounts, hold: Hold, totalMicro: number): void {
+  const key = accounts.keys.get(hold.keyId);
+  rule(key !== undefined, "a hold's key exists");
+  const available = Math.min(
+    availableMicro(accounts),
+    budgetAvailableMicro(key) ?? Number.MAX_SAFE_INTEGER,
+  );
+  const more = Math.min(totalMicro - hold.totalMicro, available);
+  if (more <= 0) return;
+  hold.accounts = joinTakings(hold.accounts, take(accounts, key, more));
+  hold.totalMicro += more;
+}
+
+/** The takings of a raised hold: the same accounts, what was added behind what was there, lot by lot. */
+function joinTakings(
+  before: readonly AccountTaking[],
+  added: readonly AccountTaking[],
+): AccountTaking[] {
+  return before.map((taking) => {
+    const more = added.find((candidate) => candidate.account === taking.account);
+    rule(more !== undefined, "a hold is raised on all of its accounts");
+    const micro = taking.micro + more.micro;
+    if (taking.lots === undefined || more.lots === undefined) return { ...taking, micro };
+    const lots = taking.lots.map((share) => ({ ...share }));
+    for (const share of more.lots) {
+      const last = lots.at(-1);
+      if (last?.lotId === share.lotId) last.micro += share.micro;
+      else lots.push({ ...share });
+    }
+    return { ...taking, micro, lots };
+  });
+}
+
+/** Ends a hold in the accounts and leaves its marker in the given state. */
+export function endHold(accounts: Accounts, hold: Hold, chargedMicro: number): void {
+  settle(accounts, hold.keyId, hold.accounts, chargedMicro);
+  hold.accounts = [];
+  hold.totalMicro = 0;
+}
+
+/**
+ * Carries one effect of a recorded event into the accounts. Throws {@link AccountsFault} where the books' rules or the
+ * table say that this cannot be.
+ */
+export function applyEffect(accounts: Accounts, effect: Effect, observe?: CellObserver): void {
+  switch (effect.effect) {
+    case "created":
+      accounts.created = true;
+      return;
+    case "credited":
+      credit(accounts, effect.lotId, effect.pot, effect.micro);
+      return;
+    case "key_issued":
+      rule(!accounts.keys.has(effect.keyId), "a key is issued once");
+      accounts.keys.set(effect.keyId, {
+        keyId: effect.keyId,
+        revoked: false,
+        ...(effect.rpm === undefined ? {} : { rpm: effect.rpm }),
+        ...(effect.budgetMicro === undefined ? {} : { budgetMicro: effect.budgetMicro }),
+        ...(effect.expiresAt === undefined ? {} : { expiresAt: effect.expiresAt }),
+        spentMicro: 0,
+        heldMicro: 0,
+      });
+      return;
+    case "key_revoked": {
+      const key = accounts.keys.get(effect.keyId);
+      rule(key !== undefined, "a revoked key was issued");
+      key.revoked = true;
+      return;
+    }
+    case "hold_opened":
+      applyOpened(accounts, effect, observe);
+      return;
+    case "hold_extended":
+      applyExtended(accounts, effect, observe);
+      return;
+    case "hold_closed":
+      applyClosed(accounts, effect, observe);
+  }
+}
+
+function applyOpened(
+  accounts: Accounts,
+  effect: Extract<Effect, { effect: "hold_opened" }>,
+  observe?: CellObserver,
+): void {
+  const { hold, act } = holdAct(accounts, effect.requestId, "apply_open", observe);
+  if (act === "nothing") return;
+  if (act === "confirm" && hold) {
+    hold.state = "open";
+    hold.revision = effect.revision;
+    return;
+  }
+  rule(act === "open", "a hold is recorded as opened once");
+  takeAsRecorded(accounts, effect.keyId, effect.accounts);
+  accounts.holds.set(effect.requestId, {
+    requestId: effect.requestId,
+    keyId: effect.keyId,
+    writerEpoch: effect.writerEpoch,
+    state: "open",
+    totalMicro: effect.totalMicro,
+    accounts: effect.accounts,
+    revision: effect.revision,
+    forgetAtMs: 0,
+  });
+}
+
+function applyExtended(
+  accounts: Accounts,
+  effect: Extract<Effect, { effect: "hold_extended" }>,
+  observe?: CellObserver,
+): void {
+  const { hold, act } = holdAct(accounts, effect.requestId, "apply_extended", observe);
+  if (act === "nothing") return;
+  rule(act === "raise_to_event" && hold !== undefined, "only an open hold is extended");
+  hold.revision = effect.revision;
+  if (hold.totalMicro >= effect.totalMicro) return;
+  settle(accounts, hold.keyId, hold.accounts, 0);
+  takeAsRecorded(accounts, hold.keyId, effect.accounts);
+  hold.accounts = effect.accounts;
+  hold.totalMicro = effect.totalMicro;
+}
+
+function applyClosed(
+  accounts: Accounts,
+  effect: Extract<Effect, { effect: "hold_closed" }>,
+  observe?: CellObserver,
+): void {
+  const { hold, act } = holdAct(accounts, effect.requestId, "apply_close", observe);
+  rule(
+    hold !== undefined && (act === "settle_and_forget" || act === "forget"),
+    "only a hold that was opened is closed",
+  );
+  if (act === "settle_and_forget") settle(accounts, hold.keyId, hold.accounts, effect.chargedMicro);
+  accounts.holds.delete(effect.requestId);
+}

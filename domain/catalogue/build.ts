@@ -1,0 +1,126 @@
+import { completePrices } from "#domain/prices.ts";
+import type { ContextTier, Price, ServiceTier, WrittenPrices } from "#domain/prices.ts";
+import { OPENAI_MODELS } from "./openai-models.ts";
+import type { ModelRow } from "./openai-models.ts";
+import { OPENAI_PRICES } from "./openai-prices.ts";
+import type { PriceRow } from "./openai-prices.ts";
+import { SIMULATOR_MODELS } from "./simulator.ts";
+import type { Binding, Catalogue, Host, Model, OutputCapName } from "./types.ts";
+
+/** The day on which the shipped data was last held against its sources. It changes with every change of the data. */
+export const DATA_VERSION = "2026-11-21";
+
+/** The most output tokens that go upstream as the cap when the caller sets none. */
+const OUTPUT_TOKENS_DEFAULT_MAX = 16_384;
+
+export interface CatalogueOptions {
+  /** True when a credential for OpenAI (or a compatible upstream) is configured: without it its names do not exist. */
+  readonly openai: boolean;
+  /** True when the simulated upstream runs: only `sim-*` names lead to it, and only then do they exist. */
+  readonly simulator: boolean;
+  /** Where the configured upstreams process: the region's own area in this build. */
+  readonly processingArea: string;
+}
+
+/**
+ * Builds the snapshot from the shipped data: the models and bindings of every configured upstream. Pure: the same
+ * options give an equal catalogue. A host that is not configured contributes neither names nor bindings.
+ */
+export function buildCatalogue(options: CatalogueOptions): Catalogue {
+  const bindings = [
+    ...(options.openai ? openaiBindings(options.processingArea) : []),
+    ...(options.simulator ? simulatorBindings(options.processingArea) : []),
+  ];
+  return {
+    dataVersion: DATA_VERSION,
+    models: new Map(bindings.map((binding) => [binding.model.id, binding.model])),
+    bindings: new Map(bindings.map((binding) => [binding.model.id, [binding]])),
+  };
+}
+
+function openaiBindings(processingArea: string): Binding[] {
+  const host: Host = { slug: "openai", shape: "openai", processingArea };
+  const prices = pricesOf(OPENAI_PRICES);
+  return OPENAI_MODELS.flatMap((row) => {
+    const price = prices.get(row.id);
+    if (!price) throw new RangeError(`no price ships for ${row.id}`);
+    const snapshots = Object.entries(row.snapshots ?? {}).map(([id, createdUnix]) => ({
+      ...row,
+      id,
+      createdUnix,
+    }));
+    return [row, ...snapshots].map((each) =>
+      bind(modelOf(each, "openai"), host, "max_completion_tokens", price),
+    );
+  });
+}
+
+function simulatorBindings(processingArea: string): Binding[] {
+  const host: Host = { slug: "simulator", shape: "openai", processingArea };
+  return SIMULATOR_MODELS.map((row) =>
+    bind(modelOf(row, "relai"), host, row.outputCapName, row.price),
+  );
+}
+
+function modelOf(row: ModelRow, ownedBy: string): Model {
+  const { id, createdUnix, contextWindowTokens, outputTokensMax, imageTokensMax } = row;
+  return {
+    id,
+    ownedBy,
+    createdUnix,
+    contextWindowTokens,
+    outputTokensMax,
+    outputTokensDefault: Math.min(outputTokensMax, OUTPUT_TOKENS_DEFAULT_MAX),
+    ...(imageTokensMax === undefined ? {} : { imageTokensMax }),
+  };
+}
+
+function bind(model: Model, host: Host, outputCapName: OutputCapName, price: Price): Binding {
+  const id = `${model.id}@${host.slug}`;
+  return {
+    id,
+    model,
+    host,
+    upstreamModel: model.id,
+    outputCapName,
+    priceVersion: `${DATA_VERSION}:${id}`,
+    price,
+  };
+}
+
+/** Groups price rows by model. Rows of one model and service tier stand in ascending order of their first token. */
+function pricesOf(rows: readonly PriceRow[]): Map<string, Price> {
+  const byModel = new Map<string, Map<ServiceTier, ContextTier[]>>();
+  for (const row of rows) {
+    const [model, serviceTier] = row;
+    const tiers = byModel.get(model) ?? new Map<ServiceTier, ContextTier[]>();
+    byModel.set(model, tiers);
+    tiers.set(serviceTier, [...(tiers.get(serviceTier) ?? []), contextTierOf(row)]);
+  }
+  return new Map([...byModel].map(([model, tiers]) => [model, priceOf(model, tiers)]));
+}
+
+function priceOf(model: string, tiers: ReadonlyMap<ServiceTier, readonly ContextTier[]>): Price {
+  const standard = tiers.get("default");
+  const flex = tiers.get("flex");
+  const priority = tiers.get("priority");
+  if (!standard) throw new RangeError(`no default price ships for ${model}`);
+  return { default: standard, ...(flex && { flex }), ...(priority && { priority }) };
+}
+
+/**
+ * A provider's row as a context tier. Sale and cost are both the list price: what the organization pays is what the
+ * provider charges us. An operator's markup or discount belongs to the catalogue that is edited while running.
+ */
+function contextTierOf(row: PriceRow): ContextTier {
+  const [, , fromInputTokens, input, cacheRead, cacheWriteShort, output, apart] = row;
+  const written: WrittenPrices = {
+    input,
+    output,
+    ...(cacheRead === null ? {} : { cacheRead }),
+    ...(cacheWriteShort === null ? {} : { cacheWriteShort }),
+    ...apart,
+  };
+  const pico = completePrices(written);
+  return { fromInputTokens, salePico: pico, costPico: pico };
+}

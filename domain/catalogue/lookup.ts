@@ -1,0 +1,154 @@
+import { TOKEN_CLASSES, tierFor } from "#domain/prices.ts";
+import type { ClassPrices, ContextTier, Price, ServiceTier } from "#domain/prices.ts";
+import type { Binding, Catalogue, Model } from "./types.ts";
+
+const NONE: readonly Binding[] = [];
+const DEFAULT_ONLY: readonly ServiceTier[] = ["default"];
+const FLEX: readonly ServiceTier[] = ["flex", "default"];
+const PRIORITY: readonly ServiceTier[] = ["priority", "default"];
+const TIER_BIT = { default: 1, flex: 2, priority: 4 } as const satisfies Record<
+  ServiceTier,
+  number
+>;
+
+// What is derived from a snapshot is remembered for as long as the snapshot itself: it never changes.
+const bindingsByArea = new WeakMap<readonly Binding[], Map<string, readonly Binding[]>>();
+const bindingsByUpstream = new WeakMap<Catalogue, ReadonlyMap<string, Binding>>();
+const holdSteps = new WeakMap<readonly Binding[], Map<number, readonly ContextTier[]>>();
+
+/** The model of this exact name, or undefined: names are case-sensitive and dated names are names of their own. */
+export function modelById(catalogue: Catalogue, modelId: string): Model | undefined {
+  return catalogue.models.get(modelId);
+}
+
+/**
+ * The bindings of a model that may process in an area, in order of preference; empty when there is none. The area has to
+ * match exactly: `us` never falls back to `global` nor `global` to `us`. The same question gives the same array.
+ */
+export function bindingsFor(
+  catalogue: Catalogue,
+  modelId: string,
+  processingArea: string,
+): readonly Binding[] {
+  const all = catalogue.bindings.get(modelId);
+  if (!all) return NONE;
+  const known = bindingsByArea.get(all)?.get(processingArea);
+  if (known) return known;
+  const matching = all.filter((binding) => binding.host.processingArea === processingArea);
+  if (matching.length === 0) return NONE;
+  const byArea = bindingsByArea.get(all) ?? new Map<string, readonly Binding[]>();
+  bindingsByArea.set(all, byArea.set(processingArea, matching));
+  return matching;
+}
+
+/**
+ * The binding to bill a call on: by the model that the response says was served, on the host that was called. A dated
+ * snapshot (`gpt-4o-2024-08-06`) is billed as itself where the catalogue prices it apart, else as the model it is a
+ * snapshot of. A name that is not known, or that costs the same, leaves the admitted binding in place.
+ */
+export function servedBinding(
+  catalogue: Catalogue,
+  admitted: Binding,
+  servedModel: string,
+): Binding {
+  if (servedModel === admitted.upstreamModel) return admitted;
+  const served =
+    bindingByUpstream(catalogue, admitted, servedModel) ??
+    bindingByUpstream(catalogue, admitted, servedModel.replace(/-\d{4}-\d{2}-\d{2}$/, ""));
+  return served === undefined || served.price === admitted.price ? admitted : served;
+}
+
+function bindingByUpstream(
+  catalogue: Catalogue,
+  admitted: Binding,
+  upstreamModel: string,
+): Binding | undefined {
+  let index = bindingsByUpstream.get(catalogue);
+  if (!index) {
+    const all = [...catalogue.bindings.values()].flat();
+    index = new Map(
+      all.map((binding) => [`${binding.host.slug}\n${binding.upstreamModel}`, binding]),
+    );
+    bindingsByUpstream.set(catalogue, index);
+  }
+  return index.get(`${admitted.host.slug}\n${upstreamModel}`);
+}
+
+/**
+ * The service tiers that a request with this `service_tier` may be billed at. A provider may always serve the default
+ * tier instead of the one asked for. `fast` is another name for `priority`; `scale` is capacity paid for elsewhere.
+ */
+export function serviceTiersFor(requested: string | undefined): readonly ServiceTier[] {
+  if (requested === "flex") return FLEX;
+  if (requested === "priority" || requested === "fast") return PRIORITY;
+  return DEFAULT_ONLY;
+}
+
+/** The tier to bill at, from what the response says was served; `default` where the price knows no such tier. */
+export function servedTier(price: Price, served: string | undefined): ServiceTier {
+  if (served === "flex" && price.flex) return "flex";
+  if ((served === "priority" || served === "fast") && price.priority) return "priority";
+  return "default";
+}
+
+/** The prices of a request: of this service tier (else the default one) and the context tier of its total input. */
+export function pricesAt(price: Price, serviceTier: ServiceTier, inputTokens: number): ContextTier {
+  return tierFor(price[serviceTier] ?? price.default, inputTokens);
+}
+
+/**
+ * The prices a hold is computed with: for each class the dearest sale and the dearest cost over all bindings, all of the
+ * given service tiers (a binding without one has its default instead) and every context tier that an input of at most
+ * `inputTokensBound` tokens can fall into. So nothing that can be served within the bounds costs more than the hold.
+ * Fast on the second call for the same array of bindings. Throws when there is no binding or no service tier.
+ */
+export function holdPrices(
+  bindings: readonly Binding[],
+  serviceTiers: readonly ServiceTier[],
+  inputTokensBound: number,
+): ContextTier {
+  let tierBits = 0;
+  for (const name of serviceTiers) tierBits |= TIER_BIT[name];
+  let steps = holdSteps.get(bindings)?.get(tierBits);
+  if (!steps) {
+    steps = holdStepsOf(bindings, serviceTiers);
+    const byTiers = holdSteps.get(bindings) ?? new Map<number, readonly ContextTier[]>();
+    holdSteps.set(bindings, byTiers.set(tierBits, steps));
+  }
+  return tierFor(steps, inputTokensBound);
+}
+
+/** The maxima as a staircase: at each count of input tokens where a tier begins, the dearest of all that began by then. */
+function holdStepsOf(
+  bindings: readonly Binding[],
+  serviceTiers: readonly ServiceTier[],
+): ContextTier[] {
+  const candidates = bindings.flatMap(({ price }) =>
+    serviceTiers.flatMap((name) => price[name] ?? price.default),
+  );
+  const starts = [...new Set(candidates.map((tier) => tier.fromInputTokens))].sort((a, b) => a - b);
+  return starts.map((fromInputTokens) => {
+    const begun = candidates.filter((tier) => tier.fromInputTokens <= fromInputTokens);
+    return {
+      fromInputTokens,
+      salePico: dearestByClass(begun.map((tier) => tier.salePico)),
+      costPico: dearestByClass(begun.map((tier) => tier.costPico)),
+    };
+  });
+}
+
+function dearestByClass(prices: readonly ClassPrices[]): ClassPrices {
+  const dearest: Record<(typeof TOKEN_CLASSES)[number], number> = {
+    input: 0,
+    cacheRead: 0,
+    cacheWriteShort: 0,
+    cacheWriteLong: 0,
+    output: 0,
+    inputAudio: 0,
+    outputAudio: 0,
+    inputImage: 0,
+  };
+  for (const each of prices)
+    for (const name of TOKEN_CLASSES) dearest[name] = Math.max(dearest[name], each[name]);
+  return dearest;
+}

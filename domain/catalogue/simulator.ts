@@ -1,0 +1,116 @@
+import type { ClassPrices, ContextTier, Price } from "#domain/prices.ts";
+import type { ModelRow } from "./openai-models.ts";
+import type { OutputCapName } from "./types.ts";
+
+export interface SimulatorModel extends ModelRow {
+  readonly outputCapName: OutputCapName;
+  readonly price: Price;
+}
+
+const COST_PERCENT = 80;
+const CREATED_UNIX = 1_795_219_200; // 2026-11-21
+const small = { createdUnix: CREATED_UNIX, contextWindowTokens: 128_000, outputTokensMax: 16_384 };
+const large = {
+  createdUnix: CREATED_UNIX,
+  contextWindowTokens: 1_000_000,
+  outputTokensMax: 65_536,
+};
+
+/**
+ * A context tier of the simulator. The cost side is a fifth below the sale side, so that a mix-up of the two shows in a
+ * sum; sale prices divide by five, which keeps the cost an integer.
+ */
+function tier(fromInputTokens: number, salePico: ClassPrices): ContextTier {
+  const costPico: ClassPrices = {
+    input: cost(salePico.input),
+    cacheRead: cost(salePico.cacheRead),
+    cacheWriteShort: cost(salePico.cacheWriteShort),
+    cacheWriteLong: cost(salePico.cacheWriteLong),
+    output: cost(salePico.output),
+    inputAudio: cost(salePico.inputAudio),
+    outputAudio: cost(salePico.outputAudio),
+    inputImage: cost(salePico.inputImage),
+  };
+  return { fromInputTokens, salePico, costPico };
+}
+
+function cost(salePico: number): number {
+  const pico = (salePico * COST_PERCENT) / 100;
+  if (!Number.isSafeInteger(pico))
+    throw new RangeError(`a price of ${salePico} pico has no whole cost`);
+  return pico;
+}
+
+/** Distinct prices for all classes, in proportion to one base price. */
+function spread(basePico: number): ClassPrices {
+  return {
+    input: basePico,
+    cacheRead: basePico / 10,
+    cacheWriteShort: (basePico * 5) / 4,
+    cacheWriteLong: basePico * 2,
+    output: basePico * 5,
+    inputAudio: basePico * 8,
+    outputAudio: basePico * 16,
+    inputImage: (basePico * 3) / 2,
+  };
+}
+
+/** One price for every class: the model for sums that a reader can do in the head. */
+function flat(pico: number): ClassPrices {
+  return {
+    input: pico,
+    cacheRead: pico,
+    cacheWriteShort: pico,
+    cacheWriteLong: pico,
+    output: pico,
+    inputAudio: pico,
+    outputAudio: pico,
+    inputImage: pico,
+  };
+}
+
+/** The simulated upstream's models. Only these names lead to it. */
+export const SIMULATOR_MODELS: readonly SimulatorModel[] = [
+  {
+    id: "sim-flat",
+    ...large,
+    imageTokensMax: 1_500,
+    outputCapName: "max_tokens",
+    price: { default: [tier(0, flat(1_000_000))] },
+  },
+  {
+    id: "sim-small",
+    ...small,
+    outputCapName: "max_tokens",
+    price: { default: [tier(0, spread(200_000))] },
+  },
+  {
+    id: "sim-large",
+    ...large,
+    outputCapName: "max_completion_tokens",
+    price: { default: [tier(0, spread(3_000_000))] },
+  },
+  {
+    id: "sim-tiers",
+    ...large,
+    outputCapName: "max_completion_tokens",
+    price: {
+      default: [tier(0, spread(2_000_000)), tier(200_000, spread(4_000_000))],
+      flex: [tier(0, spread(1_000_000)), tier(200_000, spread(2_000_000))],
+      priority: [tier(0, spread(5_000_000)), tier(200_000, spread(10_000_000))],
+    },
+  },
+  {
+    id: "sim-vision",
+    ...small,
+    imageTokensMax: 2_000,
+    outputCapName: "max_completion_tokens",
+    price: { default: [tier(0, spread(1_000_000))] },
+  },
+  {
+    id: "sim-audio",
+    ...small,
+    outputCapName: "max_completion_tokens",
+    price: { default: [tier(0, spread(2_400_000))] },
+  },
+];

@@ -1,0 +1,52 @@
+import type { Price } from "#domain/prices.ts";
+
+/** A model that applications name in `model`. Token figures are bounds that holds rest on. */
+export interface Model {
+  readonly id: string;
+  /** The family's owner as OpenAI's model list shows it in `owned_by`. */
+  readonly ownedBy: string;
+  /** Unix seconds, as OpenAI's model list shows it in `created`. */
+  readonly createdUnix: number;
+  readonly contextWindowTokens: number;
+  readonly outputTokensMax: number;
+  /** The output cap set upstream when the caller gives none: min(outputTokensMax, 16,384). */
+  readonly outputTokensDefault: number;
+  /** The most input tokens one image can cost; undefined when the model takes no images. */
+  readonly imageTokensMax?: number;
+}
+
+/** The wire shape that a host speaks. */
+export type WireShape = "openai";
+
+/** The name under which a binding's upstream knows the output cap. */
+export type OutputCapName = "max_tokens" | "max_completion_tokens";
+
+/** An upstream endpoint: a provider's API surface in one place. Its base URL and credential come from the settings. */
+export interface Host {
+  readonly slug: string;
+  readonly shape: WireShape;
+  /** Where the upstream may process: `us`, `eu`, … or `global`. */
+  readonly processingArea: string;
+}
+
+/** Model × host, with the name and the price the model has there. */
+export interface Binding {
+  /** `<model>@<host>` */
+  readonly id: string;
+  readonly model: Model;
+  readonly host: Host;
+  readonly upstreamModel: string;
+  readonly outputCapName: OutputCapName;
+  /** `<data version>:<binding id>` */
+  readonly priceVersion: string;
+  readonly price: Price;
+}
+
+/** An immutable snapshot: what can be asked for, where it runs, and what it costs. */
+export interface Catalogue {
+  readonly dataVersion: string;
+  /** Every model that ships, also those without a host here: they answer `model_not_available_in_region`. */
+  readonly models: ReadonlyMap<string, Model>;
+  /** The bindings of each model, in order of preference; only of hosts that are configured. */
+  readonly bindings: ReadonlyMap<string, readonly Binding[]>;
+}

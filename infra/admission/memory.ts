@@ -1,0 +1,56 @@
+import {
+  adopt,
+  admit,
+  apply,
+  close,
+  drop,
+  emptyAdmission,
+  extend,
+  figures,
+  sweep,
+} from "#domain/accounts/admission.ts";
+import type { CellObserver } from "#domain/accounts/holds.ts";
+import type { AdmissionStore, Clock } from "#services/ports.ts";
+
+/** At most this many organizations are remembered as wanted; more ask again. */
+const WANTED_MAX = 10_000;
+
+/**
+ * The admission store of an embedded region: the pure reducer behind the port. `server` is the identity of this
+ * process's start, because memory does not outlive it.
+ */
+export function createMemoryAdmission(options: {
+  clock: Clock;
+  server: string;
+  observe?: CellObserver;
+  onFault?: (orgId: string, sentence: string) => void;
+}): AdmissionStore {
+  const { clock } = options;
+  const state = emptyAdmission(options);
+  let wanted = new Set<string>();
+  return {
+    server: () => Promise.resolve(state.server),
+    admit: (ask) => Promise.resolve(admit(state, ask, clock.now())),
+    extend: (ask) => Promise.resolve(extend(state, ask)),
+    drop: (ask) => Promise.resolve(drop(state, ask, clock.now())),
+    close: (ask) => Promise.resolve(close(state, ask)),
+    figures(ask) {
+      const found = figures(state, ask);
+      return Promise.resolve(
+        found.outcome === "figures" ? { ...found, asOfMs: clock.now() } : found,
+      );
+    },
+    want(orgId) {
+      if (wanted.size < WANTED_MAX) wanted.add(orgId);
+      return Promise.resolve();
+    },
+    wanted() {
+      const taken = [...wanted];
+      wanted = new Set();
+      return Promise.resolve(taken);
+    },
+    apply: (ask) => Promise.resolve(apply(state, ask)),
+    adopt: (ask) => Promise.resolve(adopt(state, ask)),
+    sweep: (ask) => Promise.resolve(sweep(state, ask)),
+  };
+}

@@ -1,0 +1,94 @@
+import { spawn } from "node:child_process";
+import { expect, test } from "vitest";
+import { systemClock } from "./clock.ts";
+
+function block(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+test("a timer calls back once and never early", async () => {
+  const clock = systemClock();
+  for (let round = 0; round < 20; round += 1) {
+    // Time spent before arming makes Node's own idea of "now" stale, which is how its timers come early.
+    block(3);
+    const from = clock.elapsed();
+    let calls = 0;
+    await new Promise<void>((resolve) => {
+      clock.timer(5.5, () => {
+        calls += 1;
+        resolve();
+      });
+    });
+    expect(clock.elapsed() - from).toBeGreaterThanOrEqual(5.5);
+    expect(calls).toBe(1);
+  }
+});
+
+test("a cancelled timer does not call back, also during its grace", async () => {
+  const clock = systemClock();
+  let calls = 0;
+  const cancelPlain = clock.timer(5, () => (calls += 1));
+  cancelPlain();
+  const cancelGrace = clock.timer(5, () => (calls += 1));
+  block(1_300);
+  await sleep(100);
+  expect(calls).toBe(0);
+  cancelGrace();
+  await sleep(700);
+  expect(calls).toBe(0);
+});
+
+test("a timer that fires late waits for a grace, once", async () => {
+  const clock = systemClock();
+  let firedAt = 0;
+  clock.timer(5, () => (firedAt = clock.elapsed()));
+  block(1_300);
+  const woke = clock.elapsed();
+  await sleep(1_500);
+  expect(firedAt - woke).toBeGreaterThanOrEqual(450);
+});
+
+test("delays beyond what Node's timer takes do not fire at once, and nonsense is refused", async () => {
+  const clock = systemClock();
+  let calls = 0;
+  const cancels = [2 ** 31, 2 ** 40, Infinity].map((ms) => clock.timer(ms, () => (calls += 1)));
+  await sleep(30);
+  expect(calls).toBe(0);
+  for (const cancel of cancels) cancel();
+  expect(() => clock.timer(Number.NaN, () => {})).toThrow(RangeError);
+  expect(() => clock.timer(-1, () => {})).toThrow(RangeError);
+});
+
+test("a stopped process reads what arrived before its timers time it out", async () => {
+  const script = `
+    import { systemClock } from ${JSON.stringify(import.meta.resolve("./clock.ts"))};
+    process.stdin.once("data", () => { process.stdout.write("data"); process.exit(0); });
+    systemClock().timer(1000, () => { process.stdout.write("timeout"); process.exit(0); });
+    process.stdout.write("armed ");
+  `;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  let said = "";
+  child.stdout.on("data", (bytes: Buffer) => (said += bytes.toString()));
+  while (!said.includes("armed")) await sleep(10);
+  child.kill("SIGSTOP");
+  child.stdin.write("here");
+  await sleep(2_600);
+  child.kill("SIGCONT");
+  await new Promise((resolve) => child.once("exit", resolve));
+  expect(said).toBe("armed data");
+});
+
+test("a pending timer does not keep a process alive", async () => {
+  const script = `
+    import { systemClock } from ${JSON.stringify(import.meta.resolve("./clock.ts"))};
+    systemClock().timer(60_000, () => {});
+  `;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    stdio: "inherit",
+  });
+  const code = await new Promise((resolve) => child.once("exit", resolve));
+  expect(code).toBe(0);
+});

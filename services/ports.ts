@@ -1,0 +1,270 @@
+import type { NewEvent, RecordedEvent } from "#domain/events/events.ts";
+import type {
+  AccountFigures,
+  AdmitAsk,
+  AdmitOutcome,
+  ApplyOutcome,
+  ExtendOutcome,
+  Fenced,
+} from "#domain/accounts/admission-types.ts";
+import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
+
+/**
+ * Every port: what the services need of the world, in the services' own words. No type of a client library shows.
+ * Adapters stand in infra/ (and, for simulated ones, in test/simulation); only main.ts files bring the two together.
+ */
+
+/** Time. The only way in which services learn it. */
+export interface Clock {
+  /** Milliseconds since 1970, from the machine's clock: for `at`, windows and dates. */
+  now(): number;
+  /** Milliseconds on a clock that never goes back: for durations. Fractions are allowed. */
+  elapsed(): number;
+  /** Calls back once, at the earliest after `delayMs`. The returned function cancels. */
+  timer(delayMs: number, callback: () => void): () => void;
+}
+
+/** Randomness fit for secrets. */
+export interface Random {
+  bytes(count: number): Uint8Array;
+}
+
+// ---------------------------------------------------------------------------------------------- event store
+
+export type ExpectedRevision = bigint | "no_stream";
+
+/** `refused` is certainly not written. `unknown` may or may not be: repeat the identical call. */
+export type AppendOutcome =
+  | { readonly outcome: "appended"; readonly revision: bigint; readonly position: bigint }
+  | { readonly outcome: "conflict"; readonly actual: ExpectedRevision }
+  | { readonly outcome: "refused"; readonly reason: RefusedAppend }
+  | { readonly outcome: "unknown"; readonly reason: string };
+export type RefusedAppend = "disk_full" | "read_only" | "too_large" | "queue_full" | "closed";
+
+/** One append carries at most this much; a larger one is `refused: too_large`. */
+export const APPEND_EVENTS_MAX = 500;
+export const APPEND_BYTES_MAX = 900 * 1024;
+
+export interface EventStore {
+  /**
+   * Appends all events or none. Durable when it answers `appended`, which gives the last event's revision and
+   * position. Repeating the identical call (same ids at the same expected revision) answers as the first time.
+   */
+  append(
+    stream: string,
+    events: readonly NewEvent[],
+    expected: ExpectedRevision,
+  ): Promise<AppendOutcome>;
+  /** Reads a stream, `from` inclusive, at most `max` events; an unknown stream is empty. */
+  read(
+    stream: string,
+    options: { from: bigint | "start" | "end"; direction: "forward" | "backward"; max: number },
+  ): Promise<RecordedEvent[]>;
+  /** Appends at whatever revision the stream has, also to one that does not exist yet; a repeat changes nothing. Only for fences. */
+  fence(stream: string, event: NewEvent<"OwnerFenced.v1">): Promise<bigint>;
+  /**
+   * Everything after a position, in order, in batches (never empty), first what is stored and then what comes.
+   * Ends when the signal aborts or the store closes; throws when the store cannot go on.
+   */
+  follow(options: {
+    after: bigint | "start";
+    streamPrefixes?: readonly string[];
+    signal: AbortSignal;
+  }): AsyncIterable<RecordedEvent[]>;
+  /** The position of the newest event, or `start` for an empty store. */
+  head(): Promise<bigint | "start">;
+}
+
+// ------------------------------------------------------------------------------------------ admission store
+
+/**
+ * Who may take money now. Every verb names the owner epoch it acts under. An organization that was never adopted is
+ * `fenced: absent`, never a balance of zero. Verbs of money are keyed by request id and may be repeated.
+ */
+export interface AdmissionStore {
+  /** The identity of the server's present life: it changes whenever the server may have lost writes. */
+  server(): Promise<string>;
+  admit(ask: AdmitAsk): Promise<AdmitOutcome>;
+  /** Raises a hold towards a total, as far as the money goes. A total at or below the present one changes nothing. */
+  extend(ask: {
+    orgId: string;
+    ownerEpoch: number;
+    requestId: string;
+    totalMicro: number;
+  }): Promise<ExtendOutcome>;
+  /** Undoes an admission whose event was certainly not written. */
+  drop(ask: {
+    orgId: string;
+    ownerEpoch: number;
+    requestId: string;
+  }): Promise<{ outcome: "dropped" } | Fenced>;
+  /** Ends a hold after its terminal event is durable: `chargedMicro` is spent, the rest is free again. */
+  close(ask: {
+    orgId: string;
+    ownerEpoch: number;
+    requestId: string;
+    chargedMicro: number;
+  }): Promise<{ outcome: "closed" } | Fenced>;
+  /** What admission knows of an organization and one of its keys, for people to read. */
+  figures(ask: {
+    orgId: string;
+    keyId?: string;
+  }): Promise<
+    | { outcome: "figures"; balance: AccountFigures; budget?: AccountFigures; asOfMs: number }
+    | Fenced
+  >;
+  /** Says that an organization is needed here and was absent. May be lost. */
+  want(orgId: string): Promise<void>;
+
+  // The ledger process only:
+  /** The organizations that were wanted since the last call. */
+  wanted(): Promise<string[]>;
+  /** Carries recorded events into the organization's state, each once. */
+  apply(ask: {
+    orgId: string;
+    ownerEpoch: number;
+    items: readonly AccountsItem[];
+  }): Promise<ApplyOutcome>;
+  /** Replaces an organization's whole state, if the epoch stored for it is lower and this is one of `servers`. */
+  adopt(ask: {
+    ownerEpoch: number;
+    servers: readonly string[];
+    state: OrgSnapshot;
+  }): Promise<{ outcome: "adopted" } | Fenced>;
+  /** Frees what a dead writer had taken and never recorded. Only after its sealed journal has been applied. */
+  sweep(ask: {
+    orgId: string;
+    ownerEpoch: number;
+    writerEpoch: number;
+  }): Promise<{ outcome: "swept" } | Fenced>;
+}
+
+// --------------------------------------------------------------------------------------------- key directory
+
+export interface KeyEntry {
+  readonly keyId: string;
+  readonly orgId: string;
+  readonly revoked: boolean;
+}
+
+/** Token hash → key. Kept by the ledger process, read by gateways. */
+export interface KeyDirectory {
+  lookup(tokenHash: string): Promise<KeyEntry | undefined>;
+  put(tokenHash: string, entry: KeyEntry): Promise<void>;
+}
+
+// ----------------------------------------------------------------------------------------------- read models
+
+export type JsonValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly JsonValue[]
+  | { readonly [key: string]: JsonValue };
+
+export interface ReadModelRow {
+  readonly table: string;
+  readonly key: string;
+  readonly value: JsonValue;
+}
+
+/** Sets a row; a `value` of null removes it. */
+export type ReadModelWrite = ReadModelRow;
+
+/** The rows of one projection, moved together with the position of the last event that they contain. */
+export interface ReadModel {
+  checkpoint(): Promise<bigint | "start">;
+  rows(): Promise<ReadModelRow[]>;
+  commit(writes: readonly ReadModelWrite[], checkpoint: bigint): Promise<void>;
+}
+
+/** Where read models live. */
+export interface ReadModels {
+  /** Opens the read model of a projection; one that another version of the projection wrote is dropped and starts empty. */
+  open(name: string, version: number): Promise<ReadModel>;
+  /** An empty one beside it, for a rebuild; what an earlier rebuild left there is dropped. */
+  openAside(name: string, version: number): Promise<ReadModel>;
+  /** Puts the one made aside in the other's place and gives it back; the old one is gone. */
+  swapIn(name: string): Promise<ReadModel>;
+  close(): Promise<void>;
+}
+
+export interface RebuildProgress {
+  readonly projection: string;
+  readonly eventsDone: number;
+  readonly position: bigint | "start";
+  readonly head: bigint | "start";
+}
+
+/** The read models of a region as the other services see them, wherever they are folded. */
+export interface Projector {
+  /** The rows of one read model, folded at least to a position, and the position that they stand at. */
+  rows(
+    projection: string,
+    atLeast: bigint | "start",
+  ): Promise<{ position: bigint | "start"; rows: ReadModelRow[] }>;
+  /** Folds a read model anew from the first event, aside and silently, and swaps it in when it has caught up. */
+  rebuild(
+    projection: string,
+    onProgress: (progress: RebuildProgress) => void,
+  ): Promise<RebuildProgress>;
+  close(): Promise<void>;
+}
+
+// -------------------------------------------------------------------------------------------------- upstream
+
+export interface UpstreamCall {
+  readonly requestId: string;
+  readonly baseUrl: string;
+  /** Below the base URL, with its slash: `/chat/completions`. */
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array;
+}
+
+/** `connect`: certainly not sent. The others may have reached the upstream. */
+export type UpstreamFailure = "connect" | "reset" | "first_byte_timeout" | "idle_timeout";
+
+/** Called in order: head, data…, then exactly one of end and failed; nothing after `abort`. */
+export interface UpstreamReceiver {
+  head(status: number, headers: Readonly<Record<string, string>>): void;
+  /** False asks the upstream to wait until `resume`. */
+  data(bytes: Uint8Array): boolean;
+  end(): void;
+  failed(failure: UpstreamFailure): void;
+}
+
+export interface UpstreamExchange {
+  abort(): void;
+  resume(): void;
+}
+
+/** A client of upstream hosts, with keep-alive and the time-outs of the settings. */
+export interface Upstream {
+  send(call: UpstreamCall, receiver: UpstreamReceiver): UpstreamExchange;
+}
+
+// ------------------------------------------------------------------------------------------------------ rest
+
+/** One data folder, one process. Throws `FolderLocked` when another process has it. */
+export interface FolderLock {
+  release(): void;
+}
+
+/** Counts and times, by the names of the metrics page. Never text of a caller. */
+export interface Telemetry {
+  requestDone(facts: {
+    route: string;
+    status: number;
+    code: string;
+    model: string;
+    durationMs: number;
+    firstByteMs: number | undefined;
+    chargedMicro: number;
+    inputTokens: number;
+    outputTokens: number;
+  }): void;
+  /** Something that should never happen and that a person should look at. `what` is a fixed name; facts are ids and numbers. */
+  alarm(what: string, facts: Readonly<Record<string, string | number | boolean>>): void;
+}
