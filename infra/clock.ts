@@ -55,7 +55,7 @@ class Timer {
   private fired(): void {
     const lateMs = performance.now() - this.dueMs;
     if (lateMs < 0) {
-      // Node counts whole milliseconds from the start of the loop's turn, so it may come a little early.
+      // Node counts whole milliseconds, so its timers may come up to one early.
       this.arm(-lateMs);
     } else if (this.graced) {
       // Immediates run after the sockets were looked at, also when the grace itself ran out in a busy turn.

@@ -8,6 +8,7 @@ import type {
   Fenced,
 } from "#domain/accounts/admission-types.ts";
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
+import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
 
 /**
  * Every port: what the services need of the world, in the services' own words. No type of a client library shows.
@@ -33,7 +34,10 @@ export interface Random {
 
 export type ExpectedRevision = bigint | "no_stream";
 
-/** `refused` is certainly not written. `unknown` may or may not be: repeat the identical call. */
+/**
+ * `refused`: this call wrote nothing. `unknown`: it may or may not have; repeat the identical call. A repeat that is
+ * refused with `queue_full` or `closed` was not looked at, so the first call stays unknown.
+ */
 export type AppendOutcome =
   | { readonly outcome: "appended"; readonly revision: bigint; readonly position: bigint }
   | { readonly outcome: "conflict"; readonly actual: ExpectedRevision }
@@ -154,23 +158,6 @@ export interface KeyDirectory {
 }
 
 // ----------------------------------------------------------------------------------------------- read models
-
-export type JsonValue =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly JsonValue[]
-  | { readonly [key: string]: JsonValue };
-
-export interface ReadModelRow {
-  readonly table: string;
-  readonly key: string;
-  readonly value: JsonValue;
-}
-
-/** Sets a row; a `value` of null removes it. */
-export type ReadModelWrite = ReadModelRow;
 
 /** The rows of one projection, moved together with the position of the last event that they contain. */
 export interface ReadModel {

@@ -15,9 +15,10 @@ export type PriceRow = readonly [
   apart?: Partial<WrittenPrices>,
 ];
 
-// Where the list says "up to 272K" the long rates begin at 272,001 input tokens, where it says "under 272K" at 272,000.
-// Beyond it a whole request costs twice the input and cache rates and one and a half times the output rate, in each
-// service tier. `priority` is what OpenAI sells as "fast mode".
+// Where the list says "more than 272K" the long rates begin at 272,001 input tokens, where it says "under 272K" for the
+// short ones at 272,000. Beyond it a whole request costs twice the input and cache rates and one and a half times the
+// output rate. `priority` is what OpenAI sells as "fast mode". Its list gives gpt-5.4 to gpt-5.6 no fast rates for long
+// contexts, where it serves the default tier; the same factors stand here, should a response ever say otherwise.
 export const OPENAI_PRICES: readonly PriceRow[] = [
   ["gpt-6.1-sol", "default", 0, 2_000_000, 100_000, 2_500_000, 10_000_000],
   ["gpt-6.1-sol", "default", 272_001, 4_000_000, 200_000, 5_000_000, 15_000_000],

@@ -45,7 +45,7 @@ export interface Binding {
 /** An immutable snapshot: what can be asked for, where it runs, and what it costs. */
 export interface Catalogue {
   readonly dataVersion: string;
-  /** Every model that ships, also those without a host here: they answer `model_not_available_in_region`. */
+  /** The models that can be asked for here, by their names. */
   readonly models: ReadonlyMap<string, Model>;
   /** The bindings of each model, in order of preference; only of hosts that are configured. */
   readonly bindings: ReadonlyMap<string, readonly Binding[]>;

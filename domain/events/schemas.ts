@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { TOKEN_CLASSES } from "#domain/prices.ts";
+import type { TokenClass } from "#domain/prices.ts";
 
 /**
  * Every event that relai writes, with the schema it is held to in full before it is appended.
@@ -24,7 +24,7 @@ const accountTaking = z.object({
   account: short,
   period: short,
   micro,
-  lots: z.array(z.object({ lotId: id("lot"), pot: z.literal("paid"), micro })).optional(),
+  lots: z.array(z.object({ lotId: id("lot"), pot: z.literal("paid"), micro })).exactOptional(),
 });
 
 const attempt = z.object({
@@ -41,11 +41,21 @@ const attempt = z.object({
     "garbage",
     "aborted",
   ]),
-  status: z.int().optional(),
+  status: z.int().exactOptional(),
 });
 
-const byClass = (value: z.ZodType<number>) =>
-  z.object(Object.fromEntries(TOKEN_CLASSES.map((name) => [name, value.optional()])));
+/** Token counts or prices by class; a class that is absent is zero, or was not needed. */
+const byClass = (value: z.ZodNumber) =>
+  z.object({
+    input: value.exactOptional(),
+    cacheRead: value.exactOptional(),
+    cacheWriteShort: value.exactOptional(),
+    cacheWriteLong: value.exactOptional(),
+    output: value.exactOptional(),
+    inputAudio: value.exactOptional(),
+    outputAudio: value.exactOptional(),
+    inputImage: value.exactOptional(),
+  } satisfies Record<TokenClass, z.ZodType>);
 
 /** What every event of a request repeats, so that it stands for itself. */
 const request = {
@@ -78,7 +88,7 @@ export const EVENT_SCHEMAS = {
     model: short,
     bindingIds: z.array(short).min(1),
     priceVersion: short,
-    clientRequestId: short.optional(),
+    clientRequestId: short.exactOptional(),
   }),
   "HoldExtended.v1": z.object({ ...request, holdTotalMicro: micro, holdCostTotalMicro: micro }),
   "UsageRecorded.v1": z.object({
@@ -156,9 +166,9 @@ export const EVENT_SCHEMAS = {
     name: z.string().max(256),
     tokenHash: sha256,
     displayPrefix: z.string().max(64),
-    limits: z.object({ rpm: z.int().min(1).optional() }),
-    budget: z.object({ period: z.literal("total"), micro }).optional(),
-    expiresAt: ms.optional(),
+    limits: z.object({ rpm: z.int().min(1).exactOptional() }),
+    budget: z.object({ period: z.literal("total"), micro }).exactOptional(),
+    expiresAt: ms.exactOptional(),
     bodySha256: sha256,
   }),
   "KeyRevoked.v1": z.object({ keyId, orgId, tokenHash: sha256 }),

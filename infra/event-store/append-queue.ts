@@ -1,0 +1,109 @@
+import type { NewEvent } from "#domain/events/events.ts";
+import type { AppendOutcome, Clock } from "#services/ports.ts";
+import { bytesOf, isTooLarge } from "./append-request.ts";
+import type { AppendRequest, Written } from "./append-request.ts";
+
+/** An append that waits for its outcome. */
+export interface Waiting {
+  readonly request: AppendRequest;
+  readonly events: readonly NewEvent[];
+  readonly bytes: number;
+  readonly answer: (outcome: AppendOutcome) => void;
+}
+
+export interface AppendQueue {
+  /** Takes an append and answers when its outcome is known, at the latest after the longest wait. */
+  add(request: AppendRequest, events: readonly NewEvent[]): Promise<AppendOutcome>;
+  /** Takes no more, and resolves when everything that was taken is settled. */
+  close(): Promise<void>;
+}
+
+/**
+ * The bounded queue before the writer thread: one transaction at a time is with the thread, and what comes in the
+ * meantime makes up the next one. `write` gives a transaction over; `settle` answers its appends when it is written,
+ * `lost` hears of one of which nobody knows whether it was.
+ */
+export function createAppendQueue(options: {
+  clock: Clock;
+  eventsMax: number;
+  bytesMax: number;
+  answerMsMax: number;
+  write: (requests: AppendRequest[]) => Promise<Written>;
+  settle: (batch: readonly Waiting[], written: Written) => void;
+  lost: () => void;
+}): AppendQueue {
+  const { clock, eventsMax, bytesMax, answerMsMax } = options;
+  let queue: Waiting[] = [];
+  let heldEvents = 0;
+  let heldBytes = 0;
+  let closed = false;
+  let writing: Promise<void> | undefined;
+
+  function add(request: AppendRequest, events: readonly NewEvent[]): Promise<AppendOutcome> {
+    if (closed) return Promise.resolve({ outcome: "refused", reason: "closed" });
+    if (isTooLarge(request.rows))
+      return Promise.resolve({ outcome: "refused", reason: "too_large" });
+    const bytes = bytesOf(request.rows);
+    if (heldEvents + events.length > eventsMax || heldBytes + bytes > bytesMax) {
+      return Promise.resolve({ outcome: "refused", reason: "queue_full" });
+    }
+    heldEvents += events.length;
+    heldBytes += bytes;
+    return new Promise((answer) => {
+      queue.push({ request, events, bytes, answer });
+      writing ??= writeQueue();
+    });
+  }
+
+  async function writeQueue(): Promise<void> {
+    // Appends that are made in the same turn belong together.
+    await Promise.resolve();
+    while (queue.length > 0) {
+      const batch = queue;
+      queue = [];
+      await writeBatch(batch);
+      release(batch);
+    }
+    writing = undefined;
+  }
+
+  async function writeBatch(batch: readonly Waiting[]): Promise<void> {
+    let cancel = clock.timer(answerMsMax, giveUp);
+    function giveUp(): void {
+      answerUnknown(batch, "the disk did not answer in time");
+      const late = queue;
+      queue = [];
+      answerUnknown(late, "the disk did not answer in time");
+      release(late);
+      cancel = clock.timer(answerMsMax, giveUp);
+    }
+    try {
+      const requests = batch.map((waiting) => waiting.request);
+      options.settle(batch, await options.write(requests));
+    } catch (error) {
+      answerUnknown(batch, error instanceof Error ? error.message : "the writer thread is gone");
+      options.lost();
+    } finally {
+      cancel();
+    }
+  }
+
+  function release(batch: readonly Waiting[]): void {
+    for (const { events, bytes } of batch) {
+      heldEvents -= events.length;
+      heldBytes -= bytes;
+    }
+  }
+
+  return {
+    add,
+    close() {
+      closed = true;
+      return writing ?? Promise.resolve();
+    },
+  };
+}
+
+function answerUnknown(batch: readonly Waiting[], reason: string): void {
+  for (const { answer } of batch) answer({ outcome: "unknown", reason });
+}

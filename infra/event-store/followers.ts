@@ -1,0 +1,129 @@
+import type { RecordedEvent } from "#domain/events/events.ts";
+import type { EventStore } from "#services/ports.ts";
+import type { SqliteSlices } from "./sqlite-slices.ts";
+
+/**
+ * Following a store: first what is stored, then what comes, handed over in memory as it was appended. A follower knows
+ * the last position it has; what is handed over must join there. It goes back to reading the store when it does not,
+ * and when it is too slow for a bounded buffer. An idle follower waits on a promise and costs nothing.
+ */
+export interface Followers {
+  follow: EventStore["follow"];
+  /** Whether anybody follows: if not, there is no need to make recorded events for them. */
+  any(): boolean;
+  /** Hands over freshly appended events; their positions are one after the other. */
+  handOver(events: readonly RecordedEvent[]): void;
+  /** Events may be stored that were never handed over: every follower looks. */
+  lookAgain(): void;
+  /** Ends every follower. */
+  end(): void;
+}
+
+interface Follower {
+  /** The last position that is in `buffer`, or was before. */
+  position: number;
+  buffer: RecordedEvent[];
+  /** True while the next events must be read from the store; nothing is buffered then. */
+  behind: boolean;
+  wake: (() => void) | undefined;
+  readonly wanted: ((stream: string) => boolean) | undefined;
+}
+
+/** `pause` lets other work of the thread run between two reads of a long catching-up. */
+export function createFollowers(options: {
+  slices: Pick<SqliteSlices, "after">;
+  pause: () => Promise<void>;
+  bufferEventsMax: number;
+}): Followers {
+  const { slices, pause, bufferEventsMax } = options;
+  const followers = new Set<Follower>();
+  const ending = new AbortController();
+
+  function wake(follower: Follower): void {
+    follower.wake?.();
+    follower.wake = undefined;
+  }
+
+  /** The switch to live has no gap: reading the last slice and leaving `behind` is one step, with no wait in between. */
+  function catchUp(follower: Follower): RecordedEvent[] {
+    const slice = slices.after(follower.position, follower.wanted);
+    follower.position = slice.position;
+    follower.behind = !slice.atEnd;
+    return slice.events;
+  }
+
+  const follow: EventStore["follow"] = async function* follow({ after, streamPrefixes, signal }) {
+    const stopped = AbortSignal.any([signal, ending.signal]);
+    const follower: Follower = {
+      position: after === "start" ? 0 : Number(after),
+      buffer: [],
+      behind: true,
+      wake: undefined,
+      wanted: wantedBy(streamPrefixes),
+    };
+    const stop = () => wake(follower);
+    stopped.addEventListener("abort", stop);
+    followers.add(follower);
+    try {
+      while (!stopped.aborted) {
+        if (follower.buffer.length > 0) {
+          yield follower.buffer.splice(0);
+        } else if (follower.behind) {
+          const events = catchUp(follower);
+          if (events.length > 0) yield events;
+          if (follower.behind) await pause();
+        } else {
+          await new Promise<void>((resolve) => {
+            follower.wake = resolve;
+          });
+        }
+      }
+    } finally {
+      followers.delete(follower);
+      stopped.removeEventListener("abort", stop);
+    }
+  };
+
+  function giveTo(
+    follower: Follower,
+    events: readonly RecordedEvent[],
+    firstPosition: number,
+  ): void {
+    if (follower.behind) return;
+    const known = follower.position + 1 - firstPosition;
+    if (known >= events.length) return;
+    if (known < 0 || follower.buffer.length + events.length > bufferEventsMax) {
+      follower.behind = true;
+    } else {
+      follower.position = firstPosition + events.length - 1;
+      const news = known > 0 ? events.slice(known) : events;
+      for (const event of news)
+        if (!follower.wanted || follower.wanted(event.stream)) follower.buffer.push(event);
+    }
+    if (follower.behind || follower.buffer.length > 0) wake(follower);
+  }
+
+  return {
+    follow,
+    any: () => followers.size > 0,
+    handOver(events) {
+      const oldest = events[0];
+      if (!oldest) return;
+      for (const follower of followers) giveTo(follower, events, Number(oldest.position));
+    },
+    lookAgain() {
+      for (const follower of followers) {
+        follower.behind = true;
+        wake(follower);
+      }
+    },
+    end: () => ending.abort(),
+  };
+}
+
+/** The filter of a list of prefixes; undefined wants everything. */
+export function wantedBy(
+  prefixes: readonly string[] | undefined,
+): ((stream: string) => boolean) | undefined {
+  return prefixes && ((stream) => prefixes.some((prefix) => stream.startsWith(prefix)));
+}

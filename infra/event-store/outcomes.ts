@@ -1,0 +1,75 @@
+import type { NewEvent, RecordedEvent } from "#domain/events/events.ts";
+import type { AppendOutcome, EventStore } from "#services/ports.ts";
+import { NO_STREAM } from "./append-request.ts";
+import type { Judged } from "./append-request.ts";
+import { SLICE_EVENTS_MAX } from "./sqlite-slices.ts";
+import type { SqliteSlices } from "./sqlite-slices.ts";
+
+/** What every SQLite event store says at its port: the core's plain numbers become the port's bigints. */
+
+/** The core's judgement as the port's outcome. */
+export function toOutcome(judged: Judged): AppendOutcome {
+  switch (judged.outcome) {
+    case "appended":
+      return {
+        outcome: "appended",
+        revision: BigInt(judged.revision),
+        position: BigInt(judged.position),
+      };
+    case "conflict":
+      return {
+        outcome: "conflict",
+        actual: judged.actual === NO_STREAM ? "no_stream" : BigInt(judged.actual),
+      };
+    case "refused":
+      return judged;
+  }
+}
+
+/** The events of an append as recorded, made of the very objects that were appended; none if it wrote nothing new. */
+export function recordedFrom(
+  stream: string,
+  events: readonly NewEvent[],
+  judged: Judged,
+  recordedAt: number,
+): RecordedEvent[] {
+  if (judged.outcome !== "appended" || !judged.fresh) return [];
+  const revision = BigInt(judged.revision - events.length + 1);
+  const position = BigInt(judged.position - events.length + 1);
+  return events.map((event, at) => {
+    const { id, type, data, metadata } = event;
+    const here = { revision: revision + BigInt(at), position: position + BigInt(at) };
+    // The type and the data of a NewEvent belong together, which the compiler loses sight of here.
+    return { id, type, data, metadata, stream, ...here, recordedAt } as RecordedEvent;
+  });
+}
+
+/** `read` and `head` over a connection, giving others their turn after every slice. */
+export function storeReads(
+  slices: SqliteSlices,
+  pause: () => Promise<void>,
+): Pick<EventStore, "read" | "head"> {
+  return {
+    async read(stream, { from, direction, max }) {
+      const step = direction === "forward" ? 1 : -1;
+      // The end lies behind the last event: nothing is forward of it.
+      if (from === "end" && direction === "forward") return [];
+      let next = from === "start" ? 0 : from === "end" ? Number.MAX_SAFE_INTEGER : Number(from);
+      const events: RecordedEvent[] = [];
+      for (;;) {
+        const want = Math.min(max - events.length, SLICE_EVENTS_MAX);
+        if (want <= 0) return events;
+        const slice = slices.stream(stream, next, direction, want);
+        events.push(...slice);
+        const last = slice.at(-1);
+        if (slice.length < want || !last) return events;
+        next = Number(last.revision) + step;
+        await pause();
+      }
+    },
+    async head() {
+      const head = slices.head();
+      return head === 0 ? "start" : BigInt(head);
+    },
+  };
+}

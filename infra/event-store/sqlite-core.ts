@@ -1,0 +1,214 @@
+import type { DatabaseSync } from "node:sqlite";
+import { ANY_REVISION, isTooLarge, NO_STREAM, ROW_FIELDS } from "./append-request.ts";
+import type { AppendRequest, Judged, Written } from "./append-request.ts";
+import { arrays, first, openSqliteFile, pragmaOf } from "./sqlite-file.ts";
+import type { Pragma } from "./sqlite-file.ts";
+
+/**
+ * The synchronous heart of the embedded event store: the judging and writing of appends. The writer thread and the
+ * memory store write with it; reading stands in sqlite-slices.ts, so that the writer thread loads no event schema.
+ */
+
+export interface SqliteCore {
+  /**
+   * Writes several appends in one transaction, each judged on its own; durable when it returns. A full disk or a
+   * read-only file refuses all of them, but for repeats of what is already there.
+   * @throws when the outcome is not certain (an I/O error): the connection should then be given up.
+   */
+  appendAll(requests: readonly AppendRequest[], nowMs: number): Written;
+  /** Reads a setting of this very connection, after changing it if a value is given. */
+  pragma(name: Pragma, value?: number): string | number;
+  readonly db: DatabaseSync;
+  close(): void;
+}
+
+/** Names of streams kept in memory; past this many they are forgotten and looked up again. */
+const STREAMS_CACHED_MAX = 100_000;
+
+/** Opens the store's file for writing; see {@link openSqliteFile} for what it throws. */
+export function openSqliteCore(path: string): SqliteCore {
+  const db = openSqliteFile(path);
+  return {
+    appendAll: preparedWriter(db),
+    pragma: (name, value) => pragmaOf(db, name, value),
+    db,
+    close: () => db.close(),
+  };
+}
+
+/** What is to be done with an append: it stands at `next`, or it is settled already. */
+type Look = { readonly next: number } | Judged;
+
+/** The streams' numbers, by name. */
+interface StreamNumbers {
+  get(name: string): number | undefined;
+  getOrAdd(name: string): number;
+  /** After a rollback: what was added is gone. */
+  forget(): void;
+}
+
+function streamNumbers(db: DatabaseSync): StreamNumbers {
+  const named = arrays(db, "SELECT stream FROM streams WHERE name = ?");
+  const add = db.prepare("INSERT INTO streams (name) VALUES (?)");
+  const known = new Map<string, number>();
+
+  function remember(name: string, stream: number): number {
+    if (known.size >= STREAMS_CACHED_MAX) known.clear();
+    known.set(name, stream);
+    return stream;
+  }
+  function get(name: string): number | undefined {
+    const cached = known.get(name);
+    if (cached !== undefined) return cached;
+    const found = first(named, name)?.[0];
+    return typeof found === "number" ? remember(name, found) : undefined;
+  }
+  return {
+    get,
+    getOrAdd: (name) => get(name) ?? remember(name, Number(add.run(name).lastInsertRowid)),
+    forget: () => known.clear(),
+  };
+}
+
+/** Prepares the look at what is stored already that judges an append; it writes nothing. */
+function preparedLook(db: DatabaseSync, numbers: StreamNumbers): (request: AppendRequest) => Look {
+  const lastRevision = arrays(db, "SELECT max(revision) FROM events WHERE stream = ?");
+  const idsBetween = arrays(
+    db,
+    "SELECT id, position FROM events WHERE stream = ? AND revision BETWEEN ? AND ? ORDER BY revision",
+  );
+  const fenceWithId = arrays(
+    db,
+    "SELECT revision, position FROM events WHERE stream = ? AND id = ? AND type = 'OwnerFenced.v1'",
+  );
+
+  function look({ stream: name, expected, rows }: AppendRequest): Look {
+    const stream = numbers.get(name);
+    const actual =
+      stream === undefined ? NO_STREAM : Number(first(lastRevision, stream)?.[0] ?? NO_STREAM);
+    if (expected === actual || stream === undefined) {
+      return expected === actual || expected === ANY_REVISION
+        ? { next: actual + 1 }
+        : { outcome: "conflict", actual };
+    }
+    if (expected === ANY_REVISION) {
+      const fence = first(fenceWithId, stream, rows[0] ?? "");
+      if (!fence) return { next: actual + 1 };
+      return {
+        outcome: "appended",
+        revision: Number(fence[0]),
+        position: Number(fence[1]),
+        fresh: false,
+      };
+    }
+    return repeatOf(stream, expected, rows) ?? { outcome: "conflict", actual };
+  }
+
+  /** The first outcome of an identical append, if there was one: every id stands where it would stand. */
+  function repeatOf(stream: number, expected: number, rows: readonly string[]): Judged | undefined {
+    const count = rows.length / ROW_FIELDS;
+    const stored = idsBetween.all(stream, expected + 1, expected + count) as unknown as [
+      string,
+      number,
+    ][];
+    if (stored.length !== count) return undefined;
+    if (stored.some(([id], at) => id !== rows[at * ROW_FIELDS])) return undefined;
+    return {
+      outcome: "appended",
+      revision: expected + count,
+      position: Number(stored.at(-1)?.[1]),
+      fresh: false,
+    };
+  }
+
+  return look;
+}
+
+function preparedWriter(db: DatabaseSync): SqliteCore["appendAll"] {
+  const begin = db.prepare("BEGIN IMMEDIATE");
+  const commit = db.prepare("COMMIT");
+  const insert = db.prepare("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+  const tail = arrays(
+    db,
+    "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1",
+  );
+  const numbers = streamNumbers(db);
+  const look = preparedLook(db, numbers);
+
+  function write(
+    request: AppendRequest,
+    revision: number,
+    position: number,
+    recordedAt: number,
+  ): void {
+    const { rows } = request;
+    const stream = numbers.getOrAdd(request.stream);
+    for (let at = 0, offset = 0; at < rows.length; at += ROW_FIELDS, offset += 1) {
+      const id = rows[at] ?? null;
+      const type = rows[at + 1] ?? null;
+      const data = rows[at + 2] ?? null;
+      const metadata = rows[at + 3] ?? null;
+      insert.run(
+        position + offset,
+        stream,
+        revision + offset,
+        id,
+        type,
+        recordedAt,
+        data,
+        metadata,
+      );
+    }
+  }
+
+  function transaction(requests: readonly AppendRequest[], nowMs: number): Written {
+    begin.run();
+    const [lastPosition, lastRecordedAt] = first(tail) ?? [0, 0];
+    let position = Number(lastPosition);
+    const recordedAt = Math.max(Number(lastRecordedAt), Math.trunc(nowMs));
+    const judged = requests.map((request): Judged => {
+      if (isTooLarge(request.rows)) return { outcome: "refused", reason: "too_large" };
+      const seen = look(request);
+      if (!("next" in seen)) return seen;
+      const count = request.rows.length / ROW_FIELDS;
+      write(request, seen.next, position + 1, recordedAt);
+      position += count;
+      return { outcome: "appended", revision: seen.next + count - 1, position, fresh: true };
+    });
+    commit.run();
+    return { judged, recordedAt };
+  }
+
+  /** After a refusal: a repeat of what is in the file must not hear that it is certainly not written. */
+  function refused(request: AppendRequest, reason: "disk_full" | "read_only"): Judged {
+    if (isTooLarge(request.rows)) return { outcome: "refused", reason: "too_large" };
+    const seen = look(request);
+    return "next" in seen || seen.outcome !== "appended" ? { outcome: "refused", reason } : seen;
+  }
+
+  return (requests, nowMs) => {
+    try {
+      return transaction(requests, nowMs);
+    } catch (error) {
+      // SQLite ends the transaction itself after some errors, after others it leaves that to us.
+      if (db.isTransaction) db.exec("ROLLBACK");
+      numbers.forget();
+      const reason = refusalOf(error);
+      if (!reason) throw error;
+      return { judged: requests.map((request) => refused(request, reason)), recordedAt: nowMs };
+    }
+  };
+}
+
+// Result codes of sqlite3.h. Both are certain: the pages of the transaction never became part of the file. An I/O
+// error is not, because a sync may have failed after the bytes had reached the disk.
+const SQLITE_READONLY = 8;
+const SQLITE_FULL = 13;
+
+function refusalOf(error: unknown): "disk_full" | "read_only" | undefined {
+  if (!(error instanceof Error) || !("errcode" in error) || typeof error.errcode !== "number")
+    return undefined;
+  const primary = error.errcode & 0xff;
+  if (primary === SQLITE_FULL) return "disk_full";
+  return primary === SQLITE_READONLY ? "read_only" : undefined;
+}

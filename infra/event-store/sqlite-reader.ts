@@ -1,0 +1,65 @@
+import type { Clock, EventStore } from "#services/ports.ts";
+import { wantedBy } from "./followers.ts";
+import { storeReads } from "./outcomes.ts";
+import { openSqliteReadOnly } from "./sqlite-file.ts";
+import { createSlices } from "./sqlite-slices.ts";
+
+export interface SqliteEventReader extends Pick<EventStore, "read" | "head" | "follow"> {
+  close(): Promise<void>;
+}
+
+/**
+ * Reads an event store's file beside the process or thread that writes it. Following looks for new events every
+ * `pollMs`. Everything runs on the calling thread, with a turn for others after each slice.
+ * @throws when there is no such file, or it is no event store of this version.
+ */
+export function openSqliteEventReader(options: {
+  path: string;
+  clock: Clock;
+  pollMs: number;
+}): SqliteEventReader {
+  const { path, clock, pollMs } = options;
+  const db = openSqliteReadOnly(path);
+  const slices = createSlices(db);
+  const closing = new AbortController();
+
+  /** Waits, at most until the signal aborts. */
+  function sleep(delayMs: number, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const cancel = clock.timer(delayMs, awake);
+      function awake(): void {
+        cancel();
+        signal.removeEventListener("abort", awake);
+        resolve();
+      }
+      signal.addEventListener("abort", awake);
+    });
+  }
+
+  const follow: EventStore["follow"] = async function* follow({ after, streamPrefixes, signal }) {
+    const stopped = AbortSignal.any([signal, closing.signal]);
+    const wanted = wantedBy(streamPrefixes);
+    let position = after === "start" ? 0 : Number(after);
+    while (!stopped.aborted) {
+      const slice = slices.after(position, wanted);
+      position = slice.position;
+      if (slice.events.length > 0) yield slice.events;
+      await (slice.atEnd ? sleep(pollMs, stopped) : nextTurn());
+    }
+  };
+
+  return {
+    ...storeReads(slices, nextTurn),
+    follow,
+    async close() {
+      if (closing.signal.aborted) return;
+      closing.abort();
+      db.close();
+    },
+  };
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,119 @@
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import { readEvent } from "#domain/events/events.ts";
+import type { RecordedEvent } from "#domain/events/events.ts";
+import { arrays, first } from "./sqlite-file.ts";
+
+/** Rows read in one go: a few milliseconds of work, after which others get their turn. */
+export const SLICE_EVENTS_MAX = 500;
+
+/** A stretch of the store: the wanted events in it, the last position looked at, and whether that was the end. */
+export interface Slice {
+  readonly events: RecordedEvent[];
+  readonly position: number;
+  readonly atEnd: boolean;
+}
+
+export interface SqliteSlices {
+  /** At most {@link SLICE_EVENTS_MAX} stored events after a position (0 for the start); those not `wanted` are not parsed. */
+  after(position: number, wanted?: (stream: string) => boolean): Slice;
+  /** A stream from a revision, inclusive; the start of a backward read from the end is Number.MAX_SAFE_INTEGER. */
+  stream(
+    name: string,
+    from: number,
+    direction: "forward" | "backward",
+    max: number,
+  ): RecordedEvent[];
+  /** The newest event's position; 0 for an empty store. */
+  head(): number;
+}
+
+type Row = [
+  position: number,
+  stream: number,
+  revision: number,
+  id: string,
+  type: string,
+  recordedAt: number,
+  data: string,
+  metadata: string,
+];
+const COLUMNS = "position, stream, revision, id, type, recorded_at, data, metadata";
+const STREAMS_CACHED_MAX = 100_000;
+
+/**
+ * Reads events over a connection to the store's file, synchronously.
+ * Every read throws `UnreadableEvent` when it meets one that this version cannot read.
+ */
+export function createSlices(db: DatabaseSync): SqliteSlices {
+  const all = arrays(
+    db,
+    `SELECT ${COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ${SLICE_EVENTS_MAX}`,
+  );
+  const forward = arrays(
+    db,
+    `SELECT ${COLUMNS} FROM events WHERE stream = ? AND revision >= ? ORDER BY revision LIMIT ?`,
+  );
+  const backward = arrays(
+    db,
+    `SELECT ${COLUMNS} FROM events WHERE stream = ? AND revision <= ? ORDER BY revision DESC LIMIT ?`,
+  );
+  const streamNamed = arrays(db, "SELECT stream FROM streams WHERE name = ?");
+  const nameOf = arrays(db, "SELECT name FROM streams WHERE stream = ?");
+  const last = arrays(db, "SELECT max(position) FROM events");
+  const names = new Map<number, string>();
+
+  function streamName(stream: number): string {
+    const cached = names.get(stream);
+    if (cached !== undefined) return cached;
+    const name = first(nameOf, stream)?.[0];
+    if (typeof name !== "string")
+      throw new Error(`the event store holds events of a stream ${stream} without a name`);
+    if (names.size >= STREAMS_CACHED_MAX) names.clear();
+    names.set(stream, name);
+    return name;
+  }
+
+  return {
+    after(position, wanted) {
+      const rows = rowsFrom(all, position);
+      const events: RecordedEvent[] = [];
+      for (const row of rows) {
+        const name = streamName(row[1]);
+        if (!wanted || wanted(name)) events.push(eventOf(row, name));
+      }
+      return {
+        events,
+        position: rows.at(-1)?.[0] ?? position,
+        atEnd: rows.length < SLICE_EVENTS_MAX,
+      };
+    },
+    stream(name, from, direction, max) {
+      const stream = first(streamNamed, name)?.[0];
+      if (typeof stream !== "number") return [];
+      return rowsFrom(direction === "forward" ? forward : backward, stream, from, max).map((row) =>
+        eventOf(row, name),
+      );
+    },
+    head: () => Number(first(last)?.[0] ?? 0),
+  };
+}
+
+/** The table is STRICT, so a row is what its columns say. */
+function rowsFrom(statement: StatementSync, ...values: number[]): Row[] {
+  return statement.all(...values) as unknown as Row[];
+}
+
+function eventOf(row: Row, stream: string): RecordedEvent {
+  return readEvent(
+    {
+      id: row[3],
+      type: row[4],
+      stream,
+      revision: BigInt(row[2]),
+      position: BigInt(row[0]),
+      recordedAt: row[5],
+    },
+    row[6],
+    row[7],
+  );
+}

@@ -1,0 +1,105 @@
+import { Worker } from "node:worker_threads";
+import type { Clock } from "#services/ports.ts";
+import type { WriterAnswer, WriterData, WriterOrder } from "./sqlite-writer.ts";
+
+/** The writer thread, kept alive: one that died is replaced when it is next needed, after a pause that grows. */
+export interface WriterThread {
+  /**
+   * Gives an order and waits for its answer; orders are answered one after the other.
+   * Rejects when the thread died before it answered, or could not be started.
+   */
+  ask(order: Exclude<WriterOrder, { order: "close" }>): Promise<WriterAnswer>;
+  /** Lets the thread close its file and waits for its end, at most `closeMsMax`. */
+  close(closeMsMax: number): Promise<void>;
+}
+
+const RESTART_MS_MIN = 20;
+const RESTART_MS_MAX = 2_000;
+
+/** Starts a thread for the store at a path. */
+export function startWriterThread(path: string): Worker {
+  const data: WriterData = { path };
+  return new Worker(new URL("./sqlite-writer.ts", import.meta.url), {
+    workerData: data,
+    name: "event-store-writer",
+  });
+}
+
+/** Supervises writer threads made by `start`. The first one is started by the first order. */
+export function superviseWriter(start: () => Worker, clock: Clock): WriterThread {
+  let current: Worker | undefined;
+  let starting: Promise<Worker> | undefined;
+  let deaths = 0;
+  const waiting: PromiseWithResolvers<WriterAnswer>[] = [];
+
+  function launch(): Promise<Worker> {
+    const up = Promise.withResolvers<Worker>();
+    const thread = start();
+    let cause: unknown;
+    thread.on("message", (message: WriterAnswer) => {
+      if (message.answer === "ready") {
+        current = thread;
+        up.resolve(thread);
+        return;
+      }
+      if (message.answer === "written") deaths = 0;
+      waiting.shift()?.resolve(message);
+    });
+    thread.on("error", (error) => {
+      cause = error;
+    });
+    thread.on("exit", () => {
+      deaths += 1;
+      const why = cause instanceof Error ? cause.message : "it ended";
+      const gone = new Error(`the event store's writer thread is gone: ${why}`, { cause });
+      if (current === thread) current = undefined;
+      up.reject(gone);
+      for (const order of waiting.splice(0)) order.reject(gone);
+    });
+    return up.promise;
+  }
+
+  async function restart(): Promise<Worker> {
+    if (deaths > 0) {
+      const pauseMs = Math.min(RESTART_MS_MAX, RESTART_MS_MIN * 2 ** Math.min(deaths - 1, 20));
+      await new Promise<void>((resolve) => clock.timer(pauseMs, resolve));
+    }
+    return launch();
+  }
+
+  async function thread(): Promise<Worker> {
+    if (current) return current;
+    starting ??= restart().finally(() => {
+      starting = undefined;
+    });
+    return starting;
+  }
+
+  return {
+    async ask(order) {
+      const worker = current ?? (await thread());
+      const answer = Promise.withResolvers<WriterAnswer>();
+      waiting.push(answer);
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
+      worker.postMessage(order);
+      return answer.promise;
+    },
+    async close(closeMsMax) {
+      const worker = current;
+      if (!worker) return;
+      await new Promise<void>((resolve) => {
+        const cancel = clock.timer(closeMsMax, () => {
+          // A thread that hangs in the disk cannot be ended before the disk answers: nobody waits for that.
+          void worker.terminate();
+          resolve();
+        });
+        worker.once("exit", () => {
+          cancel();
+          resolve();
+        });
+        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
+        worker.postMessage({ order: "close" } satisfies WriterOrder);
+      });
+    },
+  };
+}

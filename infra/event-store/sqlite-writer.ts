@@ -1,0 +1,51 @@
+import { parentPort, workerData } from "node:worker_threads";
+import { openSqliteCore } from "./sqlite-core.ts";
+import type { AppendRequest, Written } from "./append-request.ts";
+import type { Pragma } from "./sqlite-file.ts";
+
+/**
+ * The writer thread of the embedded event store: the only writer of its file, so that waiting for the disk stops
+ * nobody. One message in is one transaction, and one message out; the store gathers what comes in the meantime.
+ * It dies of an error whose outcome is not certain: the store then calls the outcome unknown and starts another.
+ */
+
+export interface WriterData {
+  readonly path: string;
+}
+
+export type WriterOrder =
+  | {
+      readonly order: "append";
+      readonly requests: readonly AppendRequest[];
+      readonly nowMs: number;
+    }
+  | { readonly order: "pragma"; readonly name: Pragma; readonly value: number | undefined }
+  | { readonly order: "close" };
+
+export type WriterAnswer =
+  | { readonly answer: "ready" }
+  | { readonly answer: "written"; readonly written: Written }
+  | { readonly answer: "pragma"; readonly value: string | number };
+
+function run(port: NonNullable<typeof parentPort>, { path }: WriterData): void {
+  const core = openSqliteCore(path);
+  const answer = (message: WriterAnswer) => port.postMessage(message);
+  port.on("message", (message: WriterOrder) => {
+    switch (message.order) {
+      case "append":
+        answer({ answer: "written", written: core.appendAll(message.requests, message.nowMs) });
+        break;
+      case "pragma":
+        answer({ answer: "pragma", value: core.pragma(message.name, message.value) });
+        break;
+      case "close":
+        core.close();
+        port.close();
+        break;
+    }
+  });
+  answer({ answer: "ready" });
+}
+
+if (!parentPort) throw new Error("the event store's writer runs as a worker thread only");
+run(parentPort, workerData as WriterData);

@@ -1,0 +1,131 @@
+import type { Worker } from "node:worker_threads";
+import type { RecordedEvent } from "#domain/events/events.ts";
+import type { Clock, EventStore } from "#services/ports.ts";
+import { createAppendQueue } from "./append-queue.ts";
+import type { Waiting } from "./append-queue.ts";
+import { ANY_REVISION, expectedNumber, rowsOf } from "./append-request.ts";
+import type { Written } from "./append-request.ts";
+import { createFollowers } from "./followers.ts";
+import { recordedFrom, storeReads, toOutcome } from "./outcomes.ts";
+import { openSqliteReadOnly } from "./sqlite-file.ts";
+import type { Pragma } from "./sqlite-file.ts";
+import { createSlices } from "./sqlite-slices.ts";
+import { startWriterThread, superviseWriter } from "./sqlite-thread.ts";
+
+export interface SqliteEventStoreOptions {
+  /** The file; made if it is not there. Its folder must be there, on a local disk, and used by one process. */
+  readonly path: string;
+  readonly clock: Clock;
+  /** Appends that wait or are being written hold at most this much; what is more is `refused: queue_full`. */
+  readonly queueEventsMax?: number;
+  readonly queueBytesMax?: number;
+  /** The longest wait for an outcome: after it, it is `unknown`. */
+  readonly answerMsMax?: number;
+  /** A follower that has this many events before it goes back to reading the file. */
+  readonly followEventsMax?: number;
+  /** Starts a writer thread. Tests that kill the thread keep hold of it here. */
+  readonly startWriter?: (path: string) => Worker;
+}
+
+export interface SqliteEventStore extends EventStore {
+  /** Reads a setting of the writer's own connection, after changing it if a value is given. For diagnosis and tests. */
+  pragma(name: Pragma, value?: number): Promise<string | number>;
+  /** Takes no more appends, waits for those it has, ends all followers and closes the file. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the embedded event store: a SQLite file with one writer thread. Appends are gathered while the thread waits
+ * for the disk and go into the next transaction together (group commit); each is answered once it is on the disk.
+ * @throws when the file cannot be opened, is no event store, or was written by another version.
+ */
+export async function openSqliteEventStore(
+  options: SqliteEventStoreOptions,
+): Promise<SqliteEventStore> {
+  const { path, clock, startWriter = startWriterThread } = options;
+  const {
+    queueEventsMax = 20_000,
+    queueBytesMax = 64 * 1024 * 1024,
+    answerMsMax = 10_000,
+  } = options;
+  const writer = superviseWriter(() => startWriter(path), clock);
+  // The first order starts the thread, which makes the file: only then can it be opened for reading.
+  await writer.ask({ order: "pragma", name: "journal_mode", value: undefined });
+  const db = openSqliteReadOnly(path);
+  const slices = createSlices(db);
+  const followers = createFollowers({
+    slices,
+    pause: nextTurn,
+    bufferEventsMax: options.followEventsMax ?? 10_000,
+  });
+
+  const queue = createAppendQueue({
+    clock,
+    eventsMax: queueEventsMax,
+    bytesMax: queueBytesMax,
+    answerMsMax,
+    async write(requests) {
+      const answer = await writer.ask({ order: "append", requests, nowMs: clock.now() });
+      if (answer.answer !== "written") throw outOfOrder();
+      return answer.written;
+    },
+    settle,
+    lost: () => followers.lookAgain(),
+  });
+  let closing: Promise<void> | undefined;
+
+  function settle(batch: readonly Waiting[], { judged, recordedAt }: Written): void {
+    const fresh: RecordedEvent[] = [];
+    const followed = followers.any();
+    for (const [at, { request, events, answer }] of batch.entries()) {
+      const judgement = judged[at];
+      if (!judgement) continue;
+      if (followed) fresh.push(...recordedFrom(request.stream, events, judgement, recordedAt));
+      answer(toOutcome(judgement));
+    }
+    followers.handOver(fresh);
+  }
+
+  async function shut(): Promise<void> {
+    await queue.close();
+    followers.end();
+    await writer.close(answerMsMax);
+    db.close();
+  }
+
+  return {
+    append: async (stream, events, expected) => {
+      if (events.length === 0) throw new TypeError("an append needs at least one event");
+      return queue.add(
+        { stream, expected: expectedNumber(expected), rows: rowsOf(events) },
+        events,
+      );
+    },
+    async fence(stream, event) {
+      const outcome = await queue.add({ stream, expected: ANY_REVISION, rows: rowsOf([event]) }, [
+        event,
+      ]);
+      if (outcome.outcome === "appended") return outcome.position;
+      throw new Error(`the fence of ${stream} was not written: ${outcome.outcome}`, {
+        cause: outcome,
+      });
+    },
+    ...storeReads(slices, nextTurn),
+    follow: followers.follow,
+    async pragma(name, value) {
+      const answer = await writer.ask({ order: "pragma", name, value });
+      if (answer.answer !== "pragma") throw outOfOrder();
+      return answer.value;
+    },
+    close: () => (closing ??= shut()),
+  };
+}
+
+function outOfOrder(): Error {
+  return new Error("the event store's writer answered out of order");
+}
+
+/** Lets the thread's other work run. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

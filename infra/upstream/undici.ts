@@ -1,0 +1,335 @@
+import { Pool } from "undici";
+import type { Dispatcher } from "undici";
+import type {
+  Clock,
+  Upstream,
+  UpstreamCall,
+  UpstreamExchange,
+  UpstreamFailure,
+  UpstreamReceiver,
+} from "#services/ports.ts";
+
+export interface UpstreamOptions {
+  readonly clock: Clock;
+  /** From `send` until the request is handed to a connection: the wait for a free one and the dial together. */
+  readonly connectMs?: number;
+  /** From there until the first byte of the answer's body. Headers alone are not an answer. */
+  readonly firstByteMs?: number;
+  /** Between two pieces of the body; while the receiver has asked the upstream to wait it does not run. */
+  readonly idleMs?: number;
+  /** Connections to one origin, each with one exchange at a time. */
+  readonly connectionsMax?: number;
+  /** Calls that wait for one of them; one more fails as `connect` at once. */
+  readonly waitingMax?: number;
+  /**
+   * How long an unused connection is kept when the upstream names no time. Less than the 5 s after which common
+   * servers close it without having named one: a request written to a closing connection is lost, as `reset`.
+   */
+  readonly keepAliveMs?: number;
+}
+
+/** An `Upstream` that holds connections. */
+export interface UpstreamClient extends Upstream {
+  /** Closes every connection: what runs fails as `reset`, what waits or comes later as `connect`. */
+  close(): Promise<void>;
+}
+
+type Settings = Required<UpstreamOptions>;
+
+/**
+ * The upstream client, on undici's pools: HTTP/1.1, keep-alive, one exchange per connection, no redirects, no
+ * decompression (`accept-encoding: identity` is asked for), no retries, ever: a request that was handed to a connection
+ * may have been received. undici itself gives a request another connection only when the first one closed before
+ * anything of it was written.
+ *
+ * A receiver hears nothing before `send` has returned, and must not throw. After it has asked to wait it may still get
+ * what was already read from the connection, at most 64 KiB.
+ */
+export function createUpstream(options: UpstreamOptions): UpstreamClient {
+  const settings: Settings = {
+    connectMs: 5_000,
+    firstByteMs: 300_000,
+    idleMs: 120_000,
+    connectionsMax: 512,
+    waitingMax: 512,
+    keepAliveMs: 4_000,
+    ...options,
+  };
+  const hosts = new Map<string, Host>();
+  const prefixes = new Map<string, { host: Host; path: string }>();
+  let closed = false;
+
+  /** The host of a base URL, and the path that stands before every call's own. */
+  function prefixOf(baseUrl: string): { host: Host; path: string } {
+    let prefix = prefixes.get(baseUrl);
+    if (prefix === undefined) {
+      const url = new URL(baseUrl);
+      let host = hosts.get(url.origin);
+      if (host === undefined) {
+        host = new Host(url.origin, settings);
+        hosts.set(url.origin, host);
+      }
+      prefix = { host, path: url.pathname.replace(/\/+$/u, "") };
+      prefixes.set(baseUrl, prefix);
+    }
+    return prefix;
+  }
+
+  return {
+    send(call, receiver) {
+      const { host, path } = prefixOf(call.baseUrl);
+      const exchange = new Exchange(host, settings, receiver, dispatchOptions(path, call));
+      if (closed) exchange.failSoon("connect");
+      else host.take(exchange);
+      return exchange;
+    },
+    async close() {
+      closed = true;
+      await Promise.all([...hosts.values()].map((host) => host.close()));
+    },
+  };
+}
+
+function dispatchOptions(path: string, call: UpstreamCall): Dispatcher.DispatchOptions {
+  const headers: string[] = [];
+  for (const [name, value] of Object.entries(call.headers)) {
+    if (name.toLowerCase() !== "accept-encoding") headers.push(name, value);
+  }
+  headers.push("accept-encoding", "identity");
+  return { method: "POST", path: path + call.path, headers, body: call.body };
+}
+
+/** One origin: its pool, and the calls that wait for a place in it. */
+class Host {
+  private readonly pool: Pool;
+  private readonly connectionsMax: number;
+  private readonly waitingMax: number;
+  /** In the order in which they came. They wait here and not in the pool, where one that was given up could not leave. */
+  private readonly waiting = new Set<Exchange>();
+  private running = 0;
+
+  constructor(origin: string, settings: Settings) {
+    this.connectionsMax = settings.connectionsMax;
+    this.waitingMax = settings.waitingMax;
+    this.pool = new Pool(origin, {
+      connections: settings.connectionsMax,
+      pipelining: 1,
+      allowH2: false,
+      keepAliveTimeout: settings.keepAliveMs,
+      // Ours run on the Clock.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      // Frees the socket; the call itself was failed by its own timer, undici's runs up to a second late.
+      connect: { timeout: settings.connectMs },
+    });
+  }
+
+  take(exchange: Exchange): void {
+    if (this.running < this.connectionsMax) {
+      this.running += 1;
+      exchange.dispatch(this.pool);
+    } else if (this.waiting.size < this.waitingMax) {
+      this.waiting.add(exchange);
+    } else {
+      exchange.failSoon("connect");
+    }
+  }
+
+  /** A waiting exchange was given up. */
+  leave(exchange: Exchange): void {
+    this.waiting.delete(exchange);
+  }
+
+  /** The pool has done with an exchange; the one that has waited longest takes its place. */
+  release(): void {
+    for (const next of this.waiting) {
+      this.waiting.delete(next);
+      next.dispatch(this.pool);
+      return;
+    }
+    this.running -= 1;
+  }
+
+  async close(): Promise<void> {
+    for (const exchange of this.waiting) exchange.failSoon("connect");
+    this.waiting.clear();
+    await this.pool.destroy();
+  }
+}
+
+/**
+ * undici's HTTP parser is one for all connections and must not be entered from its own callbacks. A receiver may well
+ * send, or resume another exchange, from within one; what would enter the parser then waits until the callback is over.
+ */
+let inParser = false;
+
+/** Thrown into undici before anything is written: it drops the request and keeps the connection. */
+const GIVEN_UP = new Error("The call was given up before it was sent.");
+
+/** One call: undici's handler, the timer, and what the caller holds, in one object, for there is one per request. */
+class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
+  private readonly host: Host;
+  private readonly settings: Settings;
+  private readonly receiver: UpstreamReceiver;
+  private options: Dispatcher.DispatchOptions | undefined;
+  private controller: Dispatcher.DispatchController | undefined;
+  private cancelTimer: () => void;
+  /** Nothing more is told to the receiver. */
+  private done = false;
+  /** Handed to a connection: from here on the upstream may have it. */
+  private sent = false;
+  private gotBody = false;
+  private paused = false;
+  /** When the present phase began, or its last sign of life came. Elapsed milliseconds. */
+  private sinceMs: number;
+
+  constructor(
+    host: Host,
+    settings: Settings,
+    receiver: UpstreamReceiver,
+    options: Dispatcher.DispatchOptions,
+  ) {
+    this.host = host;
+    this.settings = settings;
+    this.receiver = receiver;
+    this.options = options;
+    this.sinceMs = settings.clock.elapsed();
+    this.cancelTimer = settings.clock.timer(settings.connectMs, () => this.timerFired());
+  }
+
+  /** Hands the call to the pool, which answers with exactly one of `onResponseEnd` and `onResponseError`. */
+  dispatch(pool: Pool): void {
+    queueMicrotask(() => {
+      const options = this.options;
+      this.options = undefined;
+      if (options === undefined || this.done) this.host.release();
+      else pool.dispatch(options, this);
+    });
+  }
+
+  failSoon(failure: UpstreamFailure): void {
+    queueMicrotask(() => this.fail(failure));
+  }
+
+  abort(): void {
+    if (this.done) return;
+    this.finish();
+    this.giveUp();
+  }
+
+  resume(): void {
+    if (!this.paused) return;
+    if (inParser) {
+      queueMicrotask(() => this.resume());
+      return;
+    }
+    this.paused = false;
+    this.sinceMs = this.settings.clock.elapsed();
+    this.controller?.resume();
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    // A second start would be a second sending.
+    if (this.done || this.sent) throw GIVEN_UP;
+    this.sent = true;
+    this.controller = controller;
+    this.sinceMs = this.settings.clock.elapsed();
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: Readonly<Record<string, string | string[] | undefined>>,
+  ): void {
+    // 1xx is no answer yet.
+    if (this.done || status < 200) return;
+    inParser = true;
+    try {
+      this.receiver.head(status, joined(headers));
+    } finally {
+      inParser = false;
+    }
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, bytes: Uint8Array): void {
+    if (this.done) return;
+    this.gotBody = true;
+    this.sinceMs = this.settings.clock.elapsed();
+    inParser = true;
+    try {
+      if (!this.receiver.data(bytes)) {
+        this.paused = true;
+        controller.pause();
+      }
+    } finally {
+      inParser = false;
+    }
+  }
+
+  onResponseEnd(): void {
+    this.host.release();
+    if (this.done) return;
+    this.finish();
+    inParser = true;
+    try {
+      this.receiver.end();
+    } finally {
+      inParser = false;
+    }
+  }
+
+  onResponseError(): void {
+    this.host.release();
+    this.fail(this.sent ? "reset" : "connect");
+  }
+
+  /** One timer serves all phases: it is armed anew when it fires too early for the present one, not at every byte. */
+  private timerFired(): void {
+    const nowMs = this.settings.clock.elapsed();
+    if (this.paused) this.sinceMs = nowMs;
+    const [allowedMs, failure] = this.allowance();
+    const leftMs = this.sinceMs + allowedMs - nowMs;
+    if (leftMs > 0) {
+      this.cancelTimer = this.settings.clock.timer(leftMs, () => this.timerFired());
+    } else {
+      this.fail(failure);
+      this.giveUp();
+    }
+  }
+
+  private allowance(): [number, UpstreamFailure] {
+    if (!this.sent) return [this.settings.connectMs, "connect"];
+    if (!this.gotBody) return [this.settings.firstByteMs, "first_byte_timeout"];
+    return [this.settings.idleMs, "idle_timeout"];
+  }
+
+  private fail(failure: UpstreamFailure): void {
+    if (this.done) return;
+    this.finish();
+    this.receiver.failed(failure);
+  }
+
+  private finish(): void {
+    this.done = true;
+    this.paused = false;
+    this.cancelTimer();
+  }
+
+  /** Makes undici drop what it has of the call. One that it has not started is dropped when it would start. */
+  private giveUp(): void {
+    this.controller?.abort(GIVEN_UP);
+    this.host.leave(this);
+  }
+}
+
+/** undici gives names in lower case, and a list where a header came more than once. */
+function joined(
+  headers: Readonly<Record<string, string | string[] | undefined>>,
+): Record<string, string> {
+  const one: Record<string, string> = {};
+  for (const name in headers) {
+    const value = headers[name];
+    if (value !== undefined) one[name] = typeof value === "string" ? value : value.join(", ");
+  }
+  return one;
+}

@@ -1,0 +1,187 @@
+import type { ApiError } from "#services/errors.ts";
+import { authenticate, type Caller } from "./authenticate.ts";
+import { conclude } from "./conclude.ts";
+import { forward, type Forwarded } from "./forward.ts";
+import type { Gateway } from "./gateway.ts";
+import { openHold, releaseHold, type OpenHold } from "./money.ts";
+import { makeOffer, type Offer } from "./offer.ts";
+import { upstreamBody } from "./openai-chat-upstream-body.ts";
+import type { GatewayRequest, Sink } from "./parts.ts";
+import { rateHeaders, refusalOf } from "./refusals.ts";
+import { clientRequestId, refuse, refuseLogin, startRun, type Run } from "./run.ts";
+import type { WriterLife } from "./writer.ts";
+
+/**
+ * The way of one chat completion: authenticate, resolve, price, admit, record, forward, relay, record. Every step
+ * either goes on or ends with one refusal of the table in services/errors.ts.
+ */
+export async function handleChat(
+  gateway: Gateway,
+  request: GatewayRequest,
+  sink: Sink,
+): Promise<void> {
+  const { parts } = gateway;
+  const run = startRun(gateway, "/v1/chat/completions", request, sink);
+
+  // 1 authenticate, by the headers only: no prompt is read for a key that is not at home here.
+  const authenticated = await authenticate(parts, request.headers);
+  if (!authenticated.ok) return refuseLogin(gateway, run, request, authenticated.error);
+  const { caller } = authenticated;
+  const body = await readBody(gateway, request);
+  if ("code" in body) return refuse(gateway, run, caller, body);
+  try {
+    // 2 resolve and 3 price: which bindings may serve it, and the most that it can cost.
+    const offer = makeOffer(parts.catalogue, parts.region, body.bytes);
+    if ("code" in offer) return refuse(gateway, run, caller, offer);
+    run.model = offer.ask.model;
+    // A place in the journal first, so that a full queue is a refusal that took nothing.
+    const life = gateway.writer.life();
+    if (!life)
+      return refuse(gateway, run, caller, { code: "ledger_unavailable", retryAfterSeconds: 1 });
+    if (!life.journal.reserve())
+      return refuse(gateway, run, caller, { code: "overloaded", retryAfterSeconds: 1 });
+    try {
+      // 4 admit and 5 record: the money is held and RequestAdmitted is durable before anything goes out.
+      const opened = await openHold(gateway.money, life, holdAskOf(run, request, caller, offer));
+      if (opened.outcome === "unavailable") {
+        return refuse(gateway, run, caller, { code: "ledger_unavailable", retryAfterSeconds: 1 });
+      }
+      if (opened.outcome === "refused") {
+        return refuse(
+          gateway,
+          run,
+          caller,
+          refusalOf(opened.refused, offer),
+          opened.refused.rate?.limit,
+        );
+      }
+      Object.assign(run.headers, rateHeaders(opened.hold.admitted.rate));
+      // 6 forward, 7 relay, 8 record: the last bytes wait for the record.
+      await serve(gateway, run, life, offer, opened.hold, body.give);
+    } finally {
+      life.journal.release();
+    }
+  } finally {
+    body.give();
+  }
+}
+
+/** Forwards an admitted request, relays its answer and settles it. Whatever goes wrong in here ends the hold. */
+async function serve(
+  gateway: Gateway,
+  run: Run,
+  life: WriterLife,
+  offer: Offer,
+  hold: OpenHold,
+  sent: () => void,
+): Promise<void> {
+  if (run.sink.isGone()) {
+    const facts = { forwarded: false, clientGone: true, attempts: [], unbilledMicro: 0 };
+    return releaseHold(gateway.money, hold, { reason: "client_gone", ...facts });
+  }
+  try {
+    const forwarded = call(gateway, run, offer, sent);
+    const ended = await gateway.whileRunning(life, forwarded);
+    await conclude(gateway, run, { offer, hold, forwarded, ended });
+  } catch (error) {
+    if (!hold.isEnding) {
+      const facts = { forwarded: true, clientGone: run.sink.isGone(), attempts: [] };
+      await releaseHold(gateway.money, hold, {
+        reason: "internal_error",
+        ...facts,
+        unbilledMicro: hold.totalCostMicro,
+      });
+    }
+    throw error;
+  }
+}
+
+function call(gateway: Gateway, run: Run, offer: Offer, sent: () => void): Forwarded {
+  const { parts } = gateway;
+  const { ask, candidates, outputCapTokens } = offer;
+  const [binding] = candidates;
+  const host = parts.hosts.get(binding.host.slug);
+  if (!host) throw new Error(`host ${binding.host.slug} is in the catalogue but has no endpoint`);
+  const { upstreamModel, outputCapName } = binding;
+  return forward({
+    upstream: parts.upstream,
+    clock: parts.clock,
+    limits: parts.limits,
+    inFlight: gateway.inFlight,
+    sink: run.sink,
+    sent,
+    streaming: ask.stream
+      ? { includeUsageAsked: ask.includeUsageAsked, headers: streamHeaders(run) }
+      : undefined,
+    call: {
+      requestId: run.requestId,
+      baseUrl: host.baseUrl,
+      path: "/chat/completions",
+      headers: {
+        authorization: `Bearer ${host.credential}`,
+        "content-type": "application/json",
+        accept: ask.stream ? "text/event-stream" : "application/json",
+        "x-client-request-id": run.requestId,
+      },
+      body: upstreamBody(ask, { upstreamModel, outputCapName, outputCapTokens }),
+    },
+  });
+}
+
+function holdAskOf(run: Run, request: GatewayRequest, caller: Caller, offer: Offer) {
+  const [binding] = offer.candidates;
+  return {
+    requestId: run.requestId,
+    ...caller,
+    processingArea: binding.host.processingArea,
+    model: offer.ask.model,
+    bindings: offer.candidates,
+    priceVersion: binding.priceVersion,
+    holdMicro: offer.holdMicro,
+    holdCostMicro: offer.holdCostMicro,
+    clientRequestId: clientRequestId(request),
+  };
+}
+
+interface Body {
+  readonly bytes: Buffer;
+  /** Gives back the room that the body took; once is enough, more does no harm. */
+  readonly give: () => void;
+}
+
+/** 405, 413 and 415 are decided by the method and the headers; only then is the body read, within the room there is. */
+async function readBody(gateway: Gateway, request: GatewayRequest): Promise<Body | ApiError> {
+  const { bodyBytesMax } = gateway.parts.limits;
+  const tooLarge: ApiError = { code: "request_too_large", extra: { limit_bytes: bodyBytesMax } };
+  if (request.method !== "POST") return { code: "method_not_allowed", extra: { allow: "POST" } };
+  if (Number(request.headers["content-length"] ?? 0) > bodyBytesMax) return tooLarge;
+  const { "content-type": type, "content-encoding": encoding } = request.headers;
+  const isJson =
+    typeof type === "string" && /^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type);
+  if (!isJson || (encoding !== undefined && encoding !== "identity"))
+    return { code: "unsupported_media_type" };
+  const body = await request.body(bodyBytesMax, gateway.inFlight);
+  if (body.ok) {
+    let room = body.bytes.length;
+    return {
+      bytes: body.bytes,
+      give() {
+        gateway.inFlight.give(room);
+        room = 0;
+      },
+    };
+  }
+  if (body.why === "too_large") return tooLarge;
+  return { code: "overloaded", retryAfterSeconds: 1 };
+}
+
+function streamHeaders(run: Run): Record<string, string> {
+  return {
+    ...run.headers,
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+    "x-relai-model": run.model,
+    "x-relai-attempts": "1",
+  };
+}

@@ -1,0 +1,220 @@
+import type {
+  Clock,
+  Upstream,
+  UpstreamCall,
+  UpstreamExchange,
+  UpstreamFailure,
+} from "#services/ports.ts";
+import type { InFlight } from "./in-flight.ts";
+import { createChatStream, type ChatStream } from "./openai-chat-stream.ts";
+import type { GatewayLimits, Sink } from "./parts.ts";
+
+/** Why a call was ended from this side. */
+export type CutReason = "journal_sealed" | "stopping";
+
+/** How a call to the upstream ended. `firstByte` says whether a byte of the answer's body had come. */
+export type Ended =
+  /** A whole body: of a plain answer, or of any status that is not a success. */
+  | {
+      readonly how: "whole";
+      readonly status: number;
+      readonly retryAfter: string | undefined;
+      readonly body: Buffer;
+    }
+  /** A stream that came to its `[DONE]`, or ended cleanly after every choice had finished. */
+  | { readonly how: "stream_done" }
+  /** A stream that broke: what was relayed was relayed, and must not look finished. */
+  | {
+      readonly how: "stream_broke";
+      readonly why: UpstreamFailure | "garbage" | "upstream_error" | "truncated" | CutReason;
+    }
+  /** A plain answer, or anything before the first byte, that broke. */
+  | { readonly how: "failed"; readonly why: UpstreamFailure | "too_large" | "no_room" | CutReason }
+  /** The client left before the first byte; the upstream was told. */
+  | { readonly how: "client_left" };
+
+/** What is known of a call while it runs. */
+export interface Forwarded {
+  readonly ended: Promise<Ended>;
+  /** Undefined for a plain answer. */
+  readonly stream: ChatStream | undefined;
+  /** The head of a streamed answer; empty for a plain one. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** Milliseconds from the call to the first byte of the body; undefined while there is none. */
+  firstByteMs(): number | undefined;
+  clientGone(): boolean;
+  /** The head has gone to the client, so an error can only go into the stream. */
+  headSent(): boolean;
+  /** Ends the call from this side. */
+  cut(reason: CutReason): void;
+}
+
+export interface ForwardOptions {
+  readonly upstream: Upstream;
+  readonly clock: Clock;
+  readonly limits: GatewayLimits;
+  readonly inFlight: InFlight;
+  readonly call: UpstreamCall;
+  readonly sink: Sink;
+  /** Set for a streamed answer: its head, and whether its usage is for the client's eyes. */
+  readonly streaming:
+    | { readonly includeUsageAsked: boolean; readonly headers: Record<string, string> }
+    | undefined;
+  /** Called when the upstream has the whole request. */
+  readonly sent: () => void;
+}
+
+const KEEP_ALIVE_MS = 15_000;
+const REFUSAL_BYTES_MAX = 64 * 1024;
+
+/**
+ * Calls the upstream and relays its answer. Before a success's first byte nothing goes to the client, so that a
+ * refusal keeps its status. The client leaving ends a call that has not answered yet; one that has is read on to its
+ * end, within limits, because it will be billed.
+ */
+export function forward(options: ForwardOptions): Forwarded {
+  const { upstream, clock, limits, inFlight, call, sink, streaming } = options;
+  const begun = clock.elapsed();
+  const stream = streaming && createChatStream(streaming);
+  const pieces: Uint8Array[] = [];
+  let status = 0;
+  let retryAfter: string | undefined;
+  let bytes = 0;
+  let bytesSinceGone = 0;
+  let firstByteMs: number | undefined;
+  let headSent = false;
+  let paused = false;
+  let over = false;
+  let lastWriteAt = begun;
+  let cancelReadOn = () => {};
+  let cancelStall = () => {};
+  let cancelKeepAlive = () => {};
+  let settle: (ended: Ended) => void = () => {};
+  const ended = new Promise<Ended>((resolve) => {
+    settle = resolve;
+  });
+
+  const isStream = () => stream !== undefined && status >= 200 && status < 300;
+
+  function finish(result: Ended, abort: boolean): void {
+    if (over) return;
+    over = true;
+    cancelReadOn();
+    cancelStall();
+    cancelKeepAlive();
+    if (abort) exchange.abort();
+    inFlight.give(bytes);
+    settle(result);
+  }
+
+  function broke(why: UpstreamFailure | CutReason, abort: boolean): void {
+    if (isStream() && firstByteMs !== undefined) finish({ how: "stream_broke", why }, abort);
+    else finish({ how: "failed", why }, abort);
+  }
+
+  function clientLeft(): void {
+    if (over) return;
+    cancelStall();
+    if (firstByteMs === undefined) return finish({ how: "client_left" }, true);
+    cancelReadOn = clock.timer(limits.readOnMs, () => broke("idle_timeout", true));
+    if (paused) resume();
+  }
+
+  function resume(): void {
+    paused = false;
+    cancelStall();
+    if (!over) exchange.resume();
+  }
+
+  /** A client that takes nothing is waited for, but not for ever. */
+  function pause(): false {
+    paused = true;
+    cancelStall = clock.timer(limits.clientIdleMs, () => sink.destroy());
+    return false;
+  }
+
+  function armKeepAlive(delayMs: number): void {
+    cancelKeepAlive = clock.timer(delayMs, () => {
+      const silentMs = clock.elapsed() - lastWriteAt;
+      if (silentMs >= KEEP_ALIVE_MS && !paused && !sink.isGone()) {
+        lastWriteAt = clock.elapsed();
+        sink.write(": keepalive\n\n");
+      }
+      armKeepAlive(Math.max(1, KEEP_ALIVE_MS - (clock.elapsed() - lastWriteAt)));
+    });
+  }
+
+  function relay(out: Uint8Array): boolean {
+    if (sink.isGone()) return true;
+    if (!headSent && streaming) {
+      headSent = true;
+      sink.head(200, streaming.headers);
+      armKeepAlive(KEEP_ALIVE_MS);
+    }
+    lastWriteAt = clock.elapsed();
+    return sink.write(out) || pause();
+  }
+
+  /** Bytes of a streamed success: filtered, relayed, with the end held back. */
+  function streamed(piece: Uint8Array, filter: ChatStream): boolean {
+    const { out, failed } = filter.push(piece);
+    const goOn = out === undefined || out.length === 0 || relay(out);
+    if (failed) finish({ how: "stream_broke", why: failed }, true);
+    // What may follow [DONE] is of no use to anybody; the connection is left to end by itself and be used again.
+    else if (filter.done) finish({ how: "stream_done" }, false);
+    return goOn;
+  }
+
+  /** Bytes that are kept until the body is whole. */
+  function kept(piece: Uint8Array): boolean {
+    const most = status >= 200 && status < 300 ? limits.answerBytesMax : REFUSAL_BYTES_MAX;
+    if (bytes + piece.length > most) finish({ how: "failed", why: "too_large" }, true);
+    else if (!inFlight.take(piece.length)) finish({ how: "failed", why: "no_room" }, true);
+    else {
+      bytes += piece.length;
+      pieces.push(piece);
+    }
+    return true;
+  }
+
+  sink.listen({ drained: () => paused && resume(), gone: clientLeft });
+  const exchange: UpstreamExchange = upstream.send(call, {
+    head(answered, headers) {
+      status = answered;
+      retryAfter = headers["retry-after"];
+      options.sent();
+    },
+    data(piece) {
+      if (over) return true;
+      firstByteMs ??= Math.round(clock.elapsed() - begun);
+      if (sink.isGone()) {
+        bytesSinceGone += piece.length;
+        if (bytesSinceGone > limits.readOnBytesMax) broke("idle_timeout", true);
+      }
+      if (over) return true;
+      return stream && isStream() ? streamed(piece, stream) : kept(piece);
+    },
+    end() {
+      if (!stream || !isStream()) {
+        finish({ how: "whole", status, retryAfter, body: Buffer.concat(pieces) }, false);
+        return;
+      }
+      const { out, failed } = stream.end();
+      if (out !== undefined && out.length > 0) relay(out);
+      if (failed) finish({ how: "stream_broke", why: failed }, false);
+      else if (stream.done || stream.everyChoiceFinished) finish({ how: "stream_done" }, false);
+      else finish({ how: "stream_broke", why: "truncated" }, false);
+    },
+    failed: (failure) => broke(failure, false),
+  });
+  if (sink.isGone()) clientLeft();
+  return {
+    ended,
+    stream,
+    headers: streaming?.headers ?? {},
+    firstByteMs: () => firstByteMs,
+    clientGone: () => sink.isGone(),
+    headSent: () => headSent,
+    cut: (reason) => broke(reason, true),
+  };
+}

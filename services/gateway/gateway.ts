@@ -1,0 +1,132 @@
+import type { ApiError } from "#services/errors.ts";
+import { TIMED_OUT, within } from "#services/waiting.ts";
+import type { Author } from "#services/writers.ts";
+import type { Run } from "./run.ts";
+import type { Ended, Forwarded } from "./forward.ts";
+import { createInFlight, type InFlight } from "./in-flight.ts";
+import type { MoneyParts } from "./money.ts";
+import type { GatewayParts } from "./parts.ts";
+import { capRetryAfterSeconds, createRefusalCaps } from "./refusal-caps.ts";
+import type { Writer, WriterLife } from "./writer.ts";
+
+/** Failed logins per caller address and minute, and refusals per key and minute for a key without a rate limit. */
+const LOGINS_MAX = 60;
+const REFUSALS_MAX = 600;
+const REFUSALS_PER_RPM = 10;
+/** After the drain, running calls are cut and have this long to be settled. */
+const CUT_MS_MAX = 10_000;
+
+/** A gateway: its parts, its writer, and what it keeps count of. */
+export interface Gateway {
+  readonly parts: GatewayParts;
+  readonly writer: Writer;
+  readonly money: MoneyParts;
+  readonly inFlight: InFlight;
+  /** Waits for a forwarded call; when the writer's life ends meanwhile, the call is cut. */
+  whileRunning(life: WriterLife, forwarded: Forwarded): Promise<Ended>;
+  /** The refusal in place of another, when the caller has had too many of them. */
+  capLogin(remoteAddress: string): ApiError | undefined;
+  capRefusal(keyId: string, rpm: number | undefined): ApiError | undefined;
+  count(run: Run, facts: Counted): void;
+  /** Counts a request as active until it is through. */
+  track(work: Promise<void>): Promise<void>;
+  isStopping(): boolean;
+  /** Lets what runs finish within `drainMs`, then cuts it; waits for the records; seals the journal. */
+  stop(drainMs: number): Promise<void>;
+}
+
+interface Counted {
+  readonly status: number;
+  readonly code: string;
+  readonly firstByteMs?: number;
+  readonly chargedMicro?: number;
+  readonly inputTokens?: number;
+  readonly outputTokens?: number;
+}
+
+/** Puts a gateway together around its writer. */
+export function createGateway(parts: GatewayParts, writer: Writer, author: Author): Gateway {
+  const { clock, telemetry } = parts;
+  const inFlight = createInFlight(parts.limits.inFlightBytesMax);
+  const caps = createRefusalCaps(clock);
+  const running = new Set<Forwarded>();
+  const active = new Set<Promise<void>>();
+  let stopping = false;
+
+  function track(work: Promise<void>): Promise<void> {
+    const tracked = work.finally(() => active.delete(tracked));
+    active.add(tracked);
+    return tracked;
+  }
+
+  function cap(caller: string, most: number): ApiError | undefined {
+    if (!caps.isPast(caller, most)) return undefined;
+    const seconds = capRetryAfterSeconds(clock);
+    return {
+      code: "rate_limit_exceeded",
+      message: "Too many refused requests; look at what is refused before you try again",
+      extra: { retry_after: seconds },
+      retryAfterSeconds: seconds,
+    };
+  }
+
+  return {
+    parts,
+    writer,
+    inFlight,
+    money: {
+      admission: parts.admission,
+      clock,
+      telemetry,
+      writer,
+      author,
+      background(work) {
+        track(work).catch((error: unknown) =>
+          telemetry.alarm("background_work_failed", { error: String(error) }),
+        );
+      },
+    },
+    async whileRunning(life, forwarded) {
+      const cut = () => forwarded.cut("journal_sealed");
+      running.add(forwarded);
+      if (life.over.aborted) cut();
+      life.over.addEventListener("abort", cut);
+      try {
+        return await forwarded.ended;
+      } finally {
+        life.over.removeEventListener("abort", cut);
+        running.delete(forwarded);
+      }
+    },
+    capLogin: (remoteAddress) => cap(`address ${remoteAddress}`, LOGINS_MAX),
+    capRefusal: (keyId, rpm) =>
+      cap(keyId, rpm === undefined ? REFUSALS_MAX : rpm * REFUSALS_PER_RPM),
+    count(run, facts) {
+      telemetry.requestDone({
+        route: run.route,
+        model: run.model,
+        durationMs: clock.elapsed() - run.beganMs,
+        firstByteMs: facts.firstByteMs,
+        status: facts.status,
+        code: facts.code,
+        chargedMicro: facts.chargedMicro ?? 0,
+        inputTokens: facts.inputTokens ?? 0,
+        outputTokens: facts.outputTokens ?? 0,
+      });
+    },
+    track,
+    isStopping: () => stopping,
+    async stop(drainMs) {
+      stopping = true;
+      const all = async () => {
+        while (active.size > 0) await Promise.allSettled(active);
+      };
+      if ((await within(clock, drainMs, all())) === TIMED_OUT) {
+        for (const forwarded of running) forwarded.cut("stopping");
+      }
+      // A journal with work that is not through stays unsealed: the next start seals it and expires what is open.
+      if ((await within(clock, CUT_MS_MAX, all())) !== TIMED_OUT)
+        await within(clock, CUT_MS_MAX, writer.stop());
+    },
+  };
+}

@@ -1,0 +1,155 @@
+/**
+ * How large a chat request can be for the model, in bytes of text. No tokenizer runs here: on untrusted text they take
+ * seconds for kilobytes. Holds take two bytes for a token; what is still larger is charged beyond the hold.
+ */
+
+/** Bytes that make one input token in a hold. Natural text has 2.5 to 4. */
+const BYTES_PER_TOKEN = 2;
+const TOKENS_PER_MESSAGE = 8;
+const TOKENS_PER_REQUEST = 16;
+
+/** Roles that the eight tokens of a message cover; any other text in `role` is counted. */
+const ROLES: ReadonlySet<unknown> = new Set([
+  "system",
+  "developer",
+  "user",
+  "assistant",
+  "tool",
+  "function",
+]);
+
+export interface ChatBounds {
+  /** UTF-8 bytes of the text that the model sees; the estimate of an answer without usage rests on it. */
+  readonly promptBytes: number;
+  /** promptBytes / 2 rounded up, 8 for each message and 16 for the request. Images are not in it. */
+  readonly inputTokensBound: number;
+  /** Images that are in the body as data URLs; each costs at most the catalogue's `imageTokensMax`. */
+  readonly imageCount: number;
+  readonly hasAudioInput: boolean;
+  readonly hasAudioOutput: boolean;
+  /**
+   * The request refers to something whose size the bytes do not bound: a remote image, a file, an earlier answer's
+   * audio, a part of a type that relai does not know, or audio, whose sample rate is the caller's choice. The hold
+   * takes the model's whole context window.
+   */
+  readonly unknownSize: boolean;
+  /** Tokens of a predicted output: those that the answer does not use are billed as output, beside it. */
+  readonly predictionTokensBound: number;
+}
+
+/** The running sums of one request. */
+export interface PromptSums {
+  bytes: number;
+  images: number;
+  audio: boolean;
+  unknownSize: boolean;
+}
+
+type Members = Readonly<Record<string, unknown>>;
+
+function isMembers(value: unknown): value is Members {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** The bytes of a value's text: strings decoded, keys and brackets as in compact JSON. Depth was bounded by the scan. */
+export function textBytes(value: unknown): number {
+  if (typeof value === "string") return Buffer.byteLength(value);
+  if (typeof value !== "object" || value === null) return String(value).length;
+  let sum = 2;
+  if (Array.isArray(value)) {
+    for (const item of value) sum += textBytes(item) + 1;
+    return sum;
+  }
+  for (const [key, inner] of Object.entries(value))
+    sum += Buffer.byteLength(key) + textBytes(inner) + 4;
+  return sum;
+}
+
+/** Adds up the messages. An entry that is no message object counts as its text; the upstream will refuse it. */
+export function sumMessages(messages: readonly unknown[], sums: PromptSums): void {
+  for (const message of messages) {
+    if (!isMembers(message)) {
+      sums.bytes += textBytes(message);
+      continue;
+    }
+    for (const key in message) {
+      const value = message[key];
+      if (key === "role") {
+        if (!ROLES.has(value)) sums.bytes += textBytes(value);
+      } else if (key === "content") {
+        sumContent(value, sums);
+      } else if (value !== null) {
+        // Names, refusals, tool calls with their arguments, and whatever else a provider may show to its model.
+        sums.bytes += Buffer.byteLength(key) + textBytes(value);
+        if (key === "audio") sums.unknownSize = true;
+      }
+    }
+  }
+}
+
+function sumContent(content: unknown, sums: PromptSums): void {
+  if (typeof content === "string") sums.bytes += Buffer.byteLength(content);
+  else if (Array.isArray(content)) for (const part of content) sumPart(part, sums);
+  else if (content !== null) sums.bytes += textBytes(content);
+}
+
+function sumPart(part: unknown, sums: PromptSums): void {
+  if (!isMembers(part)) {
+    sums.bytes += textBytes(part);
+    return;
+  }
+  switch (part["type"]) {
+    case "text":
+    case "refusal":
+      sums.bytes += bytesBeside(part, "type");
+      return;
+    case "image_url": {
+      const image = part["image_url"];
+      const url = isMembers(image) ? image["url"] : image;
+      if (typeof url === "string" && url.startsWith("data:image/")) sums.images += 1;
+      else sums.unknownSize = true;
+      return;
+    }
+    case "input_audio":
+      sums.audio = true;
+      sums.unknownSize = true;
+      return;
+    case "file":
+      sums.unknownSize = true;
+      return;
+    default:
+      sums.bytes += textBytes(part);
+      sums.unknownSize = true;
+  }
+}
+
+/** The text of all members but one. A text part has usually only its text beside its type, and then only that counts. */
+function bytesBeside(part: Members, except: string): number {
+  let sum = 0;
+  for (const key in part) {
+    if (key === except) continue;
+    const value = part[key];
+    sum +=
+      key === "text" || key === "refusal"
+        ? textBytes(value)
+        : Buffer.byteLength(key) + textBytes(value);
+  }
+  return sum;
+}
+
+/** The bound on a prediction's tokens, from the `prediction` member. */
+export function predictionTokens(prediction: unknown): number {
+  if (!isMembers(prediction))
+    return prediction === undefined || prediction === null ? 0 : halved(textBytes(prediction));
+  const content = prediction["content"];
+  return halved(content === undefined || content === null ? 0 : textBytes(content));
+}
+
+function halved(bytes: number): number {
+  return Math.ceil(bytes / BYTES_PER_TOKEN);
+}
+
+/** The bound of a request's input, without images and without the rule of the context window. Tokens. */
+export function inputTokensBound(promptBytes: number, messageCount: number): number {
+  return halved(promptBytes) + TOKENS_PER_MESSAGE * messageCount + TOKENS_PER_REQUEST;
+}

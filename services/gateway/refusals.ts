@@ -1,0 +1,65 @@
+import type { AdmitRefused, RateFigures } from "#domain/accounts/admission-types.ts";
+import type { ApiError } from "#services/errors.ts";
+import { whatWouldFit, type Offer } from "./offer.ts";
+
+/** What the admission store refused, as the caller is told. */
+export function refusalOf(refused: AdmitRefused, offer: Offer): ApiError {
+  const { balance, budget } = refused;
+  switch (refused.refusal) {
+    case "request_known":
+      return { code: "ledger_unavailable", retryAfterSeconds: 1 };
+    case "key_unknown":
+      return { code: "invalid_api_key" };
+    case "key_revoked":
+    case "key_expired":
+      return { code: refused.refusal };
+    case "rate_limit_exceeded": {
+      const seconds = Math.max(1, Math.ceil((refused.rate?.freeInMs ?? 1000) / 1000));
+      return {
+        code: "rate_limit_exceeded",
+        message: `Rate limit exceeded: ${refused.rate?.limit ?? 0} requests per minute`,
+        extra: { retry_after: seconds },
+        retryAfterSeconds: seconds,
+      };
+    }
+    case "key_budget_exceeded":
+      return {
+        code: "key_budget_exceeded",
+        extra: {
+          budget_micro: budget?.fundedMicro ?? 0,
+          spent_micro: budget?.spentMicro ?? 0,
+          held_micro: budget?.heldMicro ?? 0,
+          available_micro: budget?.availableMicro ?? 0,
+          required_micro: offer.holdMicro,
+          ...fits(offer, Math.min(budget?.availableMicro ?? 0, balance.availableMicro)),
+        },
+      };
+    case "insufficient_balance":
+    case "balance_held":
+      return {
+        code: refused.refusal,
+        extra: {
+          balance_micro: balance.fundedMicro - balance.spentMicro,
+          required_micro: offer.holdMicro,
+          available_micro: balance.availableMicro,
+          held_micro: balance.heldMicro,
+          ...fits(offer, balance.availableMicro),
+        },
+      };
+  }
+}
+
+function fits(offer: Offer, availableMicro: number): { would_fit?: string } {
+  const would = whatWouldFit(offer, availableMicro);
+  return would === undefined ? {} : { would_fit: would };
+}
+
+/** The rate-limit headers of a key that has a limit; none for a key without. */
+export function rateHeaders(rate: RateFigures | undefined): Record<string, string> {
+  if (!rate) return {};
+  return {
+    "x-ratelimit-limit-requests": String(rate.limit),
+    "x-ratelimit-remaining-requests": String(rate.remaining),
+    "x-ratelimit-reset-requests": `${Math.ceil(rate.resetMs / 1000)}s`,
+  };
+}

@@ -1,0 +1,80 @@
+import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
+import { errorHeaders, openaiErrorBody, statusOf, type ApiError } from "#services/errors.ts";
+import type { Caller } from "./authenticate.ts";
+import type { Gateway } from "./gateway.ts";
+import type { GatewayRequest, Sink } from "./parts.ts";
+
+const CLIENT_REQUEST_ID_MAX = 256;
+
+/** One request on its way: its id, its start, where its answer goes and with which headers. */
+export interface Run {
+  readonly route: string;
+  readonly requestId: string;
+  readonly beganMs: number;
+  readonly sink: Sink;
+  readonly headers: Record<string, string>;
+  /** Known once the body was read; for metrics and headers. */
+  model: string;
+}
+
+/** Gives a request its id. The id is always ours; the caller's own is echoed. */
+export function startRun(
+  gateway: Gateway,
+  route: string,
+  request: GatewayRequest,
+  sink: Sink,
+): Run {
+  const { clock, random, region } = gateway.parts;
+  const requestId = makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
+  const echoed = clientRequestId(request);
+  return {
+    route,
+    requestId,
+    beganMs: clock.elapsed(),
+    sink,
+    headers: {
+      "x-request-id": requestId,
+      "x-relai-region": region,
+      ...(echoed === undefined ? {} : { "x-client-request-id": echoed }),
+    },
+    model: "",
+  };
+}
+
+/** The caller's own id for the request: carried along and echoed, never an identity of money. */
+export function clientRequestId(request: GatewayRequest): string | undefined {
+  const value = request.headers["x-client-request-id"];
+  if (typeof value !== "string" || value.length === 0 || value.length > CLIENT_REQUEST_ID_MAX)
+    return undefined;
+  return value;
+}
+
+/** A failed login is counted per caller address. */
+export function refuseLogin(
+  gateway: Gateway,
+  run: Run,
+  request: GatewayRequest,
+  error: ApiError,
+): void {
+  const capped = statusOf(error) === 401 ? gateway.capLogin(request.remoteAddress) : undefined;
+  answerError(gateway, run, capped ?? error);
+}
+
+/** A refusal after the login is counted per key. */
+export function refuse(
+  gateway: Gateway,
+  run: Run,
+  caller: Caller,
+  error: ApiError,
+  rpm?: number,
+): void {
+  answerError(gateway, run, gateway.capRefusal(caller.keyId, rpm) ?? error);
+}
+
+/** Answers with an error and nothing else. */
+export function answerError(gateway: Gateway, run: Run, error: ApiError): void {
+  const status = statusOf(error);
+  run.sink.head(status, { ...run.headers, ...errorHeaders(error) });
+  run.sink.end(openaiErrorBody(error));
+  gateway.count(run, { status, code: error.code });
+}

@@ -1,0 +1,87 @@
+import type { Attempt } from "#domain/events/schemas.ts";
+import type { ApiError } from "#services/errors.ts";
+
+/** Statuses whose fault is in the request: they and their message pass to the caller. */
+const PASSED: ReadonlySet<number> = new Set([400, 404, 409, 413, 422]);
+const MESSAGE_MAX = 2000;
+const WORD_MAX = 128;
+const RETRY_AFTER_SECONDS_MAX = 86_400;
+
+/**
+ * What an upstream's refusal becomes for the caller. A fault of the request passes, in our shape; our own credential,
+ * its account and its limits are our business, so anything else says only that the upstream failed.
+ */
+export function refusedByUpstream(
+  answer: {
+    readonly status: number;
+    readonly retryAfter: string | undefined;
+    readonly body: Buffer;
+  },
+  credential: string,
+): { outcome: Attempt["outcome"]; error: ApiError } {
+  const { status } = answer;
+  if (PASSED.has(status)) return { outcome: "refused", error: passed(answer, credential) };
+  if (status === 429) {
+    const seconds = retryAfterSeconds(answer.retryAfter);
+    return {
+      outcome: "rate_limited",
+      error: { code: "upstream_rate_limited", retryAfterSeconds: seconds },
+    };
+  }
+  return { outcome: status < 500 ? "refused" : "failed", error: { code: "upstream_error" } };
+}
+
+function retryAfterSeconds(header: string | undefined): number {
+  const seconds =
+    header !== undefined && /^\d{1,6}(?:\.\d+)?$/.test(header) ? Math.ceil(Number(header)) : 1;
+  return Math.min(Math.max(seconds, 1), RETRY_AFTER_SECONDS_MAX);
+}
+
+function passed(
+  answer: { readonly status: number; readonly body: Buffer },
+  credential: string,
+): ApiError {
+  const told = readError(answer.body);
+  return {
+    code: "upstream_error",
+    message: clean(told.message ?? "The upstream refused the request", credential).slice(
+      0,
+      MESSAGE_MAX,
+    ),
+    param: told.param?.slice(0, WORD_MAX) ?? null,
+    upstream: {
+      status: answer.status,
+      type: told.type?.slice(0, WORD_MAX) ?? "invalid_request_error",
+      code: told.code?.slice(0, WORD_MAX) ?? null,
+    },
+  };
+}
+
+/** Takes out what belongs to our account at the provider. */
+function clean(message: string, credential: string): string {
+  const without = credential.length >= 8 ? message.replaceAll(credential, "…") : message;
+  return without.replaceAll(/\b(?:sk|org|proj)[-_][A-Za-z0-9_*-]{6,}/g, "…");
+}
+
+type Told = { message?: string; type?: string; code?: string; param?: string };
+
+function readError(body: Buffer): Told {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(body.toString());
+  } catch {
+    return {};
+  }
+  const inner = memberOf(parsed, "error");
+  const told: Told = {};
+  for (const name of ["message", "type", "code", "param"] as const) {
+    const value = memberOf(inner, name);
+    if (typeof value === "string" && value.length > 0) told[name] = value;
+  }
+  return told;
+}
+
+function memberOf(value: unknown, name: string): unknown {
+  if (typeof value !== "object" || value === null || !Object.hasOwn(value, name)) return undefined;
+  return (value as Record<string, unknown>)[name];
+}

@@ -1,0 +1,107 @@
+import { keepAlive } from "#services/heartbeat.ts";
+import { openJournal, type Journal } from "#services/journal.ts";
+import type { Clock, EventStore, Telemetry } from "#services/ports.ts";
+import { backOffMs, sleep } from "#services/waiting.ts";
+import { newestOwner, registerWriter, type Author } from "#services/writers.ts";
+
+/** One life of a gateway as a writer: its journal, and a signal that ends what runs when somebody seals it. */
+export interface WriterLife {
+  readonly journal: Journal;
+  readonly over: AbortSignal;
+}
+
+/**
+ * A gateway as a writer. It registers, then reads the newest owner, then serves; when its journal is sealed under it
+ * (it seemed dead), what runs is ended and it registers anew.
+ */
+export interface Writer {
+  /** The present life, or undefined while there is none. */
+  life(): WriterLife | undefined;
+  /** The owner epoch that takings are made under. */
+  ownerEpoch(): number;
+  /** Reads the newest owner again; calls at the same time share one read. */
+  refreshOwner(): Promise<void>;
+  /** Seals the journal. Nothing may be running any more. */
+  stop(): Promise<void>;
+}
+
+export interface WriterParts {
+  readonly store: EventStore;
+  readonly clock: Clock;
+  readonly telemetry: Telemetry;
+  readonly author: Author;
+  readonly instance: string;
+  /** True where silence seals: then signs of life are written. */
+  readonly beats: boolean;
+}
+
+/** Registers the first life; {@link openWriter} goes on from there once the region has an owner. */
+export function registerGateway(parts: WriterParts, life = 0): Promise<number> {
+  return registerWriter(parts.store, parts.clock, parts.author, {
+    process: "gateway",
+    instance: life === 0 ? parts.instance : `${parts.instance}/${life}`,
+  });
+}
+
+/** Opens the journal of a registered gateway and keeps it open through seals. */
+export async function openWriter(parts: WriterParts, firstEpoch: number): Promise<Writer> {
+  const { store, clock, author } = parts;
+  let ownerEpoch = 0;
+  let present: WriterLife | undefined;
+  let stopped = false;
+  let lives = 0;
+  let stopBeats = () => {};
+  let reading: Promise<void> | undefined;
+
+  async function refreshOwner(): Promise<void> {
+    reading ??= newestOwner(store, author.region)
+      .then((owner) => {
+        if (owner) ownerEpoch = Math.max(ownerEpoch, owner.ownerEpoch);
+      })
+      .finally(() => {
+        reading = undefined;
+      });
+    await reading;
+  }
+
+  async function begin(writerEpoch: number): Promise<void> {
+    await refreshOwner();
+    const over = new AbortController();
+    const journal = await openJournal({ store, clock, author, writerEpoch });
+    present = { journal, over: over.signal };
+    if (parts.beats) stopBeats = keepAlive(journal, clock, author);
+    void journal.sealedByOther.then(() => {
+      stopBeats();
+      if (stopped) return;
+      present = undefined;
+      over.abort();
+      parts.telemetry.alarm("journal_sealed_under_us", { writerEpoch });
+      void beginAnew();
+    });
+  }
+
+  async function beginAnew(): Promise<void> {
+    for (let attempt = 0; !stopped; attempt++) {
+      lives += 1;
+      try {
+        await begin(await registerGateway(parts, lives));
+        return;
+      } catch (error) {
+        parts.telemetry.alarm("writer_registration_failed", { error: String(error) });
+        await sleep(clock, backOffMs(attempt, 100, 5000));
+      }
+    }
+  }
+
+  await begin(firstEpoch);
+  return {
+    life: () => present,
+    ownerEpoch: () => ownerEpoch,
+    refreshOwner,
+    async stop() {
+      stopped = true;
+      stopBeats();
+      await present?.journal.seal();
+    },
+  };
+}

@@ -1,0 +1,248 @@
+import { streams, newEvent, type NewEvent } from "#domain/events/events.ts";
+import {
+  APPEND_BYTES_MAX,
+  APPEND_EVENTS_MAX,
+  type Clock,
+  type EventStore,
+  type ExpectedRevision,
+  type RefusedAppend,
+} from "./ports.ts";
+import { backOffMs, sleep } from "./waiting.ts";
+import { metadataOf, type Author } from "./writers.ts";
+
+/**
+ * What became of events given to the journal. `dropped` and `sealed` are certainly not written.
+ * `dropped: fenced` — the taking rests on an owner epoch that is over; `dropped: refused` — the store does not take it.
+ */
+export type RecordOutcome =
+  | { readonly outcome: "recorded"; readonly position: bigint }
+  | { readonly outcome: "dropped"; readonly why: "fenced" | "refused" }
+  | { readonly outcome: "sealed" };
+
+/** Events that are recorded together or not at all. */
+export interface JournalEntry {
+  readonly events: readonly NewEvent[];
+  /** The owner epoch under which the entry takes money; undefined for one that takes none and so outlives every fence. */
+  readonly takingUnder?: number;
+}
+
+/**
+ * The stream of one running process, of which it is the only writer (but for marks: fences and the seal). One append is
+ * in flight at a time; all that waits meanwhile forms the next one.
+ */
+export interface Journal {
+  readonly stream: string;
+  readonly writerEpoch: number;
+  /** True once somebody, or this process itself, has sealed it: nothing more can be recorded here. */
+  readonly isSealed: () => boolean;
+  /** Takes a place in the bounded queue for one request, before anything is taken for it; false when there is none. */
+  reserve(): boolean;
+  release(): void;
+  /** Never rejects. Waits as long as the store needs: callers set their own limit. */
+  record(entry: JournalEntry): Promise<RecordOutcome>;
+  /** The newest owner epoch that a fence in this journal names; takings under older ones are not appended. */
+  readonly fencedBelow: () => number;
+  /** Ends it cleanly after everything that waits is in; takes no new events from then on. */
+  seal(): Promise<void>;
+  /** Resolves when the journal is sealed by somebody else. */
+  readonly sealedByOther: Promise<void>;
+}
+
+/** How many requests may have a place in a journal at once. */
+const PLACES_MAX = 20_000;
+/** A store that has not answered for this long gets no new requests. */
+const STUCK_MS_MAX = 5000;
+
+/** Refusals that the store itself gives, after a look at what it has. */
+function hasLooked(reason: RefusedAppend): boolean {
+  return reason === "disk_full" || reason === "read_only" || reason === "too_large";
+}
+
+interface Waiting {
+  readonly entry: JournalEntry;
+  readonly bytes: number;
+  readonly settle: (outcome: RecordOutcome) => void;
+}
+
+export interface JournalOptions {
+  store: EventStore;
+  clock: Clock;
+  author: Author;
+  writerEpoch: number;
+  placesMax?: number;
+}
+
+/** Opens a writer's journal: reads the marks that already stand in it, then it is ready. */
+export async function openJournal(options: JournalOptions): Promise<Journal> {
+  const { store, clock, author, writerEpoch } = options;
+  const placesMax = options.placesMax ?? PLACES_MAX;
+  const stream = streams.journal(author.region, writerEpoch);
+  const queue: Waiting[] = [];
+  let places = 0;
+  let revision: ExpectedRevision = "no_stream";
+  let fencedBelow = 0;
+  let sealed = false;
+  let pumping = false;
+  let stuckSince: number | undefined;
+  let refusals = 0;
+  let closing = false;
+  const idle: (() => void)[] = [];
+  let tellSealed = () => {};
+  const sealedByOther = new Promise<void>((resolve) => {
+    tellSealed = resolve;
+  });
+
+  /** Reads what others have put behind our last revision: fences and the seal. */
+  async function readMarks(): Promise<void> {
+    for (let attempt = 0; ;) {
+      const from: bigint | "start" = revision === "no_stream" ? "start" : revision + 1n;
+      const page = await store
+        .read(stream, { from, direction: "forward", max: 100 })
+        .catch(() => undefined);
+      if (!page) {
+        stuckSince ??= clock.elapsed();
+        await sleep(clock, backOffMs(attempt++, 20, 1000));
+        continue;
+      }
+      for (const event of page) {
+        revision = event.revision;
+        if (event.type === "OwnerFenced.v1")
+          fencedBelow = Math.max(fencedBelow, event.data.ownerEpoch);
+        if (event.type === "JournalSealed.v1") {
+          sealed = true;
+          tellSealed();
+        }
+      }
+      if (page.length === 0) return;
+    }
+  }
+
+  const isOver = (entry: JournalEntry) =>
+    entry.takingUnder !== undefined && entry.takingUnder < fencedBelow;
+
+  /** Takes the next append's entries off the queue, dropping takings whose owner is over. */
+  function nextBatch(): Waiting[] {
+    const batch: Waiting[] = [];
+    let events = 0;
+    let bytes = 0;
+    for (;;) {
+      const first = queue[0];
+      if (!first) return batch;
+      if (isOver(first.entry)) {
+        queue.shift();
+        first.settle({ outcome: "dropped", why: "fenced" });
+        continue;
+      }
+      events += first.entry.events.length;
+      bytes += first.bytes;
+      if (batch.length > 0 && (events > APPEND_EVENTS_MAX || bytes > APPEND_BYTES_MAX))
+        return batch;
+      queue.shift();
+      batch.push(first);
+    }
+  }
+
+  /** Appends one batch to its end: appended, dropped, or back in the queue behind a mark that was read. */
+  async function appendBatch(batch: readonly Waiting[]): Promise<void> {
+    const events = batch.flatMap((waiting) => waiting.entry.events);
+    let mayBeWritten = false;
+    for (let attempt = 0; ; attempt++) {
+      const answer = await store.append(stream, events, revision);
+      if (answer.outcome === "appended") {
+        revision = answer.revision;
+        stuckSince = undefined;
+        refusals = 0;
+        for (const waiting of batch)
+          waiting.settle({ outcome: "recorded", position: answer.position });
+        return;
+      }
+      if (answer.outcome === "conflict") {
+        // Certainly not written. Whoever was faster left a mark; what it does not forbid is cut into a new batch.
+        const before = revision;
+        await readMarks();
+        if (revision === before) await sleep(clock, backOffMs(attempt, 20, 1000));
+        queue.unshift(...batch);
+        return;
+      }
+      stuckSince ??= clock.elapsed();
+      // A queue that is full has not looked at the events: it says nothing of an earlier call that went unanswered.
+      const isCertain = !mayBeWritten || (answer.outcome === "refused" && hasLooked(answer.reason));
+      if (answer.outcome === "refused" && isCertain) {
+        const kept = batch.filter((waiting) => {
+          if (waiting.entry.takingUnder === undefined) return true;
+          waiting.settle({ outcome: "dropped", why: "refused" });
+          return false;
+        });
+        queue.unshift(...kept);
+        await sleep(clock, backOffMs(refusals++, 20, 1000));
+        return;
+      }
+      // Unknown: the identical call again, never another cut, or one fact could be written twice.
+      mayBeWritten = true;
+      await sleep(clock, backOffMs(attempt, 20, 1000));
+    }
+  }
+
+  async function pump(): Promise<void> {
+    if (pumping) return;
+    pumping = true;
+    try {
+      while (!sealed) {
+        const batch = nextBatch();
+        if (batch.length === 0) break;
+        await appendBatch(batch);
+      }
+      if (sealed) for (const waiting of queue.splice(0)) waiting.settle({ outcome: "sealed" });
+    } finally {
+      pumping = false;
+    }
+    for (const wake of idle.splice(0)) wake();
+  }
+
+  function enqueue(entry: JournalEntry): Promise<RecordOutcome> {
+    return new Promise((settle) => {
+      let bytes = 0;
+      for (const event of entry.events) bytes += event.dataJson.length + event.metadataJson.length;
+      queue.push({ entry, bytes, settle });
+      void pump();
+    });
+  }
+
+  await readMarks();
+  return {
+    stream,
+    writerEpoch,
+    sealedByOther,
+    isSealed: () => sealed,
+    fencedBelow: () => fencedBelow,
+    reserve() {
+      const stuck = stuckSince !== undefined && clock.elapsed() - stuckSince > STUCK_MS_MAX;
+      if (sealed || closing || stuck || places >= placesMax) return false;
+      places += 1;
+      return true;
+    },
+    release() {
+      places -= 1;
+    },
+    record(entry) {
+      if (sealed || closing) return Promise.resolve({ outcome: "sealed" });
+      if (isOver(entry)) return Promise.resolve({ outcome: "dropped", why: "fenced" });
+      return enqueue(entry);
+    },
+    async seal() {
+      const isBusy = () => !sealed && (pumping || queue.length > 0);
+      while (isBusy()) await new Promise<void>((resolve) => idle.push(resolve));
+      if (sealed || closing) return;
+      closing = true;
+      const event = newEvent(
+        stream,
+        "sealed",
+        "JournalSealed.v1",
+        { by: "writer" },
+        metadataOf(clock, author, stream),
+      );
+      await enqueue({ events: [event] });
+      sealed = true;
+    },
+  };
+}

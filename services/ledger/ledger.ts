@@ -1,0 +1,261 @@
+import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
+import type { AccountsItem } from "#domain/accounts/types.ts";
+import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
+import type { RecordedEvent } from "#domain/events/events.ts";
+import { journalEpoch } from "#domain/events/events.ts";
+import type { Telemetry } from "#services/ports.ts";
+import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
+import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
+import { createSilenceWatch, type SilenceWatch } from "./silence.ts";
+import { sealJournals } from "./retire.ts";
+
+/**
+ * The ledger process: it owns the region's admission store, carries recorded events into it, keeps the key directory,
+ * and seals the journals of writers that fell silent.
+ */
+export interface Ledger {
+  /** Waits until everything up to a position can be seen in admission; false when `limitMs` passed first. */
+  applied(position: bigint, limitMs: number): Promise<boolean>;
+  /** True while this process owns the admission store and follows the events. */
+  isReady(): boolean;
+  stop(): Promise<void>;
+  /** Resolves when another process has taken over; this one then does nothing any more. */
+  readonly superseded: Promise<void>;
+}
+
+export interface LedgerParts extends Omit<OwnerParts, "decide"> {
+  readonly telemetry: Telemetry;
+  /**
+   * `lock`: the data folder's lock says who is dead (writers that registered before it was taken), never silence.
+   * `silence`: writers are separate processes; six WriterAlive of ours without one of theirs, and they are sealed.
+   */
+  readonly death:
+    | { readonly by: "lock"; readonly own: ReadonlySet<number> }
+    | { readonly by: "silence" };
+}
+
+/** An organization whose state does not catch up for this long is taken as lost, and everything is adopted anew. */
+const APPLY_MS_MAX = 5000;
+const WANTED_EVERY_MS = 1000;
+
+/** Claims, adopts, and then serves until stopped. Resolves when the first adoption is complete; throws when it fails. */
+export async function startLedger(parts: LedgerParts): Promise<Ledger> {
+  const stopping = new AbortController();
+  const ownerParts: OwnerParts = {
+    ...parts,
+    decide: (epoch) =>
+      parts.death.by === "lock" && !parts.death.own.has(epoch) ? "seal" : "fence",
+  };
+  const waiters: { position: bigint; wake: () => void }[] = [];
+  let appliedTo: bigint | "start" = "start";
+  let ready = false;
+  let tellSuperseded = () => {};
+  const superseded = new Promise<void>((resolve) => {
+    tellSuperseded = resolve;
+  });
+
+  function reached(position: bigint | "start"): void {
+    appliedTo = position;
+    for (let at = waiters.length - 1; at >= 0; at--) {
+      const waiter = waiters[at];
+      if (waiter && position !== "start" && waiter.position <= position) {
+        waiters.splice(at, 1);
+        waiter.wake();
+      }
+    }
+  }
+
+  /** Owns and serves, again and again, until stopped or superseded. */
+  async function run(first: Ownership): Promise<void> {
+    let ownership: Ownership | "superseded" = first;
+    for (let attempt = 0; !stopping.signal.aborted;) {
+      if (ownership === "superseded") {
+        tellSuperseded();
+        return;
+      }
+      ready = true;
+      reached(ownership.position);
+      const end = await serve(parts, ownership, stopping.signal, reached);
+      ready = false;
+      if (end === "stopped") return;
+      if (end === "superseded") {
+        ownership = end;
+        continue;
+      }
+      await sleep(parts.clock, backOffMs(attempt++, 50, 5000));
+      ownership = await claimOwnership(ownerParts).catch((error: unknown) => {
+        parts.telemetry.alarm("ledger_claim_failed", { error: String(error) });
+        return ownership;
+      });
+    }
+  }
+
+  const first = await claimOwnership(ownerParts);
+  const running = first === "superseded" ? (tellSuperseded(), Promise.resolve()) : run(first);
+  return {
+    superseded,
+    isReady: () => ready,
+    async applied(position, limitMs) {
+      if (appliedTo !== "start" && appliedTo >= position) return true;
+      const waiting = new Promise<true>((resolve) => {
+        waiters.push({ position, wake: () => resolve(true) });
+      });
+      return (await within(parts.clock, limitMs, waiting)) !== TIMED_OUT;
+    },
+    async stop() {
+      stopping.abort();
+      await running;
+    },
+  };
+}
+
+type ServeEnd = "stopped" | "lost" | "superseded";
+
+/** Follows the store and applies what comes, until this ownership ends. */
+async function serve(
+  parts: LedgerParts,
+  ownership: Ownership,
+  stop: AbortSignal,
+  reached: (position: bigint) => void,
+): Promise<ServeEnd> {
+  const ending = new AbortController();
+  const onStop = () => ending.abort();
+  stop.addEventListener("abort", onStop);
+  let end: ServeEnd = "stopped";
+  let after = ownership.position;
+  const watch =
+    parts.death.by === "silence" ? await createSilenceWatch(parts, parts.writerEpoch) : undefined;
+  const cancelPolls = startPolls(parts, ownership, () => {
+    end = "lost";
+    ending.abort();
+  });
+  try {
+    for (let attempt = 0; !ending.signal.aborted; attempt++) {
+      try {
+        for await (const batch of parts.store.follow({ after, signal: ending.signal })) {
+          const ended = await carry(parts, ownership, batch, watch);
+          if (ended) return ended;
+          const last = batch.at(-1);
+          if (!last) continue;
+          after = last.position;
+          attempt = 0;
+          reached(last.position);
+        }
+      } catch (error) {
+        parts.telemetry.alarm("ledger_follow_failed", { error: String(error) });
+        await sleep(parts.clock, backOffMs(attempt, 50, 5000));
+      }
+    }
+    return end;
+  } finally {
+    cancelPolls();
+    stop.removeEventListener("abort", onStop);
+  }
+}
+
+/** One batch into admission and the key directory; then what its seals and silences ask for. */
+async function carry(
+  parts: LedgerParts,
+  ownership: Ownership,
+  batch: readonly RecordedEvent[],
+  watch: SilenceWatch | undefined,
+): Promise<ServeEnd | undefined> {
+  const items = new Map<string, AccountsItem[]>();
+  const sealed: number[] = [];
+  for (const event of batch) {
+    watch?.see(event);
+    if (event.type === "OwnerChanged.v1" && event.data.ownerEpoch > ownership.ownerEpoch)
+      return "superseded";
+    if (event.type === "JournalSealed.v1") sealed.push(journalEpoch(event.stream) ?? -1);
+    const orgId = orgOf(event);
+    const effects = orgId === undefined ? [] : effectsOf(event);
+    if (orgId === undefined || effects.length === 0) continue;
+    let list = items.get(orgId);
+    if (!list) items.set(orgId, (list = []));
+    const prev = list.at(-1)?.position ?? ownership.orgs.get(orgId) ?? "start";
+    list.push({ prev, position: event.position, effects });
+    if (event.type === "OrganizationCreated.v1") {
+      const state = toSnapshot(emptyAccounts(orgId));
+      await parts.admission.adopt({
+        ownerEpoch: ownership.ownerEpoch,
+        servers: [ownership.server],
+        state,
+      });
+    }
+  }
+  for (const [orgId, list] of items) {
+    if ((await applyAll(parts, ownership, orgId, list)) === "lost") return "lost";
+    ownership.orgs.set(orgId, list.at(-1)?.position ?? "start");
+  }
+  for (const event of batch) await keepDirectory(parts, event);
+  for (const writerEpoch of sealed) await sweepAll(parts, ownership, writerEpoch);
+  const silent = watch?.silent() ?? [];
+  if (silent.length > 0) await sealJournals(parts, silent);
+  return undefined;
+}
+
+/** Applies one organization's items; repeats until answered, and gives up as lost when it does not catch up in time. */
+async function applyAll(
+  parts: LedgerParts,
+  ownership: Ownership,
+  orgId: string,
+  items: readonly AccountsItem[],
+): Promise<"applied" | "lost"> {
+  const { ownerEpoch } = ownership;
+  const begun = parts.clock.elapsed();
+  for (let attempt = 0; ; attempt++) {
+    const answer = await parts.admission.apply({ orgId, ownerEpoch, items }).catch(() => undefined);
+    if (answer?.outcome === "applied") return "applied";
+    if (answer?.outcome === "fenced") {
+      // A faulted organization stays closed; the fault was told when it happened, and the others go on.
+      if (answer.fenced === "fault") return "applied";
+      return "lost";
+    }
+    if (parts.clock.elapsed() - begun > APPLY_MS_MAX) return "lost";
+    await sleep(parts.clock, backOffMs(attempt, 20, 500));
+  }
+}
+
+/** After the accounts know a key, the directory does; so a key that is found can also be admitted. */
+async function keepDirectory(parts: LedgerParts, event: RecordedEvent): Promise<void> {
+  if (event.type !== "KeyIssued.v1" && event.type !== "KeyRevoked.v1") return;
+  const { keyId, orgId, tokenHash } = event.data;
+  await parts.directory.put(tokenHash, { keyId, orgId, revoked: event.type === "KeyRevoked.v1" });
+}
+
+async function sweepAll(
+  parts: LedgerParts,
+  ownership: Ownership,
+  writerEpoch: number,
+): Promise<void> {
+  for (const orgId of ownership.orgs.keys()) {
+    await parts.admission.sweep({ orgId, ownerEpoch: ownership.ownerEpoch, writerEpoch });
+  }
+}
+
+/** Looks for organizations that gateways miss: one that was adopted and is gone means that the server lost its memory. */
+function startPolls(parts: LedgerParts, ownership: Ownership, onLost: () => void): () => void {
+  let cancel = () => {};
+  let stopped = false;
+  async function poll(): Promise<void> {
+    const server = await parts.admission.server().catch(() => undefined);
+    if (server !== undefined && server !== ownership.server) return onLost();
+    for (const orgId of await parts.admission.wanted().catch(() => [])) {
+      if (!ownership.orgs.has(orgId)) continue;
+      const found = await parts.admission.figures({ orgId }).catch(() => undefined);
+      if (found?.outcome === "fenced" && found.fenced === "absent") return onLost();
+    }
+  }
+  function arm(): void {
+    cancel = parts.clock.timer(WANTED_EVERY_MS, () => {
+      void poll().finally(() => {
+        if (!stopped) arm();
+      });
+    });
+  }
+  arm();
+  return () => {
+    stopped = true;
+    cancel();
+  };
+}

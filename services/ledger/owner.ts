@@ -1,0 +1,74 @@
+import { newEvent, streams } from "#domain/events/events.ts";
+import { orgSnapshots } from "#projections/accounts.ts";
+import { keyEntries } from "#projections/key-directory.ts";
+import type { AdmissionStore, KeyDirectory } from "#services/ports.ts";
+import { appendOnce, metadataOf, newestOwner, tailRevision } from "#services/writers.ts";
+import { retire, type RetireParts } from "./retire.ts";
+
+export interface OwnerParts extends RetireParts {
+  readonly admission: AdmissionStore;
+  readonly directory: KeyDirectory;
+  /** This ledger process's own epoch. */
+  readonly writerEpoch: number;
+  /** What to do with another writer: seal it if it is known to be dead, else fence it. */
+  readonly decide: (writerEpoch: number) => "seal" | "fence";
+}
+
+/** What this process adopted: under which epoch, folded to where, and how far each organization had come. */
+export interface Ownership {
+  readonly ownerEpoch: number;
+  readonly server: string;
+  readonly position: bigint | "start";
+  readonly orgs: Map<string, bigint | "start">;
+}
+
+/**
+ * Makes this process the owner of the region's admission store: appends OwnerChanged, retires every earlier writer,
+ * folds the store past all those marks, and puts each organization's state in place. The order is what keeps money
+ * safe: every taking under an older owner either stands before its journal's mark, and is folded, or never happened.
+ * Answers `superseded` when another process has claimed meanwhile.
+ */
+export async function claimOwnership(parts: OwnerParts): Promise<Ownership | "superseded"> {
+  const server = await parts.admission.server();
+  const ownerEpoch = await appendClaim(parts, server);
+  if (ownerEpoch === undefined) return "superseded";
+  const mark = await retire(parts, ownerEpoch, parts.decide);
+  const { position, rows } = await parts.projector.rows("accounts", mark);
+  const directory = await parts.projector.rows("key-directory", position);
+  const orgs = new Map<string, bigint | "start">();
+  for (const state of orgSnapshots(rows)) {
+    const answer = await parts.admission.adopt({ ownerEpoch, servers: [server], state });
+    if (answer.outcome === "fenced")
+      return answer.fenced === "older" ? "superseded" : claimOwnership(parts);
+    orgs.set(state.orgId, state.position === "start" ? "start" : BigInt(state.position));
+  }
+  for (const { tokenHash, entry } of keyEntries(directory.rows))
+    await parts.directory.put(tokenHash, entry);
+  return { ownerEpoch, server, position, orgs };
+}
+
+/** OwnerChanged by expected revision; the id names the claimant, or two would both seem to win. */
+async function appendClaim(parts: OwnerParts, server: string): Promise<number | undefined> {
+  const { store, clock, author, writerEpoch } = parts;
+  const stream = streams.writers(author.region);
+  const first = await newestOwner(store, author.region);
+  const ownerEpoch = (first?.ownerEpoch ?? 0) + 1;
+  const event = newEvent(
+    stream,
+    `owner:${ownerEpoch}:${writerEpoch}`,
+    "OwnerChanged.v1",
+    { ownerEpoch, writerEpoch, servers: [server] },
+    metadataOf(clock, author, `owner:${ownerEpoch}`),
+  );
+  for (;;) {
+    const expected = await tailRevision(store, stream);
+    const newest = await newestOwner(store, author.region);
+    if (newest && newest.ownerEpoch >= ownerEpoch) {
+      return newest.writerEpoch === writerEpoch && newest.ownerEpoch === ownerEpoch
+        ? ownerEpoch
+        : undefined;
+    }
+    const answer = await appendOnce(store, clock, stream, [event], expected);
+    if (answer.outcome === "appended") return ownerEpoch;
+  }
+}

@@ -1,0 +1,182 @@
+import { newEvent, streams, type NewEvent, type RecordedEvent } from "#domain/events/events.ts";
+import { openHolds } from "#projections/accounts.ts";
+import { APPEND_EVENTS_MAX, type Clock, type EventStore, type Projector } from "#services/ports.ts";
+import { allWriters, appendOnce, metadataOf, type Author } from "#services/writers.ts";
+
+/**
+ * Retiring writers: a journal is sealed when its writer is known to be dead, else fenced. After that no taking of an
+ * older owner can be recorded any more, so a fold past these marks holds every taking that ever will be.
+ */
+export interface RetireParts {
+  readonly store: EventStore;
+  readonly clock: Clock;
+  readonly projector: Projector;
+  readonly author: Author;
+}
+
+interface Tail {
+  readonly last: RecordedEvent | undefined;
+  readonly isSealed: boolean;
+}
+
+/** The end of a journal. Behind a seal only expiries follow, and fences that came late. */
+async function readTail(store: EventStore, stream: string): Promise<Tail> {
+  let last: RecordedEvent | undefined;
+  let from: bigint | "end" = "end";
+  for (;;) {
+    const page = await store.read(stream, { from, direction: "backward", max: 100 });
+    last ??= page[0];
+    for (const event of page) {
+      if (event.type === "JournalSealed.v1") return { last, isSealed: true };
+      if (event.type !== "RequestExpired.v1" && event.type !== "OwnerFenced.v1")
+        return { last, isSealed: false };
+    }
+    const oldest = page.at(-1);
+    if (!oldest || oldest.revision === 0n) return { last, isSealed: false };
+    from = oldest.revision - 1n;
+  }
+}
+
+/**
+ * Retires every writer of the region but those in `keep`, which are only fenced. `knownDead` says of the others whether
+ * they can be sealed. Returns the position behind which every mark stands.
+ */
+export async function retire(
+  parts: RetireParts,
+  ownerEpoch: number,
+  decide: (writerEpoch: number) => "seal" | "fence",
+): Promise<bigint | "start"> {
+  const { store, author } = parts;
+  let mark: bigint | "start" = "start";
+  const dead: number[] = [];
+  for (const { writerEpoch } of await allWriters(store, author.region)) {
+    if (decide(writerEpoch) === "seal") {
+      dead.push(writerEpoch);
+      continue;
+    }
+    const stream = streams.journal(author.region, writerEpoch);
+    const { isSealed } = await readTail(store, stream);
+    if (isSealed) continue;
+    mark = later(mark, await fence(parts, stream, ownerEpoch));
+  }
+  return later(mark, await sealJournals(parts, dead));
+}
+
+function later(a: bigint | "start", b: bigint | "start"): bigint | "start" {
+  if (a === "start") return b;
+  return b === "start" || b < a ? a : b;
+}
+
+function fence(parts: RetireParts, stream: string, ownerEpoch: number): Promise<bigint> {
+  const event = newEvent(
+    stream,
+    `fenced:${ownerEpoch}`,
+    "OwnerFenced.v1",
+    { ownerEpoch },
+    metadataOf(parts.clock, parts.author, `owner:${ownerEpoch}`),
+  );
+  return parts.store.fence(stream, event);
+}
+
+/**
+ * Seals the journals of dead writers and expires the holds that they left open; one that is sealed already but has
+ * open holds is completed. Safe to run twice, and beside a writer that is only slow: then one of the two conflicts.
+ */
+export async function sealJournals(
+  parts: RetireParts,
+  writerEpochs: readonly number[],
+): Promise<bigint | "start"> {
+  let mark: bigint | "start" = "start";
+  let left = [...writerEpochs];
+  while (left.length > 0) {
+    const tails = new Map<number, Tail>();
+    let folded: bigint | "start" = "start";
+    for (const writerEpoch of left) {
+      const tail = await readTail(parts.store, streams.journal(parts.author.region, writerEpoch));
+      tails.set(writerEpoch, tail);
+      folded = later(folded, tail.last?.position ?? "start");
+    }
+    const { rows } = await parts.projector.rows("accounts", folded);
+    const again: number[] = [];
+    for (const [writerEpoch, tail] of tails) {
+      const holds = openHolds(rows, writerEpoch);
+      if (tail.isSealed && holds.length === 0) {
+        mark = later(mark, tail.last?.position ?? "start");
+        continue;
+      }
+      const sealed = await sealOne(parts, writerEpoch, tail, holds);
+      if (sealed === "conflict") again.push(writerEpoch);
+      else mark = later(mark, sealed);
+    }
+    left = again;
+  }
+  return mark;
+}
+
+/** The seal first, then an expiry for each open hold, in one append as far as it fits. */
+async function sealOne(
+  parts: RetireParts,
+  writerEpoch: number,
+  tail: Tail,
+  holds: readonly { requestId: string; revision: number }[],
+): Promise<bigint | "conflict"> {
+  const { store, clock, author } = parts;
+  const stream = streams.journal(author.region, writerEpoch);
+  const events: NewEvent[] = [];
+  if (!tail.isSealed) {
+    const metadata = metadataOf(clock, author, stream);
+    events.push(newEvent(stream, "sealed", "JournalSealed.v1", { by: "ledger" }, metadata));
+  }
+  for (const hold of holds) events.push(await expiryOf(parts, stream, hold));
+  let revision = tail.last?.revision ?? ("no_stream" as const);
+  let mark = 0n;
+  for (let start = 0; start < events.length; start += APPEND_EVENTS_MAX) {
+    const part = events.slice(start, start + APPEND_EVENTS_MAX);
+    const answer = await appendOnce(store, clock, stream, part, revision);
+    if (answer.outcome === "conflict") return "conflict";
+    revision = answer.revision;
+    mark = answer.position;
+  }
+  return mark;
+}
+
+/**
+ * The end of a hold whose writer died: nothing is charged; what the provider may bill us is booked as the hold at cost
+ * prices. Everything it says comes from the journal's own last word on the hold.
+ */
+async function expiryOf(
+  parts: RetireParts,
+  stream: string,
+  hold: { requestId: string; revision: number },
+): Promise<NewEvent> {
+  const [event] = await parts.store.read(stream, {
+    from: BigInt(hold.revision),
+    direction: "forward",
+    max: 1,
+  });
+  if (event?.type !== "RequestAdmitted.v1" && event?.type !== "HoldExtended.v1") {
+    throw new Error(`${stream} has no hold at revision ${hold.revision}`);
+  }
+  const { requestId, orgId, homeRegion, keyId, processingArea, ownerEpoch, accounts } = event.data;
+  const [holdMicro, unbilledMicro] =
+    event.type === "RequestAdmitted.v1"
+      ? [event.data.holdMicro, event.data.holdCostMicro]
+      : [event.data.holdTotalMicro, event.data.holdCostTotalMicro];
+  return newEvent(
+    stream,
+    `ended:${requestId}`,
+    "RequestExpired.v1",
+    {
+      requestId,
+      orgId,
+      homeRegion,
+      keyId,
+      processingArea,
+      ownerEpoch,
+      accounts,
+      holdMicro,
+      unbilledMicro,
+    },
+    metadataOf(parts.clock, parts.author, requestId),
+  );
+}

@@ -1,0 +1,124 @@
+import { FINGERPRINT, firstHalf, streamEvents, toolCallId } from "./chunks.ts";
+import { whatIsSaid } from "./said.ts";
+import { disjointTokens, usageObject } from "./usage.ts";
+import type { AnswerStamp, StreamEvent } from "./chunks.ts";
+import type { Failure } from "./directives.ts";
+import type { ChatRequest } from "./request.ts";
+import type { Said } from "./said.ts";
+import type { Tokens } from "#domain/prices.ts";
+
+/** An answer that is decided and not yet sent. */
+export interface AnswerPlan {
+  readonly status: number;
+  readonly retryAfterSeconds: number | undefined;
+  readonly contentType: "application/json" | "text/event-stream";
+  readonly body: string | Iterable<StreamEvent>;
+  /** What the upstream charges for the call, also if the answer fails or tells no usage; empty for an error or garbage. */
+  readonly tokens: Tokens;
+  /** The whole body tells usage (the events of a stream say it one by one). */
+  readonly tellsUsage: boolean;
+  /** The failure that is left to whoever sends the answer. */
+  readonly cut: Cut | undefined;
+  /** The answer is one that a right upstream could give: an error status too, but no cut, broken or unending one. */
+  readonly complete: boolean;
+}
+
+export type Cut = Extract<Failure, { how: "hang-up" | "reset" | "end" | "stall" }>;
+
+/** The answer to a request, as its directives ask for it; the same request and stamp give the same answer. */
+export function planAnswer(request: ChatRequest, stamp: AnswerStamp): AnswerPlan {
+  const { failure } = request.directives;
+  if (failure?.how === "status") {
+    return errorPlan(failure.status, `simulated status ${failure.status}`, {
+      retryAfterSeconds: failure.retryAfterSeconds,
+    });
+  }
+  if (!request.stream && (failure?.how === "error" || failure?.how === "no-done")) {
+    return errorPlan(400, `simulator directive: '${failure.how}' needs a stream`, {
+      param: "messages",
+    });
+  }
+  const said = whatIsSaid(request);
+  const shared = {
+    status: 200,
+    retryAfterSeconds: undefined,
+    tokens: failure?.how === "garbage" ? {} : disjointTokens(said.counts),
+    cut: isCut(failure) ? failure : undefined,
+    complete: failure === undefined,
+  };
+  if (request.stream) {
+    const body = streamEvents(request, stamp, said);
+    return { ...shared, contentType: "text/event-stream", body, tellsUsage: false };
+  }
+  const text = JSON.stringify(completion(request, stamp, said));
+  const garbage = failure?.how === "garbage";
+  return {
+    ...shared,
+    contentType: "application/json",
+    body: garbage ? firstHalf(text) : text,
+    tellsUsage: !garbage && !request.directives.noUsage,
+  };
+}
+
+/** An error in OpenAI's shape, with the type and code that go with its status. */
+export function errorPlan(
+  status: number,
+  message: string,
+  extra: { retryAfterSeconds?: number | undefined; param?: string | null } = {},
+): AnswerPlan {
+  const [type, code] =
+    ERROR_KINDS[status] ??
+    (status < 500 ? ["invalid_request_error", null] : ["server_error", null]);
+  return {
+    status,
+    retryAfterSeconds: extra.retryAfterSeconds,
+    contentType: "application/json",
+    body: JSON.stringify({ error: { message, type, param: extra.param ?? null, code } }),
+    tokens: {},
+    tellsUsage: false,
+    cut: undefined,
+    complete: true,
+  };
+}
+
+const ERROR_KINDS: Readonly<Record<number, readonly [type: string, code: string | null]>> = {
+  401: ["invalid_request_error", "invalid_api_key"],
+  404: ["invalid_request_error", "model_not_found"],
+  429: ["requests", "rate_limit_exceeded"],
+};
+
+function isCut(failure: Failure | undefined): failure is Cut {
+  const how = failure?.how;
+  return how === "hang-up" || how === "reset" || how === "end" || how === "stall";
+}
+
+function completion(request: ChatRequest, stamp: AnswerStamp, said: Said): Record<string, unknown> {
+  const choices = Array.from({ length: request.choices }, (_, index) => ({
+    index,
+    message: {
+      role: "assistant",
+      content: said.toolCalls.length > 0 ? null : said.pieces.text(0, said.pieces.count),
+      refusal: null,
+      annotations: [],
+      ...(said.toolCalls.length > 0 && {
+        tool_calls: said.toolCalls.map((call, at) => ({
+          id: toolCallId(stamp, index, at),
+          type: "function",
+          function: call,
+        })),
+      }),
+    },
+    logprobs: null,
+    finish_reason: said.finish,
+  }));
+  return {
+    id: stamp.id,
+    object: "chat.completion",
+    created: stamp.createdUnix,
+    model: request.directives.model ?? request.model,
+    choices,
+    ...(!request.directives.noUsage && { usage: usageObject(said.counts) }),
+    service_tier: request.directives.tier ?? request.serviceTier,
+    system_fingerprint: FINGERPRINT,
+  };
+}

@@ -1,0 +1,126 @@
+import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
+import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
+import type { Clock, EventStore, ExpectedRevision } from "./ports.ts";
+import { backOffMs, sleep } from "./waiting.ts";
+
+/** Who appends: what stands in the metadata of every event of one process. */
+export interface Author {
+  readonly region: string;
+  readonly actor: string;
+}
+
+/** The store could not be reached, or refuses, for longer than the start of a process may wait. */
+export class StoreUnavailable extends Error {
+  override readonly name = "StoreUnavailable";
+}
+
+const ATTEMPTS_MAX = 30;
+
+/** Metadata of an event now: the writer's clock, its author, and the request or command that it belongs to. */
+export function metadataOf(clock: Clock, author: Author, correlationId: string): EventMetadata {
+  return {
+    at: clock.now(),
+    region: author.region,
+    actor: author.actor,
+    $correlationId: correlationId,
+    schema: 1,
+  };
+}
+
+/**
+ * Appends events, repeating the identical call while its outcome is unknown. Answers a conflict with the revision that
+ * the stream has; throws {@link StoreUnavailable} after a bounded number of refusals or unknown outcomes.
+ */
+export async function appendOnce(
+  store: EventStore,
+  clock: Clock,
+  stream: string,
+  events: readonly NewEvent[],
+  expected: ExpectedRevision,
+): Promise<
+  | { outcome: "appended"; revision: bigint; position: bigint }
+  | { outcome: "conflict"; actual: ExpectedRevision }
+> {
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    const answer = await store.append(stream, events, expected);
+    if (answer.outcome === "appended" || answer.outcome === "conflict") return answer;
+    if (answer.outcome === "refused" && answer.reason !== "queue_full") {
+      throw new StoreUnavailable(`the event store refuses to write (${answer.reason})`);
+    }
+    await sleep(clock, backOffMs(attempt, 20, 1000));
+  }
+  throw new StoreUnavailable("the event store does not answer");
+}
+
+/** The revision to expect for the next event of a stream. */
+export async function tailRevision(store: EventStore, stream: string): Promise<ExpectedRevision> {
+  const [last] = await store.read(stream, { from: "end", direction: "backward", max: 1 });
+  return last ? last.revision : "no_stream";
+}
+
+/**
+ * Registers a process as a writer: the revision of its WriterStarted in `writers-<region>` is its epoch.
+ * `instance` must be new for every start (it makes the event's id).
+ */
+export async function registerWriter(
+  store: EventStore,
+  clock: Clock,
+  author: Author,
+  data: EventData<"WriterStarted.v1">,
+): Promise<number> {
+  const stream = streams.writers(author.region);
+  const event = newEvent(
+    stream,
+    `started:${data.instance}`,
+    "WriterStarted.v1",
+    data,
+    metadataOf(clock, author, data.instance),
+  );
+  for (;;) {
+    const answer = await appendOnce(
+      store,
+      clock,
+      stream,
+      [event],
+      await tailRevision(store, stream),
+    );
+    if (answer.outcome === "appended") return Number(answer.revision);
+  }
+}
+
+/** The newest owner of the region's admission store, or undefined before the first. */
+export async function newestOwner(
+  store: EventStore,
+  region: string,
+): Promise<EventData<"OwnerChanged.v1"> | undefined> {
+  const stream = streams.writers(region);
+  let from: bigint | "end" = "end";
+  for (;;) {
+    const page = await store.read(stream, { from, direction: "backward", max: 64 });
+    for (const event of page) if (event.type === "OwnerChanged.v1") return event.data;
+    const last = page.at(-1);
+    if (!last || last.revision === 0n) return undefined;
+    from = last.revision - 1n;
+  }
+}
+
+/** All writers that ever registered in a region, oldest first: their epochs and what they are. */
+export async function allWriters(
+  store: EventStore,
+  region: string,
+): Promise<{ writerEpoch: number; data: EventData<"WriterStarted.v1"> }[]> {
+  const stream = streams.writers(region);
+  const writers: { writerEpoch: number; data: EventData<"WriterStarted.v1"> }[] = [];
+  let from: bigint | "start" = "start";
+  for (;;) {
+    const page = await store.read(stream, { from, direction: "forward", max: 500 });
+    for (const event of page) {
+      if (event.type === "WriterStarted.v1") {
+        writers.push({ writerEpoch: Number(event.revision), data: event.data });
+      }
+    }
+    const last = page.at(-1);
+    if (!last) return writers;
+    from = last.revision + 1n;
+  }
+}

@@ -1,0 +1,139 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
+import type { ReadModels } from "#services/ports.ts";
+
+/** What an adapter brings to its test. `reopen` is what a restart does: the same place, opened anew. */
+export interface ReadModelsUnderTest {
+  readonly models: ReadModels;
+  reopen(): Promise<ReadModels>;
+  /** Makes commits fail as a full disk does, until it is called with false. */
+  readonly fillDisk?: (full: boolean) => void;
+  cleanUp(): Promise<void>;
+}
+
+const row = (key: string, value: ReadModelRow["value"], table = "things"): ReadModelWrite => ({
+  table,
+  key,
+  value,
+});
+
+/** What every place of read models keeps to. A skip says why. */
+export function readModelsSuite(
+  name: string,
+  make: () => Promise<ReadModelsUnderTest>,
+  skips: { fullDisk?: string } = {},
+): void {
+  describe(`read models: ${name}`, () => {
+    let under: ReadModelsUnderTest;
+    let models: ReadModels;
+    beforeEach(async () => {
+      under = await make();
+      models = under.models;
+    });
+    afterEach(() => under.cleanUp());
+
+    test("a new one is empty and stands at the start", async () => {
+      const model = await models.open("orders", 1);
+      expect(await model.checkpoint()).toBe("start");
+      expect(await model.rows()).toEqual([]);
+    });
+
+    test("rows are set, replaced and removed, and come back in the order of table and key", async () => {
+      const model = await models.open("orders", 1);
+      await model.commit(
+        [row("b", 1), row("a", { deep: ["ä", null, true] }), row("a", 2, "first")],
+        7n,
+      );
+      await model.commit([row("b", "new"), row("c", 3), row("c", null), row("none", null)], 9n);
+      expect(await model.checkpoint()).toBe(9n);
+      expect(await model.rows()).toEqual([
+        row("a", 2, "first"),
+        row("a", { deep: ["ä", null, true] }),
+        row("b", "new"),
+      ]);
+    });
+
+    test("within one commit the last value of a row wins", async () => {
+      const model = await models.open("orders", 1);
+      await model.commit([row("a", 1), row("a", null), row("a", 2)], 1n);
+      expect(await model.rows()).toEqual([row("a", 2)]);
+    });
+
+    test("a commit without writes moves the checkpoint; large positions are kept exactly", async () => {
+      const model = await models.open("orders", 1);
+      await model.commit([], 9_007_199_254_740_993n);
+      expect(await model.checkpoint()).toBe(9_007_199_254_740_993n);
+    });
+
+    test("what was committed is there after a restart, under its own name", async () => {
+      const model = await models.open("orders", 1);
+      await model.commit([row("a", 1)], 3n);
+      await (await models.open("others", 1)).commit([row("z", 1)], 4n);
+      const again = await (await under.reopen()).open("orders", 1);
+      expect(await again.checkpoint()).toBe(3n);
+      expect(await again.rows()).toEqual([row("a", 1)]);
+    });
+
+    test("rows share no object with what was committed or read", async () => {
+      const model = await models.open("orders", 1);
+      const value = { list: [1] };
+      await model.commit([row("a", value)], 1n);
+      value.list.push(2);
+      const read = (await model.rows())[0]?.value as { list: number[] };
+      read.list.push(3);
+      expect(await model.rows()).toEqual([row("a", { list: [1] })]);
+    });
+
+    test("another version starts empty", async () => {
+      await (await models.open("orders", 1)).commit([row("a", 1)], 3n);
+      const next = await (await under.reopen()).open("orders", 2);
+      expect(await next.checkpoint()).toBe("start");
+      expect(await next.rows()).toEqual([]);
+    });
+
+    test("one made aside is empty, leaves the other alone and takes its place when swapped in", async () => {
+      const model = await models.open("orders", 1);
+      await model.commit([row("a", "old")], 3n);
+      const aside = await models.openAside("orders", 1);
+      expect(await aside.rows()).toEqual([]);
+      await aside.commit([row("a", "new")], 8n);
+      expect(await model.rows()).toEqual([row("a", "old")]);
+      const swapped = await models.swapIn("orders");
+      expect(await swapped.checkpoint()).toBe(8n);
+      await swapped.commit([row("b", 1)], 9n);
+      const again = await (await under.reopen()).open("orders", 1);
+      expect(await again.checkpoint()).toBe(9n);
+      expect(await again.rows()).toEqual([row("a", "new"), row("b", 1)]);
+    });
+
+    test("what an abandoned rebuild left is dropped by the next, and never taken for the real one", async () => {
+      await (await models.open("orders", 1)).commit([row("a", "old")], 3n);
+      await (await models.openAside("orders", 1)).commit([row("left", 1)], 2n);
+      const restarted = await under.reopen();
+      expect(await (await restarted.open("orders", 1)).rows()).toEqual([row("a", "old")]);
+      const aside = await restarted.openAside("orders", 1);
+      expect(await aside.checkpoint()).toBe("start");
+      expect(await aside.rows()).toEqual([]);
+    });
+
+    test("there is nothing to swap in where nothing was made aside", async () => {
+      await models.open("orders", 1);
+      await expect(models.swapIn("orders")).rejects.toThrow("made aside");
+    });
+
+    test("a full disk moves neither rows nor checkpoint", async (context) => {
+      if (skips.fullDisk !== undefined) context.skip(skips.fullDisk);
+      const model = await models.open("orders", 1);
+      await model.commit([row("a", "old")], 3n);
+      under.fillDisk?.(true);
+      const large = Array.from({ length: 300 }, (_, at) => row(`k${at}`, "x".repeat(1_000)));
+      await expect(model.commit([row("a", "new"), ...large], 9n)).rejects.toThrow(/full/);
+      expect(await model.checkpoint()).toBe(3n);
+      expect(await model.rows()).toEqual([row("a", "old")]);
+      under.fillDisk?.(false);
+      await model.commit([row("a", "new"), ...large], 9n);
+      expect(await model.checkpoint()).toBe(9n);
+      expect(await model.rows()).toHaveLength(301);
+    });
+  });
+}
