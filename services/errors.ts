@@ -135,6 +135,13 @@ export const ERRORS = {
     message: "This gateway is handling as much as it can",
     again: "retryable",
   },
+  // Only the control API: whoever manages has another credential than whoever asks a model.
+  invalid_admin_token: {
+    status: 401,
+    type: "invalid_request_error",
+    message: "Invalid admin token provided",
+    again: "final",
+  },
   internal_error: { status: 500, type: "api_error", message: "Internal error", again: "retryable" },
 } as const satisfies Record<
   string,

@@ -9,8 +9,10 @@ const ALIVE_EVERY_MS = 10_000;
 /** Writes a sign of life into a journal every {@link ALIVE_EVERY_MS}, until stopped or sealed. */
 export function keepAlive(journal: Journal, clock: Clock, author: Author): () => void {
   let cancel = () => {};
+  let stopped = false;
   let count = 0;
   function arm(): void {
+    if (stopped) return;
     cancel = clock.timer(ALIVE_EVERY_MS, () => {
       if (journal.isSealed()) return;
       const metadata = metadataOf(clock, author, journal.stream);
@@ -19,5 +21,8 @@ export function keepAlive(journal: Journal, clock: Clock, author: Author): () =>
     });
   }
   arm();
-  return () => cancel();
+  return () => {
+    stopped = true;
+    cancel();
+  };
 }

@@ -2,13 +2,14 @@ import { streams, newEvent, type NewEvent } from "#domain/events/events.ts";
 import {
   APPEND_BYTES_MAX,
   APPEND_EVENTS_MAX,
+  type AppendOutcome,
   type Clock,
   type EventStore,
   type ExpectedRevision,
   type RefusedAppend,
 } from "./ports.ts";
 import { backOffMs, sleep } from "./waiting.ts";
-import { metadataOf, type Author } from "./writers.ts";
+import { bytesOf, metadataOf, type Author } from "./writers.ts";
 
 /**
  * What became of events given to the journal. `dropped` and `sealed` are certainly not written.
@@ -83,6 +84,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   let fencedBelow = 0;
   let sealed = false;
   let pumping = false;
+  /** When the store was given what it has not taken yet; undefined while nothing waits for it. */
   let stuckSince: number | undefined;
   let refusals = 0;
   let closing = false;
@@ -100,7 +102,6 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         .read(stream, { from, direction: "forward", max: 100 })
         .catch(() => undefined);
       if (!page) {
-        stuckSince ??= clock.elapsed();
         await sleep(clock, backOffMs(attempt++, 20, 1000));
         continue;
       }
@@ -146,8 +147,11 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   async function appendBatch(batch: readonly Waiting[]): Promise<void> {
     const events = batch.flatMap((waiting) => waiting.entry.events);
     let mayBeWritten = false;
+    stuckSince ??= clock.elapsed();
     for (let attempt = 0; ; attempt++) {
-      const answer = await store.append(stream, events, revision);
+      const answer = await store
+        .append(stream, events, revision)
+        .catch((): AppendOutcome => ({ outcome: "unknown", reason: "the call failed" }));
       if (answer.outcome === "appended") {
         revision = answer.revision;
         stuckSince = undefined;
@@ -160,11 +164,10 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         // Certainly not written. Whoever was faster left a mark; what it does not forbid is cut into a new batch.
         const before = revision;
         await readMarks();
-        if (revision === before) await sleep(clock, backOffMs(attempt, 20, 1000));
+        if (revision === before) await sleep(clock, backOffMs(refusals++, 20, 1000));
         queue.unshift(...batch);
         return;
       }
-      stuckSince ??= clock.elapsed();
       // A queue that is full has not looked at the events: it says nothing of an earlier call that went unanswered.
       const isCertain = !mayBeWritten || (answer.outcome === "refused" && hasLooked(answer.reason));
       if (answer.outcome === "refused" && isCertain) {
@@ -195,6 +198,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       if (sealed) for (const waiting of queue.splice(0)) waiting.settle({ outcome: "sealed" });
     } finally {
       pumping = false;
+      // Nothing waits, so nothing is stuck: the next request finds out whether the store takes events again.
+      stuckSince = undefined;
     }
     for (const wake of idle.splice(0)) wake();
   }
@@ -202,7 +207,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   function enqueue(entry: JournalEntry): Promise<RecordOutcome> {
     return new Promise((settle) => {
       let bytes = 0;
-      for (const event of entry.events) bytes += event.dataJson.length + event.metadataJson.length;
+      for (const event of entry.events) bytes += bytesOf(event);
       queue.push({ entry, bytes, settle });
       void pump();
     });

@@ -1,6 +1,6 @@
 import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
 import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
-import type { Clock, EventStore, ExpectedRevision } from "./ports.ts";
+import type { AppendOutcome, Clock, EventStore, ExpectedRevision } from "./ports.ts";
 import { backOffMs, sleep } from "./waiting.ts";
 
 /** Who appends: what stands in the metadata of every event of one process. */
@@ -27,6 +27,11 @@ export function metadataOf(clock: Clock, author: Author, correlationId: string):
   };
 }
 
+/** What an event counts towards the limit of an append: its id, type, data and metadata in UTF-8. */
+export function bytesOf({ id, type, dataJson, metadataJson }: NewEvent): number {
+  return id.length + type.length + Buffer.byteLength(dataJson) + Buffer.byteLength(metadataJson);
+}
+
 /**
  * Appends events, repeating the identical call while its outcome is unknown. Answers a conflict with the revision that
  * the stream has; throws {@link StoreUnavailable} after a bounded number of refusals or unknown outcomes.
@@ -42,7 +47,9 @@ export async function appendOnce(
   | { outcome: "conflict"; actual: ExpectedRevision }
 > {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const answer = await store.append(stream, events, expected);
+    const answer = await store
+      .append(stream, events, expected)
+      .catch((): AppendOutcome => ({ outcome: "unknown", reason: "the call failed" }));
     if (answer.outcome === "appended" || answer.outcome === "conflict") return answer;
     if (answer.outcome === "refused" && answer.reason !== "queue_full") {
       throw new StoreUnavailable(`the event store refuses to write (${answer.reason})`);

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { newEvent, readEvent, UnreadableEvent } from "#domain/events/events.ts";
-import { EVENT_SCHEMAS, type EventMetadata, type EventType } from "#domain/events/schemas.ts";
+import { EVENT_SCHEMAS, type EventType } from "#domain/events/schemas.ts";
 
 /**
  * Golden samples: every event that a release of relai ever wrote, as its text stood in the store. A sample is never
@@ -50,7 +50,7 @@ describe.for(types)("%s", (type) => {
       const { data, metadata } = read(type, sample);
       // A field that the schema no longer knows would be dropped here.
       expect(EVENT_SCHEMAS[type].parse(data)).toEqual(data);
-      const again = newEvent(sample.stream, sample.key, type, data, metadata as EventMetadata);
+      const again = newEvent(sample.stream, sample.key, type, data, metadata);
       expect(again).toMatchObject({
         id: sample.id,
         dataJson: sample.data,

@@ -17,7 +17,18 @@ import {
   type NewEvent,
   type RecordedEvent,
 } from "#domain/events/events.ts";
-import type { AccountTaking, EventData, EventMetadata, EventType } from "#domain/events/schemas.ts";
+import type { AccountTaking, EventMetadata } from "#domain/events/schemas.ts";
+import {
+  BINDING,
+  common,
+  expired,
+  PRICE_VERSION,
+  REGION,
+  released,
+  used,
+  type Fact,
+  type OpenRequest,
+} from "./history-facts.ts";
 
 /** One append: events of one stream, to be written at its end. */
 export interface Append {
@@ -36,9 +47,6 @@ export function seeded(seed: number): () => number {
   };
 }
 
-const REGION = "us";
-const BINDING = "gpt-4o-mini@openai";
-const PRICE_VERSION = `2026-10-01:${BINDING}`;
 const DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /** An id of the right form that is different for each number. */
@@ -47,15 +55,6 @@ function idOf(prefix: string, number: number): string {
   for (let rest = number; text.length < 26; rest = Math.floor(rest / 32))
     text = DIGITS.charAt(rest % 32) + text;
   return `${prefix}_${text}`;
-}
-
-interface OpenRequest {
-  readonly requestId: string;
-  readonly orgId: string;
-  readonly keyId: string;
-  readonly writerEpoch: number;
-  takings: readonly AccountTaking[];
-  holdMicro: number;
 }
 
 /** The state that a history is made from: real accounts, so that what it records could have happened. */
@@ -104,8 +103,8 @@ function* step(world: World): Generator<Append> {
   else if (dice < 0.04) yield* lateNote(world);
   else if (dice < 0.045)
     yield append(world, journal(1), [[`alive:${world.made}`, "WriterAlive.v1", {}]]);
-  else if (dice < 0.5 || !open) yield* admission(world);
-  else if (dice < 0.55) yield* extension(world, open);
+  else if (dice < 0.52 || !open) yield* admission(world);
+  else if (dice < 0.57) yield* extension(world, open);
   else yield* end(world, open);
 }
 
@@ -115,8 +114,6 @@ function pick<T>(world: World, from: readonly T[]): T | undefined {
 
 const journal = (writerEpoch: number) => streams.journal(REGION, writerEpoch);
 const sha = (text: string) => createHash("sha256").update(text).digest("hex");
-
-type Fact<T extends EventType = EventType> = { [K in T]: [string, K, EventData<K>] }[T];
 
 /** Makes the events and carries them into the world's accounts, as the ledger would. */
 function append(world: World, stream: string, facts: readonly Fact[]): Append {
@@ -241,19 +238,6 @@ function* revokeKey(world: World): Generator<Append> {
   ]);
 }
 
-/** What every event of a request says of it. */
-function common({ requestId, orgId, keyId, takings }: OpenRequest) {
-  return {
-    requestId,
-    orgId,
-    homeRegion: REGION,
-    keyId,
-    processingArea: REGION,
-    ownerEpoch: 1,
-    accounts: [...takings],
-  };
-}
-
 function* admission(world: World): Generator<Append> {
   const org = pick(world, [...world.orgs.values()]);
   const key = org && pick(world, [...org.keys.values()]);
@@ -331,66 +315,8 @@ function* end(world: World, request: OpenRequest): Generator<Append> {
   if (dice >= 0.8) world.ended.push(request);
   const stream = journal(request.writerEpoch);
   const fact =
-    dice < 0.8 ? used(world, request) : dice < 0.9 ? released(request) : expired(request);
+    dice < 0.8 ? used(world.random, request) : dice < 0.9 ? released(request) : expired(request);
   yield append(world, stream, [fact]);
-}
-
-function used(world: World, request: OpenRequest): Fact {
-  const { holdMicro } = request;
-  const all = world.random() < 0.2;
-  const chargedMicro = all ? holdMicro : Math.floor(world.random() * holdMicro);
-  return [
-    `ended:${request.requestId}`,
-    "UsageRecorded.v1",
-    {
-      ...common(request),
-      holdMicro,
-      model: "gpt-4o-mini",
-      bindingId: BINDING,
-      priceVersion: PRICE_VERSION,
-      serviceTier: "default",
-      tokens: { input: 1 + Math.floor(world.random() * 5_000), cacheRead: 600, output: 340 },
-      salePico: { input: 150_000, cacheRead: 75_000, output: 600_000 },
-      costPico: { input: 150_000, cacheRead: 75_000, output: 600_000 },
-      chargedMicro,
-      overHoldMicro: all ? 17 : 0,
-      residualPico: Math.floor(world.random() * 999_999) - 499_999,
-      providerCostMicro: chargedMicro,
-      billedBy: "provider",
-      clientGone: world.random() < 0.1,
-      attempts: [
-        { host: "openai", hostKey: "env:OPENAI_API_KEY", outcome: "answered", status: 200 },
-      ],
-      firstByteMs: 312,
-      durationMs: 2_418,
-      finish: "stop",
-    },
-  ];
-}
-
-function released(request: OpenRequest): Fact {
-  return [
-    `ended:${request.requestId}`,
-    "RequestReleased.v1",
-    {
-      ...common(request),
-      holdMicro: request.holdMicro,
-      reason: "upstream_error",
-      forwarded: true,
-      clientGone: false,
-      attempts: [{ host: "openai", hostKey: "env:OPENAI_API_KEY", outcome: "failed", status: 500 }],
-      unbilledMicro: 0,
-    },
-  ];
-}
-
-function expired(request: OpenRequest): Fact {
-  const { holdMicro, requestId } = request;
-  return [
-    `ended:${requestId}`,
-    "RequestExpired.v1",
-    { ...common(request), holdMicro, unbilledMicro: holdMicro },
-  ];
 }
 
 function* lateNote(world: World): Generator<Append> {

@@ -62,6 +62,16 @@ export function newEvent<T extends EventType>(
   };
 }
 
+/** What a store keeps beside an event's data and metadata. */
+interface StoredFacts {
+  readonly id: string;
+  readonly type: string;
+  readonly stream: string;
+  readonly revision: bigint;
+  readonly position: bigint;
+  readonly recordedAt: number;
+}
+
 /** A stored event that this version of relai cannot read: an unknown type, or a number that lost precision. */
 export class UnreadableEvent extends Error {
   override readonly name = "UnreadableEvent";
@@ -75,14 +85,7 @@ const SUSPECT_NUMBER = /[:,[]-?(?:\d{16}|\d+[.eE])/;
  * (every number must be a safe integer); the full schema was checked when it was written. Unknown fields are kept.
  */
 export function readEvent(
-  stored: {
-    id: string;
-    type: string;
-    stream: string;
-    revision: bigint;
-    position: bigint;
-    recordedAt: number;
-  },
+  stored: StoredFacts,
   dataJson: string,
   metadataJson: string,
 ): RecordedEvent {
@@ -93,8 +96,36 @@ export function readEvent(
   }
   const data: unknown = JSON.parse(dataJson);
   if (SUSPECT_NUMBER.test(dataJson)) assertSafeNumbers(data, stored.position);
-  const metadata: unknown = JSON.parse(metadataJson);
-  return { ...stored, data, metadata } as RecordedEvent;
+  return new StoredEvent(stored, data, metadataJson) as Recorded as RecordedEvent;
+}
+
+/** A fold looks at data, hardly ever at metadata: that is parsed when it is first asked for. */
+class StoredEvent {
+  readonly id: string;
+  readonly type: string;
+  readonly stream: string;
+  readonly revision: bigint;
+  readonly position: bigint;
+  readonly recordedAt: number;
+  readonly data: unknown;
+  #metadata: EventMetadata | string;
+
+  constructor(stored: StoredFacts, data: unknown, metadataJson: string) {
+    this.id = stored.id;
+    this.type = stored.type;
+    this.stream = stored.stream;
+    this.revision = stored.revision;
+    this.position = stored.position;
+    this.recordedAt = stored.recordedAt;
+    this.data = data;
+    this.#metadata = metadataJson;
+  }
+
+  get metadata(): EventMetadata {
+    if (typeof this.#metadata === "string")
+      this.#metadata = JSON.parse(this.#metadata) as EventMetadata;
+    return this.#metadata;
+  }
 }
 
 function assertSafeNumbers(value: unknown, position: bigint): void {

@@ -8,6 +8,7 @@ import {
   extend,
   figures,
   sweep,
+  type Admission,
 } from "#domain/accounts/admission.ts";
 import type { CellObserver } from "#domain/accounts/holds.ts";
 import type { AdmissionStore, Clock } from "#services/ports.ts";
@@ -24,9 +25,11 @@ export function createMemoryAdmission(options: {
   server: string;
   observe?: CellObserver;
   onFault?: (orgId: string, sentence: string) => void;
+  /** For whoever must look into the store while it works; otherwise it makes its own. */
+  state?: Admission;
 }): AdmissionStore {
   const { clock } = options;
-  const state = emptyAdmission(options);
+  const state = options.state ?? emptyAdmission(options);
   let wanted = new Set<string>();
   return {
     server: () => Promise.resolve(state.server),

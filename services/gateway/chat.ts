@@ -8,21 +8,20 @@ import { makeOffer, type Offer } from "./offer.ts";
 import { upstreamBody } from "./openai-chat-upstream-body.ts";
 import type { GatewayRequest, Sink } from "./parts.ts";
 import { rateHeaders, refusalOf } from "./refusals.ts";
-import { clientRequestId, refuse, refuseLogin, startRun, type Run } from "./run.ts";
+import { answering, clientRequestId, refuse, refuseLogin, startRun, type Run } from "./run.ts";
 import type { WriterLife } from "./writer.ts";
 
 /**
  * The way of one chat completion: authenticate, resolve, price, admit, record, forward, relay, record. Every step
  * either goes on or ends with one refusal of the table in services/errors.ts.
  */
-export async function handleChat(
-  gateway: Gateway,
-  request: GatewayRequest,
-  sink: Sink,
-): Promise<void> {
-  const { parts } = gateway;
+export function handleChat(gateway: Gateway, request: GatewayRequest, sink: Sink): Promise<void> {
   const run = startRun(gateway, "/v1/chat/completions", request, sink);
+  return answering(gateway, run, () => complete(gateway, run, request));
+}
 
+async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Promise<void> {
+  const { parts } = gateway;
   // 1 authenticate, by the headers only: no prompt is read for a key that is not at home here.
   const authenticated = await authenticate(parts, request.headers);
   if (!authenticated.ok) return refuseLogin(gateway, run, request, authenticated.error);
@@ -47,6 +46,7 @@ export async function handleChat(
         return refuse(gateway, run, caller, { code: "ledger_unavailable", retryAfterSeconds: 1 });
       }
       if (opened.outcome === "refused") {
+        Object.assign(run.headers, rateHeaders(opened.refused.rate));
         return refuse(
           gateway,
           run,
@@ -77,10 +77,12 @@ async function serve(
 ): Promise<void> {
   if (run.sink.isGone()) {
     const facts = { forwarded: false, clientGone: true, attempts: [], unbilledMicro: 0 };
-    return releaseHold(gateway.money, hold, { reason: "client_gone", ...facts });
+    await releaseHold(gateway.money, hold, { reason: "client_gone", ...facts });
+    return gateway.count(run, { status: 499, code: "client_gone" });
   }
+  let forwarded: Forwarded | undefined;
   try {
-    const forwarded = call(gateway, run, offer, sent);
+    forwarded = call(gateway, run, offer, sent);
     const ended = await gateway.whileRunning(life, forwarded);
     await conclude(gateway, run, { offer, hold, forwarded, ended });
   } catch (error) {
@@ -93,6 +95,8 @@ async function serve(
       });
     }
     throw error;
+  } finally {
+    forwarded?.forget();
   }
 }
 

@@ -162,7 +162,7 @@ async function concludeWhole(
     "x-relai-attempts": "1",
     "x-relai-cost-micro": String(charge.chargedMicro),
   });
-  run.sink.end(body);
+  await call.forwarded.deliver(body);
 }
 
 async function concludeStream(
@@ -269,13 +269,13 @@ async function settle(
     finish: served.finish.slice(0, 64),
   };
   const charge = await chargeHold(gateway.money, hold, usage);
-  const chargedMicro = charge.outcome === "charged" ? charge.chargedMicro : 0;
-  if (!broke) {
+  // Anything else ends with an error, which is counted where it is told.
+  if (!broke && charge.outcome === "charged") {
     gateway.count(run, {
-      status: charge.outcome === "charged" ? 200 : 503,
-      code: charge.outcome === "charged" ? "ok" : "ledger_unavailable",
+      status: 200,
+      code: "ok",
       firstByteMs: usage.firstByteMs,
-      chargedMicro,
+      chargedMicro: charge.chargedMicro,
       inputTokens: totalInput(tokens),
       outputTokens: (tokens.output ?? 0) + (tokens.outputAudio ?? 0),
     });

@@ -47,6 +47,13 @@ export interface Forwarded {
   headSent(): boolean;
   /** Ends the call from this side. */
   cut(reason: CutReason): void;
+  /**
+   * Sends a whole body behind a head that was sent, and ends the answer. Comes back when the client has taken it or
+   * has left; one that takes nothing for the limit is left.
+   */
+  deliver(body: Uint8Array): Promise<void>;
+  /** Gives back the room of a body that was kept; after this the body is not used any more. */
+  forget(): void;
 }
 
 export interface ForwardOptions {
@@ -103,7 +110,8 @@ export function forward(options: ForwardOptions): Forwarded {
     cancelStall();
     cancelKeepAlive();
     if (abort) exchange.abort();
-    inFlight.give(bytes);
+    // What may still come is not for the client, so it does not wait for the client; else the connection were lost.
+    else if (paused) exchange.resume();
     settle(result);
   }
 
@@ -128,6 +136,8 @@ export function forward(options: ForwardOptions): Forwarded {
 
   /** A client that takes nothing is waited for, but not for ever. */
   function pause(): false {
+    // More may come after the upstream was asked to wait; the client's time runs from the first time.
+    if (paused) return false;
     paused = true;
     cancelStall = clock.timer(limits.clientIdleMs, () => sink.destroy());
     return false;
@@ -135,12 +145,11 @@ export function forward(options: ForwardOptions): Forwarded {
 
   function armKeepAlive(delayMs: number): void {
     cancelKeepAlive = clock.timer(delayMs, () => {
-      const silentMs = clock.elapsed() - lastWriteAt;
-      if (silentMs >= KEEP_ALIVE_MS && !paused && !sink.isGone()) {
-        lastWriteAt = clock.elapsed();
-        sink.write(": keepalive\n\n");
-      }
-      armKeepAlive(Math.max(1, KEEP_ALIVE_MS - (clock.elapsed() - lastWriteAt)));
+      const leftMs = KEEP_ALIVE_MS - (clock.elapsed() - lastWriteAt);
+      if (leftMs > 0) return armKeepAlive(leftMs);
+      lastWriteAt = clock.elapsed();
+      if (!paused && !sink.isGone()) sink.write(": keepalive\n\n");
+      armKeepAlive(KEEP_ALIVE_MS);
     });
   }
 
@@ -162,7 +171,7 @@ export function forward(options: ForwardOptions): Forwarded {
     if (failed) finish({ how: "stream_broke", why: failed }, true);
     // What may follow [DONE] is of no use to anybody; the connection is left to end by itself and be used again.
     else if (filter.done) finish({ how: "stream_done" }, false);
-    return goOn;
+    return goOn || over;
   }
 
   /** Bytes that are kept until the body is whole. */
@@ -175,6 +184,28 @@ export function forward(options: ForwardOptions): Forwarded {
       pieces.push(piece);
     }
     return true;
+  }
+
+  function forget(): void {
+    inFlight.give(bytes);
+    bytes = 0;
+    pieces.length = 0;
+  }
+
+  function deliver(body: Uint8Array): Promise<void> {
+    return new Promise((resolve) => {
+      const through = () => {
+        cancelStall();
+        sink.end();
+        resolve();
+      };
+      sink.listen({ drained: through, gone: through });
+      if (sink.isGone() || sink.write(body)) return through();
+      cancelStall = clock.timer(limits.clientIdleMs, () => {
+        sink.destroy();
+        resolve();
+      });
+    });
   }
 
   sink.listen({ drained: () => paused && resume(), gone: clientLeft });
@@ -216,5 +247,7 @@ export function forward(options: ForwardOptions): Forwarded {
     clientGone: () => sink.isGone(),
     headSent: () => headSent,
     cut: (reason) => broke(reason, true),
+    deliver,
+    forget,
   };
 }

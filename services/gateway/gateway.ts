@@ -52,6 +52,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
   const running = new Set<Forwarded>();
   const active = new Set<Promise<void>>();
   let stopping = false;
+  let cutting = false;
 
   function track(work: Promise<void>): Promise<void> {
     const tracked = work.finally(() => active.delete(tracked));
@@ -90,6 +91,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
       const cut = () => forwarded.cut("journal_sealed");
       running.add(forwarded);
       if (life.over.aborted) cut();
+      if (cutting) forwarded.cut("stopping");
       life.over.addEventListener("abort", cut);
       try {
         return await forwarded.ended;
@@ -122,6 +124,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
         while (active.size > 0) await Promise.allSettled(active);
       };
       if ((await within(clock, drainMs, all())) === TIMED_OUT) {
+        cutting = true;
         for (const forwarded of running) forwarded.cut("stopping");
       }
       // A journal with work that is not through stays unsealed: the next start seals it and expires what is open.

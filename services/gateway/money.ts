@@ -76,7 +76,7 @@ export async function openHold(
   ask: HoldAsk,
 ): Promise<OpenOutcome> {
   const { journal } = life;
-  const { requestId, orgId } = ask;
+  const { requestId } = ask;
   const taken = await admitUnderOwner(parts, journal.writerEpoch, ask);
   if (taken.outcome !== "admitted") return taken;
   const { admitted, ownerEpoch } = taken;
@@ -108,9 +108,10 @@ export async function openHold(
   const recording = journal.record({ events: [event], takingUnder: ownerEpoch });
   const outcome = await within(parts.clock, RECORD_MS_MAX, recording);
   if (outcome !== TIMED_OUT && outcome.outcome === "recorded") return { outcome: "open", hold };
-  if (outcome === TIMED_OUT) parts.background(undoWhenKnown(parts, hold, recording));
-  else if (outcome.outcome === "dropped") await dropHold(parts, orgId, ownerEpoch, requestId);
-  // Sealed: nothing was written, and the sweep of this journal gives the money back.
+  const undoing = undoWhenKnown(parts, hold, recording);
+  if (outcome === TIMED_OUT) parts.background(undoing);
+  else if ((await within(parts.clock, ADMIT_MS_MAX, undoing)) === TIMED_OUT)
+    parts.background(undoing);
   return { outcome: "unavailable" };
 }
 
@@ -172,17 +173,18 @@ async function dropHold(
   }
 }
 
-/** The caller has had its 503. If the admission turns out to be recorded after all, it is released; else dropped. */
+/**
+ * The caller gets its 503. If the admission turns out to be recorded after all, it is released; else dropped, in a
+ * sealed journal too: the sweep after the seal may have been before this admission.
+ */
 async function undoWhenKnown(
   parts: MoneyParts,
   hold: OpenHold,
   recording: Promise<RecordOutcome>,
 ): Promise<void> {
   const outcome = await recording;
-  if (outcome.outcome === "dropped") {
-    await dropHold(parts, hold.ask.orgId, hold.ownerEpoch, hold.ask.requestId);
-  } else if (outcome.outcome === "recorded") {
-    await finishRelease(parts, hold, {
+  if (outcome.outcome === "recorded") {
+    return finishRelease(parts, hold, {
       reason: "ledger_timeout",
       forwarded: false,
       clientGone: false,
@@ -190,6 +192,10 @@ async function undoWhenKnown(
       unbilledMicro: 0,
     });
   }
+  // The admission store took the money under an owner that is over: the next request must not ask under it again.
+  if (outcome.outcome === "dropped" && outcome.why === "fenced")
+    parts.background(parts.writer.refreshOwner());
+  await dropHold(parts, hold.ask.orgId, hold.ownerEpoch, hold.ask.requestId);
 }
 
 export type ReleaseFacts = Pick<
@@ -217,7 +223,6 @@ async function finishRelease(
   facts: ReleaseFacts,
 ): Promise<void> {
   const { requestId } = hold.ask;
-  hold.isEnding = true;
   const event = newEvent(
     hold.journal.stream,
     `ended:${requestId}`,
@@ -225,6 +230,7 @@ async function finishRelease(
     { ...common(parts, hold), holdMicro: hold.totalMicro, ...facts },
     metadataOf(parts.clock, parts.author, requestId),
   );
+  hold.isEnding = true;
   const outcome = await hold.journal.record({ events: [event] });
   if (outcome.outcome === "recorded") await closeHold(parts, hold, 0);
 }
@@ -289,6 +295,7 @@ async function finishCharge(
   const sale = costOf(usage.tokens, usage.prices.salePico);
   const cost = costOf(usage.tokens, usage.prices.costPico);
   const { requestId } = hold.ask;
+  // From here on nothing throws that would leave the hold without its end: what can be wrong with the figures is behind us.
   hold.isEnding = true;
   for (let attempt = 0; ; attempt++) {
     const recorded = { totalMicro: hold.totalMicro, accounts: hold.accounts };

@@ -144,6 +144,47 @@ describe("usage", () => {
   });
 });
 
+describe("chunks that are like others before", () => {
+  const same = without(says("a"));
+
+  it("change the names back", () => {
+    const other = { ...same, model: "m-2025", service_tier: "flex" };
+    const seen = whole([same, same, other, same].map((value) => event(value)).join(""));
+    expect(seen.stream.facts).toMatchObject({
+      servedModel: "m-2024",
+      serviceTier: "flex",
+      visibleBytes: 4,
+    });
+  });
+
+  it("change the usage back", () => {
+    const counted = (tokens: number): Json => ({
+      ...same,
+      usage: { prompt_tokens: tokens, completion_tokens: 1 },
+    });
+    const seen = whole(event(counted(1)) + event(counted(1)) + event(COUNTS) + event(counted(1)));
+    expect(seen.stream.facts.usage?.tokens).toEqual({ input: 1, output: 1 });
+  });
+
+  it("count all of their choices", () => {
+    const two = chunk([choice({ content: "ab" }, 0), choice({ content: "c" }, 1)]);
+    expect(whole(event(two).repeat(5)).stream.facts).toMatchObject({ visibleBytes: 15, chunks: 5 });
+  });
+
+  it("count no chunk that shows nothing", () => {
+    const seen = whole(event(same) + event(same) + event(without(says(""))));
+    expect(seen.stream.facts).toMatchObject({ visibleBytes: 2, chunks: 2 });
+  });
+
+  it("are still garbage with a line end inside of their text", () => {
+    for (const end of ["\n", "\\\n", "\n\n"]) {
+      const broken = event(same).replace('"a"', `"a${end}"`);
+      const seen = whole(event(same) + event(same) + broken);
+      expect(seen).toMatchObject({ out: event(same).repeat(2), failed: "garbage" });
+    }
+  });
+});
+
 describe("choices", () => {
   it("are finished when each that began has its reason", () => {
     const two = (...reasons: [number, string | null][]): boolean =>

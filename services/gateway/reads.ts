@@ -4,7 +4,7 @@ import { formatDollars } from "#domain/money.ts";
 import { TOKEN_CLASSES, type ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
 import { authenticate, type Caller } from "./authenticate.ts";
-import { refuse, refuseLogin, startRun, type Run } from "./run.ts";
+import { answering, refuse, refuseLogin, startRun, type Run } from "./run.ts";
 import type { Gateway } from "./gateway.ts";
 import type { GatewayRequest, Sink } from "./parts.ts";
 
@@ -16,7 +16,7 @@ type Read = (
 ) => Promise<object | ApiError>;
 
 /** A route that only reads: the key must be valid; nothing is held, counted against a limit, or charged. */
-async function handleRead(
+function handleRead(
   gateway: Gateway,
   route: string,
   request: GatewayRequest,
@@ -24,6 +24,15 @@ async function handleRead(
   read: Read,
 ): Promise<void> {
   const run = startRun(gateway, route, request, sink);
+  return answering(gateway, run, () => answerRead(gateway, run, request, read));
+}
+
+async function answerRead(
+  gateway: Gateway,
+  run: Run,
+  request: GatewayRequest,
+  read: Read,
+): Promise<void> {
   const authenticated = await authenticate(gateway.parts, request.headers);
   if (!authenticated.ok) return refuseLogin(gateway, run, request, authenticated.error);
   const { caller } = authenticated;

@@ -15,6 +15,8 @@ export interface Run {
   readonly headers: Record<string, string>;
   /** Known once the body was read; for metrics and headers. */
   model: string;
+  /** The head of an answer has gone out. */
+  hasHead(): boolean;
 }
 
 /** Gives a request its id. The id is always ours; the caller's own is echoed. */
@@ -27,11 +29,23 @@ export function startRun(
   const { clock, random, region } = gateway.parts;
   const requestId = makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
   const echoed = clientRequestId(request);
+  let hasHead = false;
   return {
     route,
     requestId,
     beganMs: clock.elapsed(),
-    sink,
+    sink: {
+      head(status, headers) {
+        hasHead = true;
+        sink.head(status, headers);
+      },
+      write: (bytes) => sink.write(bytes),
+      end: (bytes) => sink.end(bytes),
+      destroy: () => sink.destroy(),
+      listen: (events) => sink.listen(events),
+      isGone: () => sink.isGone(),
+    },
+    hasHead: () => hasHead,
     headers: {
       "x-request-id": requestId,
       "x-relai-region": region,
@@ -69,6 +83,24 @@ export function refuse(
   rpm?: number,
 ): void {
   answerError(gateway, run, gateway.capRefusal(caller.keyId, rpm) ?? error);
+}
+
+/**
+ * Runs what answers a request. When it throws, the caller gets a 500 with the request's id and nothing else, or a broken
+ * connection if the head of an answer has gone out already; the error goes on to whoever counts errors.
+ */
+export async function answering(
+  gateway: Gateway,
+  run: Run,
+  work: () => Promise<void>,
+): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (run.hasHead()) run.sink.destroy();
+    else answerError(gateway, run, { code: "internal_error" });
+    throw error;
+  }
 }
 
 /** Answers with an error and nothing else. */

@@ -35,7 +35,8 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
       // The message stays out of the answer and the log: it could quote the request.
       const name = error instanceof Error ? error.name : "unknown";
       gateway.parts.telemetry.alarm("request_failed", { error: name, at: frameOf(error) });
-      if (response.headersSent) return sink.destroy();
+      // Its handler has answered; only an error before there was a request id is left to answer here.
+      if (response.headersSent) return;
       sink.head(500, errorHeaders({ code: "internal_error" }));
       sink.end(openaiErrorBody({ code: "internal_error" }));
     });

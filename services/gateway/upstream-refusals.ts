@@ -42,17 +42,19 @@ function passed(
   credential: string,
 ): ApiError {
   const told = readError(answer.body);
+  const word = (text: string | undefined) =>
+    text === undefined ? undefined : clean(text, credential).slice(0, WORD_MAX);
   return {
     code: "upstream_error",
     message: clean(told.message ?? "The upstream refused the request", credential).slice(
       0,
       MESSAGE_MAX,
     ),
-    param: told.param?.slice(0, WORD_MAX) ?? null,
+    param: word(told.param) ?? null,
     upstream: {
       status: answer.status,
-      type: told.type?.slice(0, WORD_MAX) ?? "invalid_request_error",
-      code: told.code?.slice(0, WORD_MAX) ?? null,
+      type: word(told.type) ?? "invalid_request_error",
+      code: word(told.code) ?? null,
     },
   };
 }

@@ -52,6 +52,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
   let lives = 0;
   let stopBeats = () => {};
   let reading: Promise<void> | undefined;
+  let renewing: Promise<void> | undefined;
 
   async function refreshOwner(): Promise<void> {
     reading ??= newestOwner(store, author.region)
@@ -65,6 +66,8 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
   }
 
   async function begin(writerEpoch: number): Promise<void> {
+    // A read that began before this life was registered may miss the owner that did not see it to fence it.
+    await reading?.catch(() => {});
     await refreshOwner();
     const over = new AbortController();
     const journal = await openJournal({ store, clock, author, writerEpoch });
@@ -76,7 +79,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
       present = undefined;
       over.abort();
       parts.telemetry.alarm("journal_sealed_under_us", { writerEpoch });
-      void beginAnew();
+      renewing = beginAnew();
     });
   }
 
@@ -100,6 +103,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
     refreshOwner,
     async stop() {
       stopped = true;
+      await renewing;
       stopBeats();
       await present?.journal.seal();
     },

@@ -67,25 +67,26 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
 
   /** Owns and serves, again and again, until stopped or superseded. */
   async function run(first: Ownership): Promise<void> {
-    let ownership: Ownership | "superseded" = first;
+    let ownership: Ownership | "superseded" | undefined = first;
     for (let attempt = 0; !stopping.signal.aborted;) {
+      if (ownership && ownership !== "superseded") {
+        ready = true;
+        reached(ownership.position);
+        const end = await serve(parts, ownership, stopping.signal, reached);
+        ready = false;
+        if (end === "stopped") return;
+        ownership = end === "superseded" ? end : undefined;
+      }
       if (ownership === "superseded") {
         tellSuperseded();
         return;
       }
-      ready = true;
-      reached(ownership.position);
-      const end = await serve(parts, ownership, stopping.signal, reached);
-      ready = false;
-      if (end === "stopped") return;
-      if (end === "superseded") {
-        ownership = end;
-        continue;
-      }
       await sleep(parts.clock, backOffMs(attempt++, 50, 5000));
+      if (stopping.signal.aborted) return;
+      // After a claim that failed half-way the old ownership may be over by our own mark: only a new claim will do.
       ownership = await claimOwnership(ownerParts).catch((error: unknown) => {
         parts.telemetry.alarm("ledger_claim_failed", { error: String(error) });
-        return ownership;
+        return undefined;
       });
     }
   }
@@ -97,10 +98,16 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
     isReady: () => ready,
     async applied(position, limitMs) {
       if (appliedTo !== "start" && appliedTo >= position) return true;
-      const waiting = new Promise<true>((resolve) => {
-        waiters.push({ position, wake: () => resolve(true) });
+      let wake = () => {};
+      const waiting = new Promise<void>((resolve) => {
+        wake = resolve;
       });
-      return (await within(parts.clock, limitMs, waiting)) !== TIMED_OUT;
+      const waiter = { position, wake };
+      waiters.push(waiter);
+      if ((await within(parts.clock, limitMs, waiting)) !== TIMED_OUT) return true;
+      const at = waiters.indexOf(waiter);
+      if (at >= 0) waiters.splice(at, 1);
+      return false;
     },
     async stop() {
       stopping.abort();
@@ -123,8 +130,7 @@ async function serve(
   stop.addEventListener("abort", onStop);
   let end: ServeEnd = "stopped";
   let after = ownership.position;
-  const watch =
-    parts.death.by === "silence" ? await createSilenceWatch(parts, parts.writerEpoch) : undefined;
+  let watch: SilenceWatch | undefined;
   const cancelPolls = startPolls(parts, ownership, () => {
     end = "lost";
     ending.abort();
@@ -132,6 +138,8 @@ async function serve(
   try {
     for (let attempt = 0; !ending.signal.aborted; attempt++) {
       try {
+        if (parts.death.by === "silence")
+          watch ??= await createSilenceWatch(parts, parts.writerEpoch);
         for await (const batch of parts.store.follow({ after, signal: ending.signal })) {
           const ended = await carry(parts, ownership, batch, watch);
           if (ended) return ended;
@@ -190,7 +198,7 @@ async function carry(
   for (const event of batch) await keepDirectory(parts, event);
   for (const writerEpoch of sealed) await sweepAll(parts, ownership, writerEpoch);
   const silent = watch?.silent() ?? [];
-  if (silent.length > 0) await sealJournals(parts, silent);
+  if (silent.length > 0) watch?.forget((await sealJournals(parts, silent, "leave")).complete);
   return undefined;
 }
 

@@ -1,7 +1,13 @@
 import { newEvent, streams, type NewEvent, type RecordedEvent } from "#domain/events/events.ts";
 import { openHolds } from "#projections/accounts.ts";
-import { APPEND_EVENTS_MAX, type Clock, type EventStore, type Projector } from "#services/ports.ts";
-import { allWriters, appendOnce, metadataOf, type Author } from "#services/writers.ts";
+import {
+  APPEND_BYTES_MAX,
+  APPEND_EVENTS_MAX,
+  type Clock,
+  type EventStore,
+  type Projector,
+} from "#services/ports.ts";
+import { allWriters, appendOnce, bytesOf, metadataOf, type Author } from "#services/writers.ts";
 
 /**
  * Retiring writers: a journal is sealed when its writer is known to be dead, else fenced. After that no taking of an
@@ -38,8 +44,8 @@ async function readTail(store: EventStore, stream: string): Promise<Tail> {
 }
 
 /**
- * Retires every writer of the region but those in `keep`, which are only fenced. `knownDead` says of the others whether
- * they can be sealed. Returns the position behind which every mark stands.
+ * Retires every writer of the region: `decide` says of each whether it is known to be dead and so sealed, or only fenced.
+ * Returns the position behind which every mark stands.
  */
 export async function retire(
   parts: RetireParts,
@@ -59,7 +65,7 @@ export async function retire(
     if (isSealed) continue;
     mark = later(mark, await fence(parts, stream, ownerEpoch));
   }
-  return later(mark, await sealJournals(parts, dead));
+  return later(mark, (await sealJournals(parts, dead, "again")).mark);
 }
 
 function later(a: bigint | "start", b: bigint | "start"): bigint | "start" {
@@ -81,12 +87,16 @@ function fence(parts: RetireParts, stream: string, ownerEpoch: number): Promise<
 /**
  * Seals the journals of dead writers and expires the holds that they left open; one that is sealed already but has
  * open holds is completed. Safe to run twice, and beside a writer that is only slow: then one of the two conflicts.
+ * A conflict is met with another look (`again`: the writer is known to be dead), or the journal is left, because its
+ * writer lives after all (`leave`). Gives the position behind the marks, and whose journals are sealed to their end.
  */
 export async function sealJournals(
   parts: RetireParts,
   writerEpochs: readonly number[],
-): Promise<bigint | "start"> {
+  onConflict: "again" | "leave",
+): Promise<{ mark: bigint | "start"; complete: number[] }> {
   let mark: bigint | "start" = "start";
+  const complete: number[] = [];
   let left = [...writerEpochs];
   while (left.length > 0) {
     const tails = new Map<number, Tail>();
@@ -102,15 +112,20 @@ export async function sealJournals(
       const holds = openHolds(rows, writerEpoch);
       if (tail.isSealed && holds.length === 0) {
         mark = later(mark, tail.last?.position ?? "start");
+        complete.push(writerEpoch);
         continue;
       }
       const sealed = await sealOne(parts, writerEpoch, tail, holds);
-      if (sealed === "conflict") again.push(writerEpoch);
-      else mark = later(mark, sealed);
+      if (sealed === "conflict") {
+        again.push(writerEpoch);
+        continue;
+      }
+      mark = later(mark, sealed);
+      complete.push(writerEpoch);
     }
-    left = again;
+    left = onConflict === "again" ? again : [];
   }
-  return mark;
+  return { mark, complete };
 }
 
 /** The seal first, then an expiry for each open hold, in one append as far as it fits. */
@@ -130,14 +145,31 @@ async function sealOne(
   for (const hold of holds) events.push(await expiryOf(parts, stream, hold));
   let revision = tail.last?.revision ?? ("no_stream" as const);
   let mark = 0n;
-  for (let start = 0; start < events.length; start += APPEND_EVENTS_MAX) {
-    const part = events.slice(start, start + APPEND_EVENTS_MAX);
+  for (const part of appendsOf(events)) {
     const answer = await appendOnce(store, clock, stream, part, revision);
     if (answer.outcome === "conflict") return "conflict";
     revision = answer.revision;
     mark = answer.position;
   }
   return mark;
+}
+
+/** Events cut into appends that a store takes. */
+function appendsOf(events: readonly NewEvent[]): NewEvent[][] {
+  const parts: NewEvent[][] = [];
+  let part: NewEvent[] = [];
+  let bytes = 0;
+  for (const event of events) {
+    const more = bytesOf(event);
+    if (part.length === APPEND_EVENTS_MAX || (part.length > 0 && bytes + more > APPEND_BYTES_MAX)) {
+      parts.push(part);
+      part = [];
+      bytes = 0;
+    }
+    part.push(event);
+    bytes += more;
+  }
+  return [...parts, part];
 }
 
 /**

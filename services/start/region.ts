@@ -75,13 +75,12 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
         }),
       );
       await ledger.stop();
-      const journal = await openJournal({
-        store,
+      const opening = openJournal({ store, clock, author: ledgerAuthor, writerEpoch: ledgerEpoch });
+      await within(
         clock,
-        author: ledgerAuthor,
-        writerEpoch: ledgerEpoch,
-      });
-      await within(clock, SEAL_MS_MAX, journal.seal());
+        SEAL_MS_MAX,
+        opening.then((journal) => journal.seal()),
+      );
     },
   };
 }

@@ -280,12 +280,17 @@ function troubleTests<S extends StoreUnderTest>(
   }
 }
 
+/** An event's own members and its metadata, which an event that was read parses when it is asked for. */
+function plain(event: RecordedEvent): RecordedEvent {
+  return { ...event, metadata: event.metadata };
+}
+
 function readTests(store: () => StoreUnderTest): void {
   it("gives back what was appended, with all fields", async () => {
     const event = admitted(JOURNAL, 1);
     const outcome = await store().append(JOURNAL, [event], "no_stream");
     const [recorded] = await store().read(JOURNAL, { from: "start", direction: "forward", max: 1 });
-    expect(recorded).toEqual({
+    expect(recorded && plain(recorded)).toEqual({
       id: event.id,
       type: event.type,
       data: event.data,
@@ -415,13 +420,15 @@ function followTests<S extends StoreUnderTest>(
     ]);
     expect(first).toHaveLength(10_000);
     expectWhole(first);
-    expect(second).toEqual(first);
+    expect(second.map(plain)).toEqual(first.map(plain));
     const stored = await store().read("journal-us-3", {
       from: "start",
       direction: "forward",
       max: 10_000,
     });
-    expect(first.filter((event) => event.stream === "journal-us-3")).toEqual(stored);
+    expect(first.filter((event) => event.stream === "journal-us-3").map(plain)).toEqual(
+      stored.map(plain),
+    );
   });
 
   it("serves a follower that is slower than its buffer", async () => {
@@ -464,9 +471,9 @@ function followTests<S extends StoreUnderTest>(
     const coming = live.next();
     await new Promise((resolve) => setImmediate(resolve));
     await store().append(JOURNAL, [admitted(JOURNAL, 1), usage(JOURNAL, 1)], "no_stream");
-    expect((await coming).value).toEqual(
-      await store().read(JOURNAL, { from: "start", direction: "forward", max: 5 }),
-    );
+    const read = await store().read(JOURNAL, { from: "start", direction: "forward", max: 5 });
+    const next = await coming;
+    expect((next.done ? [] : next.value).map(plain)).toEqual(read.map(plain));
     await live.return?.();
   });
 

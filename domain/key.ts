@@ -1,0 +1,98 @@
+import type { Decider, Decision, Fact } from "./decider.ts";
+import type { EventData } from "./events/schemas.ts";
+
+/** What may be done with a key. Its text is never here: only the SHA-256 of it, and the form that may be shown. */
+export type KeyCommand =
+  | {
+      readonly command: "issue";
+      /** When the command is decided; an expiry must be later. */
+      readonly atMs: number;
+      readonly keyId: string;
+      readonly orgId: string;
+      readonly homeRegion: string;
+      /** Empty for a key without a name. */
+      readonly name: string;
+      /** Requests per minute. */
+      readonly rpm?: number;
+      readonly budgetMicro?: number;
+      readonly expiresAtMs?: number;
+      readonly tokenHash: string;
+      readonly displayPrefix: string;
+      readonly bodySha256: string;
+    }
+  | { readonly command: "revoke" };
+
+/** In the order in which they are looked at. */
+export const KEY_REFUSALS = ["key_unknown", "idempotency_reused", "expiry_not_in_future"] as const;
+export type KeyRefusal = (typeof KEY_REFUSALS)[number];
+
+type KeyEventType = "KeyIssued.v1" | "KeyRevoked.v1";
+
+export interface KeyState {
+  /** Undefined before it is issued. */
+  readonly issued: (EventData<"KeyIssued.v1"> & { readonly issuedAtMs: number }) | undefined;
+  readonly revokedAtMs: number | undefined;
+}
+
+function decide(command: KeyCommand, state: KeyState): Decision<KeyEventType, KeyRefusal> {
+  switch (command.command) {
+    case "issue":
+      return issue(command, state);
+    case "revoke":
+      return revoke(state);
+  }
+}
+
+/** A repeat is answered from what is recorded, also after the key has expired or was revoked. */
+function issue(
+  command: KeyCommand & { command: "issue" },
+  { issued }: KeyState,
+): Decision<KeyEventType, KeyRefusal> {
+  if (issued !== undefined) {
+    return issued.bodySha256 === command.bodySha256
+      ? { ok: true, events: [] }
+      : { ok: false, refusal: "idempotency_reused" };
+  }
+  const { keyId, orgId, homeRegion, name, rpm, budgetMicro, expiresAtMs } = command;
+  if (expiresAtMs !== undefined && expiresAtMs <= command.atMs)
+    return { ok: false, refusal: "expiry_not_in_future" };
+  const data: EventData<"KeyIssued.v1"> = {
+    keyId,
+    orgId,
+    scope: "regional",
+    homeRegion,
+    name,
+    tokenHash: command.tokenHash,
+    displayPrefix: command.displayPrefix,
+    limits: rpm === undefined ? {} : { rpm },
+    ...(budgetMicro === undefined ? {} : { budget: { period: "total", micro: budgetMicro } }),
+    ...(expiresAtMs === undefined ? {} : { expiresAt: expiresAtMs }),
+    bodySha256: command.bodySha256,
+  };
+  return { ok: true, events: [{ type: "KeyIssued.v1", data, key: "issued" }] };
+}
+
+/** To revoke a revoked key again changes nothing. */
+function revoke({ issued, revokedAtMs }: KeyState): Decision<KeyEventType, KeyRefusal> {
+  if (issued === undefined) return { ok: false, refusal: "key_unknown" };
+  if (revokedAtMs !== undefined) return { ok: true, events: [] };
+  const { keyId, orgId, tokenHash } = issued;
+  const data = { keyId, orgId, tokenHash };
+  return { ok: true, events: [{ type: "KeyRevoked.v1", data, key: "revoked" }] };
+}
+
+function evolve(state: KeyState, event: Fact<KeyEventType>): KeyState {
+  switch (event.type) {
+    case "KeyIssued.v1":
+      return { ...state, issued: { ...event.data, issuedAtMs: event.recordedAt } };
+    case "KeyRevoked.v1":
+      return { ...state, revokedAtMs: event.recordedAt };
+  }
+}
+
+/** The decider of the stream `key-<keyId>`. */
+export const key: Decider<KeyCommand, KeyState, KeyEventType, KeyRefusal> = {
+  initial: () => ({ issued: undefined, revokedAtMs: undefined }),
+  decide,
+  evolve,
+};

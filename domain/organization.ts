@@ -1,0 +1,131 @@
+import type { Decider, Decision, Fact } from "./decider.ts";
+import { MICRO_MAX } from "./money.ts";
+
+/**
+ * What may be done with an organization. Its stream is short: one creation and one event for each top-up; what its
+ * requests spend stands in the journals.
+ */
+export type OrganizationCommand =
+  | {
+      readonly command: "create";
+      readonly orgId: string;
+      readonly name: string;
+      readonly homeRegion: string;
+      readonly bodySha256: string;
+    }
+  | {
+      readonly command: "top_up";
+      readonly orgId: string;
+      readonly topUpId: string;
+      /** At least 1. */
+      readonly amountMicro: number;
+      readonly source: "manual";
+      readonly pot: "paid";
+      readonly bodySha256: string;
+    };
+
+/** In the order in which they are looked at. */
+export const ORGANIZATION_REFUSALS = [
+  "organization_unknown",
+  "idempotency_reused",
+  "funded_total_too_large",
+] as const;
+export type OrganizationRefusal = (typeof ORGANIZATION_REFUSALS)[number];
+
+type OrganizationEventType = "OrganizationCreated.v1" | "CreditToppedUp.v1";
+
+export interface OrganizationFacts {
+  readonly orgId: string;
+  readonly name: string;
+  readonly homeRegion: string;
+  readonly createdAtMs: number;
+  readonly bodySha256: string;
+}
+
+export interface TopUpFacts {
+  readonly topUpId: string;
+  readonly amountMicro: number;
+  readonly createdAtMs: number;
+  readonly bodySha256: string;
+}
+
+export interface OrganizationState {
+  /** Undefined before it is created. */
+  readonly created: OrganizationFacts | undefined;
+  readonly topUps: Map<string, TopUpFacts>;
+  /** The sum of all top-ups; a safe integer. */
+  readonly fundedMicro: number;
+}
+
+type OrganizationDecision = Decision<OrganizationEventType, OrganizationRefusal>;
+
+function decide(command: OrganizationCommand, state: OrganizationState): OrganizationDecision {
+  switch (command.command) {
+    case "create":
+      return create(command, state);
+    case "top_up":
+      return topUp(command, state);
+  }
+}
+
+/** A repeat of the same creation changes nothing; the same id with another body is a mistake of the caller's. */
+function create(
+  command: OrganizationCommand & { command: "create" },
+  { created }: OrganizationState,
+): OrganizationDecision {
+  const { command: _, ...data } = command;
+  if (created === undefined)
+    return { ok: true, events: [{ type: "OrganizationCreated.v1", data, key: "created" }] };
+  return created.bodySha256 === data.bodySha256
+    ? { ok: true, events: [] }
+    : { ok: false, refusal: "idempotency_reused" };
+}
+
+function topUp(
+  command: OrganizationCommand & { command: "top_up" },
+  { created, topUps, fundedMicro }: OrganizationState,
+): OrganizationDecision {
+  const { command: _, ...data } = command;
+  if (created === undefined) return { ok: false, refusal: "organization_unknown" };
+  const known = topUps.get(data.topUpId);
+  if (known !== undefined) {
+    return known.bodySha256 === data.bodySha256
+      ? { ok: true, events: [] }
+      : { ok: false, refusal: "idempotency_reused" };
+  }
+  if (data.amountMicro > MICRO_MAX - fundedMicro)
+    return { ok: false, refusal: "funded_total_too_large" };
+  return {
+    ok: true,
+    events: [{ type: "CreditToppedUp.v1", data, key: `topped-up:${data.topUpId}` }],
+  };
+}
+
+function evolve(state: OrganizationState, event: Fact<OrganizationEventType>): OrganizationState {
+  const { recordedAt: createdAtMs } = event;
+  switch (event.type) {
+    case "OrganizationCreated.v1": {
+      const { orgId, name, homeRegion, bodySha256 } = event.data;
+      return { ...state, created: { orgId, name, homeRegion, bodySha256, createdAtMs } };
+    }
+    case "CreditToppedUp.v1": {
+      const { topUpId, amountMicro, bodySha256 } = event.data;
+      const facts = { topUpId, amountMicro, bodySha256, createdAtMs };
+      const { created, topUps, fundedMicro } = state;
+      topUps.set(topUpId, facts);
+      return { created, topUps, fundedMicro: fundedMicro + amountMicro };
+    }
+  }
+}
+
+/** The decider of the stream `org-<orgId>`. */
+export const organization: Decider<
+  OrganizationCommand,
+  OrganizationState,
+  OrganizationEventType,
+  OrganizationRefusal
+> = {
+  initial: () => ({ created: undefined, topUps: new Map(), fundedMicro: 0 }),
+  decide,
+  evolve,
+};

@@ -1,0 +1,63 @@
+import type { JsonValue } from "#projections/rows.ts";
+import type { ReadModel, ReadModels } from "#services/ports.ts";
+
+interface Held {
+  readonly version: number;
+  checkpoint: bigint | "start";
+  /** By table and key; the value as JSON, so that nobody shares an object with it. */
+  readonly rows: Map<string, { table: string; key: string; json: string }>;
+}
+
+/**
+ * Read models in memory: for simulations, where one of these outlives the processes that open it, as a disk would.
+ * `close` therefore drops nothing.
+ */
+export function createMemoryReadModels(): ReadModels {
+  const models = new Map<string, Held>();
+  const asides = new Map<string, Held>();
+  const empty = (version: number): Held => ({ version, checkpoint: "start", rows: new Map() });
+
+  return {
+    async open(name, version) {
+      let held = models.get(name);
+      if (held?.version !== version) models.set(name, (held = empty(version)));
+      return modelOf(held);
+    },
+    async openAside(name, version) {
+      const held = empty(version);
+      asides.set(name, held);
+      return modelOf(held);
+    },
+    async swapIn(name) {
+      const held = asides.get(name);
+      if (!held) throw new Error(`no read model ${name} was made aside`);
+      asides.delete(name);
+      models.set(name, held);
+      return modelOf(held);
+    },
+    async close() {},
+  };
+}
+
+function modelOf(held: Held): ReadModel {
+  return {
+    checkpoint: async () => held.checkpoint,
+    async rows() {
+      return [...held.rows]
+        .sort(([one], [other]) => (one < other ? -1 : 1))
+        .map(([, { table, key, json }]) => ({
+          table,
+          key,
+          value: JSON.parse(json) as JsonValue,
+        }));
+    },
+    async commit(writes, checkpoint) {
+      for (const { table, key, value } of writes) {
+        const place = `${table}\n${key}`;
+        if (value === null) held.rows.delete(place);
+        else held.rows.set(place, { table, key, json: JSON.stringify(value) });
+      }
+      held.checkpoint = checkpoint;
+    },
+  };
+}

@@ -1,0 +1,206 @@
+import { existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import type { JsonValue, ReadModelRow } from "#projections/rows.ts";
+import type { ReadModel, ReadModels } from "#services/ports.ts";
+
+export interface SqliteReadModels extends ReadModels {
+  /** Lets every open file grow to so many pages at most: how tests fill the disk. Zero lifts the limit. */
+  limitPages(pagesMax: number): void;
+}
+
+// "rlrm" in a file's header: a read model of relai.
+const APPLICATION_ID = 0x726c726d;
+const BUSY_MS_MAX = 2_000;
+/** Files up to this size are checked in full when they are opened, which takes a fraction of a second. */
+const CHECKED_BYTES_MAX = 64 * 1024 * 1024;
+/** What SQLite takes as "no limit". */
+const PAGES_MAX = 4_294_967_294;
+
+const SCHEMA = `
+CREATE TABLE rows (tbl TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (tbl, key)) STRICT, WITHOUT ROWID;
+CREATE TABLE model (version INTEGER NOT NULL, checkpoint TEXT NOT NULL) STRICT;
+PRAGMA application_id = ${APPLICATION_ID};`;
+
+interface File {
+  readonly db: DatabaseSync;
+  readonly model: ReadModel;
+}
+
+/**
+ * Read models as SQLite files, one a projection: `<folder>/<name>.sqlite`, while it is rebuilt `<name>.aside.sqlite`
+ * beside it. A commit is atomic but may be lost in a power cut (synchronous NORMAL): the next start folds those events
+ * again. A file that is damaged, or no read model, or of another version is dropped and starts empty, which
+ * `onDropped` is told.
+ */
+export function openSqliteReadModels(options: {
+  folder: string;
+  onDropped: (name: string, reason: string) => void;
+}): SqliteReadModels {
+  const { folder, onDropped } = options;
+  const open = new Map<string, File>();
+  let pagesMax = 0;
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+
+  const pathOf = (name: string) => join(folder, `${name}.sqlite`);
+  const asideOf = (name: string) => `${name}.aside`;
+
+  function close(name: string): void {
+    open.get(name)?.db.close();
+    open.delete(name);
+  }
+
+  function keep(name: string, db: DatabaseSync): ReadModel {
+    const file = { db, model: modelOf(db) };
+    open.set(name, file);
+    if (pagesMax > 0) limit(db, pagesMax);
+    return file.model;
+  }
+
+  function openOrDrop(name: string, version: number): ReadModel {
+    close(name);
+    const path = pathOf(name);
+    if (existsSync(path)) {
+      const found = openWhole(path, version);
+      if (typeof found !== "string") return keep(name, found);
+      onDropped(name, found);
+    }
+    drop(path);
+    return keep(name, create(path, version));
+  }
+
+  return {
+    open: async (name, version) => openOrDrop(name, version),
+    async openAside(name, version) {
+      close(asideOf(name));
+      drop(pathOf(asideOf(name)));
+      return keep(asideOf(name), create(pathOf(asideOf(name)), version));
+    },
+    async swapIn(name) {
+      if (!open.has(asideOf(name))) throw new Error(`no read model ${name} was made aside`);
+      // To close is to bring the write-ahead log into the file; a crash between the steps leaves nothing, or the new one.
+      close(asideOf(name));
+      close(name);
+      drop(pathOf(name));
+      renameSync(pathOf(asideOf(name)), pathOf(name));
+      return keep(name, connect(pathOf(name)));
+    },
+    limitPages(count) {
+      pagesMax = count;
+      for (const { db } of open.values()) limit(db, count === 0 ? PAGES_MAX : count);
+    },
+    async close() {
+      for (const { db } of open.values()) db.close();
+      open.clear();
+    },
+  };
+}
+
+function limit(db: DatabaseSync, pagesMax: number): void {
+  db.exec(`PRAGMA max_page_count = ${pagesMax}`);
+}
+
+function connect(path: string): DatabaseSync {
+  const db = new DatabaseSync(path, { timeout: BUSY_MS_MAX, defensive: true });
+  try {
+    db.exec(
+      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864",
+    );
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+  return db;
+}
+
+function create(path: string, version: number): DatabaseSync {
+  const db = connect(path);
+  try {
+    db.exec(`BEGIN; ${SCHEMA} INSERT INTO model VALUES (${version}, 'start'); COMMIT`);
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+  return db;
+}
+
+/** Opens an existing file, or says why it is of no use. Throws where the file may be good but cannot be had now. */
+function openWhole(path: string, version: number): DatabaseSync | string {
+  let db: DatabaseSync | undefined;
+  try {
+    db = connect(path);
+    const reason = uselessBecause(db, path, version);
+    if (reason === undefined) return db;
+    db.close();
+    return reason;
+  } catch (error) {
+    if (db?.isOpen) db.close();
+    if (isDamage(error)) return "the file is damaged";
+    throw error;
+  }
+}
+
+function uselessBecause(db: DatabaseSync, path: string, version: number): string | undefined {
+  if (db.prepare("PRAGMA application_id").get()?.["application_id"] !== APPLICATION_ID)
+    return "the file is no read model";
+  if (statSync(path).size <= CHECKED_BYTES_MAX) {
+    const check = db.prepare("PRAGMA quick_check(1)").get()?.["quick_check"];
+    if (check !== "ok") return "the file is damaged";
+  }
+  const written = db.prepare("SELECT version FROM model").get()?.["version"];
+  return written === version
+    ? undefined
+    : `version ${String(written)} wrote the file, this is version ${version}`;
+}
+
+// SQLITE_CORRUPT and SQLITE_NOTADB; a table that is missing is SQLITE_ERROR.
+const DAMAGE = new Set([1, 11, 26]);
+
+function isDamage(error: unknown): boolean {
+  if (!(error instanceof Error) || !("errcode" in error)) return false;
+  return typeof error.errcode === "number" && DAMAGE.has(error.errcode & 0xff);
+}
+
+/** Removes a file with what SQLite keeps beside it. */
+function drop(path: string): void {
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(`${path}${suffix}`, { force: true });
+}
+
+function modelOf(db: DatabaseSync): ReadModel {
+  const put = db.prepare("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)");
+  const remove = db.prepare("DELETE FROM rows WHERE tbl = ? AND key = ?");
+  const move = db.prepare("UPDATE model SET checkpoint = ?");
+  const place = db.prepare("SELECT checkpoint FROM model");
+  const all = db.prepare("SELECT tbl, key, value FROM rows ORDER BY tbl, key");
+  return {
+    async checkpoint() {
+      const checkpoint = place.get()?.["checkpoint"];
+      return checkpoint === "start" ? "start" : BigInt(String(checkpoint));
+    },
+    async rows() {
+      const rows: ReadModelRow[] = [];
+      for (const { tbl, key, value } of all.iterate())
+        rows.push({ table: String(tbl), key: String(key), value: parse(String(value)) });
+      return rows;
+    },
+    async commit(writes, checkpoint) {
+      db.exec("BEGIN IMMEDIATE");
+      try {
+        for (const { table, key, value } of writes) {
+          if (value === null) remove.run(table, key);
+          else put.run(table, key, JSON.stringify(value));
+        }
+        move.run(String(checkpoint));
+        db.exec("COMMIT");
+      } catch (error) {
+        // A full disk may have ended the transaction already.
+        if (db.isTransaction) db.exec("ROLLBACK");
+        throw error;
+      }
+    },
+  };
+}
+
+function parse(json: string): JsonValue {
+  return JSON.parse(json) as JsonValue;
+}

@@ -1,0 +1,36 @@
+import type { ReadModelRow } from "#projections/rows.ts";
+import type { RebuildProgress } from "#services/ports.ts";
+
+/** What the projector's thread is started with. */
+export interface ProjectorThreadData {
+  readonly eventStorePath: string;
+  /** Where the read models' files lie. */
+  readonly folder: string;
+  readonly pollMs: number;
+  readonly batchMs: number;
+}
+
+/** What is asked of the projector's thread; the answer carries the same id. */
+export type ProjectorAsk = { readonly id: number } & (
+  | { readonly ask: "rows"; readonly projection: string; readonly atLeast: bigint | "start" }
+  | { readonly ask: "rebuild"; readonly projection: string }
+  | { readonly ask: "close" }
+);
+
+/** What the projector's thread says. */
+export type ProjectorSaid =
+  | {
+      readonly said: "rows";
+      readonly id: number;
+      readonly position: bigint | "start";
+      readonly rows: ReadModelRow[];
+    }
+  | { readonly said: "progress"; readonly id: number; readonly progress: RebuildProgress }
+  | { readonly said: "rebuilt"; readonly id: number; readonly progress: RebuildProgress }
+  | { readonly said: "closed"; readonly id: number }
+  | { readonly said: "failed"; readonly id: number; readonly message: string }
+  | {
+      readonly said: "alarm";
+      readonly what: string;
+      readonly facts: Readonly<Record<string, string | number | boolean>>;
+    };

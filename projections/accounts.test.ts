@@ -1,0 +1,348 @@
+import { describe, expect, test } from "vitest";
+import { emptyAccounts, toSnapshot, type Accounts } from "#domain/accounts/accounts.ts";
+import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
+import { applyEffect } from "#domain/accounts/holds.ts";
+import type { OrgSnapshot } from "#domain/accounts/types.ts";
+import { journalEpoch, newEvent, type RecordedEvent } from "#domain/events/events.ts";
+import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
+import { histories, recorded, type Append } from "#test/histories.ts";
+import { accountsProjection, openHolds, orgSnapshots } from "./accounts.ts";
+import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
+
+const id = (prefix: string, number: number) => `${prefix}_${String(number).padStart(26, "0")}`;
+const [org, other, key, lot] = [id("org", 1), id("org", 2), id("key", 1), id("lot", 1)];
+const metadata: EventMetadata = {
+  at: 1,
+  region: "us",
+  actor: "test",
+  $correlationId: "c",
+  schema: 1,
+};
+const sha = "0".repeat(64);
+
+function topUp(orgId: string, lotId: string, amountMicro: number): Append {
+  const data = {
+    orgId,
+    topUpId: lotId,
+    amountMicro,
+    source: "manual" as const,
+    pot: "paid" as const,
+    bodySha256: sha,
+  };
+  return {
+    stream: `org-${orgId}`,
+    events: [newEvent(`org-${orgId}`, lotId, "CreditToppedUp.v1", data, metadata)],
+  };
+}
+
+function issued(orgId: string, keyId: string): Append {
+  const data: EventData<"KeyIssued.v1"> = {
+    keyId,
+    orgId,
+    scope: "regional",
+    homeRegion: "us",
+    name: "",
+    tokenHash: sha,
+    displayPrefix: "",
+    limits: {},
+    bodySha256: sha,
+  };
+  return {
+    stream: `key-${keyId}`,
+    events: [newEvent(`key-${keyId}`, "issued", "KeyIssued.v1", data, metadata)],
+  };
+}
+
+function common(requestId: string, micro: number, orgId = org) {
+  return {
+    requestId,
+    orgId,
+    homeRegion: "us",
+    keyId: key,
+    processingArea: "us",
+    ownerEpoch: 1,
+    accounts: [
+      {
+        account: `${orgId}/balance`,
+        period: "total",
+        micro,
+        lots: [{ lotId: lot, pot: "paid" as const, micro }],
+      },
+    ],
+    holdMicro: micro,
+  };
+}
+
+function admitted(requestId: string, micro: number, orgId = org): Append {
+  const data = {
+    ...common(requestId, micro, orgId),
+    holdCostMicro: micro,
+    model: "m",
+    bindingIds: ["m@h"],
+    priceVersion: "1",
+  };
+  const event = newEvent("journal-us-4", `a${requestId}`, "RequestAdmitted.v1", data, metadata);
+  return { stream: "journal-us-4", events: [event] };
+}
+
+function used(requestId: string, micro: number): Append {
+  const data: EventData<"UsageRecorded.v1"> = {
+    ...common(requestId, micro),
+    model: "m",
+    bindingId: "m@h",
+    priceVersion: "1",
+    serviceTier: "default",
+    tokens: {},
+    salePico: {},
+    costPico: {},
+    chargedMicro: micro,
+    overHoldMicro: 0,
+    residualPico: 0,
+    providerCostMicro: micro,
+    billedBy: "provider",
+    clientGone: false,
+    attempts: [],
+    firstByteMs: 1,
+    durationMs: 1,
+    finish: "stop",
+  };
+  const event = newEvent("journal-us-4", `e${requestId}`, "UsageRecorded.v1", data, metadata);
+  return { stream: "journal-us-4", events: [event] };
+}
+
+function expired(requestId: string, micro: number): Append {
+  const data = { ...common(requestId, micro), unbilledMicro: micro };
+  const event = newEvent("journal-us-4", `e${requestId}`, "RequestExpired.v1", data, metadata);
+  return { stream: "journal-us-4", events: [event] };
+}
+
+/** Rows as a read model keeps them: by table and key, values as JSON. */
+function store(rows: Map<string, ReadModelRow>, writes: readonly ReadModelWrite[]): void {
+  for (const write of writes) {
+    const place = `${write.table}\n${write.key}`;
+    if (write.value === null) rows.delete(place);
+    else rows.set(place, JSON.parse(JSON.stringify(write)) as ReadModelRow);
+  }
+}
+
+const rowsIn = (rows: Map<string, ReadModelRow>) =>
+  [...rows].sort(([one], [two]) => (one < two ? -1 : 1)).map(([, row]) => row);
+
+/** Folds events in batches of `size`, with a restart after every `restart` batches. */
+function folded(events: readonly RecordedEvent[], size: number, restart = Infinity) {
+  const rows = new Map<string, ReadModelRow>();
+  const faults: string[] = [];
+  const open = () =>
+    accountsProjection.open(rowsIn(rows), (what, facts) =>
+      faults.push(`${what} ${facts["orgId"]} ${facts["position"]}: ${facts["rule"]}`),
+    );
+  let fold = open();
+  let writes = 0;
+  for (let at = 0, batch = 1; at < events.length; at += size, batch += 1) {
+    for (const event of events.slice(at, at + size))
+      if (accountsProjection.handles.has(event.type)) fold.apply(event);
+    const taken = fold.takeWrites();
+    writes += taken.length;
+    store(rows, taken);
+    if (batch % restart === 0) fold = open();
+  }
+  return { rows: rowsIn(rows), faults, writes };
+}
+
+/** The same accounts by the domain's own functions, without rows. */
+function byDomain(events: readonly RecordedEvent[]): OrgSnapshot[] {
+  const orgs = new Map<string, Accounts>();
+  for (const event of events) {
+    const orgId = orgOf(event);
+    const effects = effectsOf(event);
+    if (orgId === undefined || effects.length === 0) continue;
+    const accounts = orgs.get(orgId) ?? emptyAccounts(orgId);
+    orgs.set(orgId, accounts);
+    for (const effect of effects) applyEffect(accounts, effect);
+    accounts.position = event.position;
+  }
+  return [...orgs.values()].map(toSnapshot).map(ordered).sort(byOrg);
+}
+
+const byOrg = (one: OrgSnapshot, two: OrgSnapshot) => (one.orgId < two.orgId ? -1 : 1);
+
+/** Keys and holds have no order that matters; lots do, and stay as they are. */
+function ordered(snapshot: OrgSnapshot): OrgSnapshot {
+  return {
+    ...snapshot,
+    keys: snapshot.keys.toSorted((one, two) => (one.keyId < two.keyId ? -1 : 1)),
+    holds: snapshot.holds.toSorted((one, two) => (one.requestId < two.requestId ? -1 : 1)),
+  };
+}
+
+const events = recorded(histories(11, 3_000));
+
+test("handles every event that moves an account, and no other", () => {
+  for (const event of events)
+    expect(accountsProjection.handles.has(event.type)).toBe(effectsOf(event).length > 0);
+  expect(new Set(events.map((event) => event.type)).size).toBeGreaterThan(10);
+});
+
+test("the rows hold what the domain's accounts hold", () => {
+  const { rows, faults } = folded(events, 100);
+  expect(faults).toEqual([]);
+  expect(orgSnapshots(rows).map(ordered).sort(byOrg)).toEqual(byDomain(events));
+});
+
+test.for([
+  [1, 1],
+  [7, 3],
+  [100, 1],
+  [1_000, Infinity],
+] as const)("batches of %s with a restart every %s give the same rows", ([size, restart]) => {
+  const one = folded(events, events.length);
+  expect(JSON.stringify(folded(events, size, restart).rows)).toBe(JSON.stringify(one.rows));
+});
+
+test("openHolds lists exactly the holds of a writer that no event has ended, oldest first", () => {
+  const { rows } = folded(events, 100);
+  for (const epoch of [0, 1, 2]) {
+    const open = new Map<string, number>();
+    for (const event of events) {
+      if (journalEpoch(event.stream) !== epoch) continue;
+      if (event.type === "RequestAdmitted.v1" || event.type === "HoldExtended.v1")
+        open.set(event.data.requestId, Number(event.revision));
+      else if ("requestId" in event.data) open.delete(event.data.requestId);
+    }
+    expect(open.size).toBeGreaterThan(0);
+    const expected = [...open].sort(([, one], [, two]) => one - two);
+    expect(openHolds(rows, epoch).map((hold) => [hold.requestId, hold.revision])).toEqual(expected);
+  }
+});
+
+describe("writes", () => {
+  const before = [topUp(org, lot, 1_000), issued(org, key)];
+  const [request, second] = [id("req", 1), id("req", 2)];
+
+  test("a hold that opened and ended within a batch writes its organization and its lot, nothing else", () => {
+    const fold = accountsProjection.open([], () => undefined);
+    const all = recorded([...before, admitted(request, 300), expired(request, 300)]);
+    for (const event of all.slice(0, 2)) fold.apply(event);
+    expect(fold.takeWrites().map((write) => write.table)).toEqual(["orgs", "lots", "keys"]);
+    for (const event of all.slice(2)) fold.apply(event);
+    expect(fold.takeWrites().map((write) => [write.table, write.value === null])).toEqual([
+      ["orgs", false],
+      ["lots", false],
+    ]);
+    expect(fold.takeWrites()).toEqual([]);
+  });
+
+  test("a lot that was paid in and spent within a batch is not written; one that was stored is removed", () => {
+    const spending = [...before, admitted(request, 1_000), used(request, 1_000)];
+    const lotsOf = (batches: readonly (readonly RecordedEvent[])[]) => {
+      const fold = accountsProjection.open([], () => undefined);
+      const writes = batches.flatMap((batch) => {
+        for (const event of batch) fold.apply(event);
+        return fold.takeWrites();
+      });
+      return writes.filter((write) => write.table === "lots").map((write) => write.value);
+    };
+    const all = recorded(spending);
+    expect(lotsOf([all])).toEqual([]);
+    const paidIn = { orgId: org, place: 0, lotId: lot, pot: "paid", fundedMicro: 1_000 };
+    expect(lotsOf([all.slice(0, 2), all.slice(2)])).toEqual([
+      { ...paidIn, availableMicro: 1_000, heldMicro: 0 },
+      null,
+    ]);
+  });
+
+  test("a hold that a read model has seen is removed when it ends, also after a restart", () => {
+    const all = recorded([
+      ...before,
+      admitted(request, 300),
+      admitted(second, 1),
+      expired(request, 300),
+    ]);
+    const rows = new Map<string, ReadModelRow>();
+    const fold = accountsProjection.open([], () => undefined);
+    for (const event of all.slice(0, 4)) fold.apply(event);
+    store(rows, fold.takeWrites());
+    const again = accountsProjection.open(rowsIn(rows), () => undefined);
+    for (const event of all.slice(4)) again.apply(event);
+    const writes = again.takeWrites();
+    expect(writes.filter((write) => write.table === "holds")).toEqual([
+      { table: "holds", key: `${org}/${request}`, value: null },
+    ]);
+  });
+
+  test("an extension that rests on other lots gives the first ones back, in their rows too", () => {
+    const next = id("lot", 2);
+    const data = {
+      ...common(request, 400),
+      accounts: [
+        {
+          account: `${org}/balance`,
+          period: "total",
+          micro: 400,
+          lots: [{ lotId: next, pot: "paid" as const, micro: 400 }],
+        },
+      ],
+      holdTotalMicro: 400,
+      holdCostTotalMicro: 400,
+    };
+    const extended = newEvent("journal-us-4", "x", "HoldExtended.v1", data, metadata);
+    const all = recorded([
+      ...before,
+      topUp(org, next, 1_000),
+      admitted(request, 300),
+      { stream: "journal-us-4", events: [extended] },
+    ]);
+    const [snapshot] = orgSnapshots(folded(all, 1, 1).rows);
+    expect(snapshot?.lots.map((one) => [one.lotId, one.availableMicro, one.heldMicro])).toEqual([
+      [lot, 1_000, 0],
+      [next, 600, 400],
+    ]);
+    expect(snapshot?.holds).toMatchObject([{ requestId: request, totalMicro: 400, revision: 1 }]);
+  });
+
+  test("lots keep the order in which they were paid in, whatever their ids", () => {
+    const late = id("lot", 0);
+    const { rows } = folded(recorded([...before, topUp(org, late, 5)]), 1, 1);
+    expect(orgSnapshots(rows)[0]?.lots.map((one) => one.lotId)).toEqual([lot, late]);
+  });
+});
+
+describe("an event that breaks a rule of the books", () => {
+  const requests = [1, 2, 3].map((number) => id("req", number)) as [string, string, string];
+  const history = recorded([
+    topUp(org, lot, 1_000),
+    issued(org, key),
+    topUp(other, id("lot", 2), 50),
+    admitted(requests[0], 300),
+    admitted(requests[1], 900),
+    topUp(other, id("lot", 3), 7),
+    admitted(requests[2], 10),
+    expired(requests[0], 300),
+  ]);
+
+  test("closes its organization, is told once, and leaves the others alone", () => {
+    const { rows, faults } = folded(history, 2, 1);
+    expect(faults).toEqual([`accounts_fault ${org} 5: the balance is never overspent`]);
+    const [closed, open] = orgSnapshots(rows);
+    expect(closed).toMatchObject({
+      orgId: org,
+      fault: "the balance is never overspent",
+      position: "4",
+    });
+    expect(open).toMatchObject({ orgId: other, fundedMicro: 57, position: "6" });
+    expect(open).not.toHaveProperty("fault");
+  });
+
+  test("still follows which holds are open, so that each can be ended once", () => {
+    expect(openHolds(folded(history, 3, 1).rows, 4).map((hold) => hold.requestId)).toEqual([
+      requests[1],
+      requests[2],
+    ]);
+  });
+
+  test("gives the same rows for any batch size", () => {
+    const rows = JSON.stringify(folded(history, 100).rows);
+    for (const size of [1, 2, 3, 5])
+      expect(JSON.stringify(folded(history, size, 1).rows)).toBe(rows);
+  });
+});

@@ -1,0 +1,21 @@
+import { expect, test } from "vitest";
+import { histories, recorded } from "#test/histories.ts";
+import { keyDirectoryProjection, keyEntries } from "./key-directory.ts";
+
+const events = recorded(histories(3, 2_000));
+
+test("each key stands under its hash, and a revoked one says so", () => {
+  const fold = keyDirectoryProjection.open([], () => undefined);
+  const issued = new Map<string, unknown>();
+  for (const event of events) {
+    if (keyDirectoryProjection.handles.has(event.type)) fold.apply(event);
+    if (event.type !== "KeyIssued.v1" && event.type !== "KeyRevoked.v1") continue;
+    const { tokenHash, keyId, orgId } = event.data;
+    issued.set(tokenHash, { keyId, orgId, revoked: event.type === "KeyRevoked.v1" });
+  }
+  const entries = keyEntries(fold.takeWrites());
+  expect(new Map(entries.map(({ tokenHash, entry }) => [tokenHash, entry]))).toEqual(issued);
+  expect(entries.some(({ entry }) => entry.revoked)).toBe(true);
+  expect(entries.some(({ entry }) => !entry.revoked)).toBe(true);
+  expect(fold.takeWrites()).toEqual([]);
+});

@@ -1,0 +1,237 @@
+import { join } from "node:path";
+import { parseDollars } from "#domain/money.ts";
+import { createClient, type Client } from "./client.ts";
+import { keyIdOf, listAll, organizationOf } from "./finding.ts";
+import { named, table } from "./print.ts";
+import { replay, type ReplayOptions } from "./replay.ts";
+import {
+  readBalance,
+  readCredit,
+  readIssuedKey,
+  readKey,
+  readOrganization,
+  type KeySeen,
+} from "./views.ts";
+import { CliError, type CliWorld } from "./world.ts";
+
+/** The options that every command takes. */
+export interface Common {
+  readonly json?: boolean;
+  /** A file with settings. */
+  readonly config?: string;
+}
+
+export interface KeyOptions extends Common {
+  readonly name?: string;
+  readonly scope: string;
+  readonly rpm?: string;
+  readonly budget?: string;
+  readonly expires?: string;
+  readonly org?: string;
+  readonly idempotencyKey?: string;
+}
+
+type Answer = Readonly<Record<string, unknown>>;
+
+/** What each command does, in terms of the control API of the running process. */
+export function createCommands(world: CliWorld) {
+  const clientFor = ({ config }: Common): Client => createClient(world, world.config(config));
+
+  /** Prints the control API's own object, or what a person reads of it. */
+  function print(options: Common, answer: Answer, text: () => string): void {
+    world.out.write(options.json ? `${JSON.stringify(answer)}\n` : text());
+  }
+
+  return {
+    async createOrganization(name: string, options: Common & { idempotencyKey?: string }) {
+      const { idempotencyKey } = options;
+      const answer = await clientFor(options).call("POST", "/v1/orgs", {
+        body: { name },
+        idempotencyKey,
+      });
+      const { id, name: stored } = readOrganization(answer);
+      print(options, answer, () => `Created organization ${stored}: ${id}\n`);
+    },
+
+    async listOrganizations(options: Common) {
+      const answer = await listAll(clientFor(options), "/v1/orgs");
+      const organizations = answer.data.map(readOrganization);
+      print(options, answer, () =>
+        organizations.length === 0
+          ? "no organizations yet: relai org create <name>\n"
+          : table(organizations, [
+              { title: "ID", of: ({ id }) => id },
+              { title: "NAME", of: ({ name }) => name },
+              { title: "HOME REGION", of: (one) => one.home_region },
+              { title: "CREATED", of: (one) => one.created_at },
+            ]),
+      );
+    },
+
+    async addCredit(dollars: string, options: Common & { org?: string; idempotencyKey?: string }) {
+      const amount_dollars = dollarsOf(dollars, "<dollars>");
+      if (parseDollars(amount_dollars) === 0)
+        throw new CliError(2, "<dollars> must be more than zero");
+      const client = clientFor(options);
+      const org = await organizationOf(client, options.org);
+      const answer = await client.call("POST", `/v1/orgs/${encodeURIComponent(org)}/credits`, {
+        body: { amount_dollars },
+        idempotencyKey: options.idempotencyKey,
+      });
+      const credit = readCredit(answer);
+      print(
+        options,
+        answer,
+        () => `Added ${credit.amount_dollars} USD to ${credit.organization} (${credit.id})\n`,
+      );
+    },
+
+    async createKey(options: KeyOptions) {
+      if (options.scope === "global") {
+        throw new CliError(
+          2,
+          "keys of scope global are not built yet: this version runs one region and issues regional keys",
+        );
+      }
+      if (options.scope !== "regional") throw new CliError(2, "--scope must be regional");
+      const { name, rpm, budget, expires, idempotencyKey } = options;
+      if (rpm !== undefined && !/^[1-9]\d{0,6}$/.test(rpm))
+        throw new CliError(2, "--rpm must be a whole number of requests per minute, at least 1");
+      const body = {
+        ...(name === undefined ? {} : { name }),
+        ...(rpm === undefined ? {} : { rpm: Number(rpm) }),
+        ...(budget === undefined ? {} : { budget_dollars: dollarsOf(budget, "--budget") }),
+        ...(expires === undefined ? {} : { expires_at: expires }),
+      };
+      const client = clientFor(options);
+      const org = await organizationOf(client, options.org);
+      const answer = await client.call("POST", `/v1/orgs/${encodeURIComponent(org)}/keys`, {
+        body,
+        idempotencyKey,
+      });
+      const issued = readIssuedKey(answer);
+      print(options, answer, () => {
+        const text =
+          issued.key ?? "not shown again: this Idempotency-Key has issued the key before";
+        const note = issued.key === null ? "" : "The key is shown this once: keep it now.\n";
+        return named([["key", text], ...describeKey(issued)]) + note;
+      });
+    },
+
+    async listKeys(options: Common & { org?: string }) {
+      const path =
+        options.org === undefined ? "/v1/keys" : `/v1/keys?org=${encodeURIComponent(options.org)}`;
+      const answer = await listAll(clientFor(options), path);
+      const keys = answer.data.map(readKey);
+      const now = world.clock.now();
+      print(options, answer, () =>
+        keys.length === 0
+          ? "no keys yet: relai key create\n"
+          : table(keys, [
+              { title: "ID", of: ({ id }) => id },
+              { title: "KEY", of: (one) => one.display_prefix },
+              { title: "NAME", of: ({ name }) => name ?? "-" },
+              { title: "RPM", of: ({ rpm }) => (rpm === null ? "-" : String(rpm)), right: true },
+              { title: "BUDGET (USD)", of: (one) => one.budget_dollars ?? "-", right: true },
+              { title: "STATE", of: (one) => stateOf(one, now) },
+              { title: "EXPIRES", of: (one) => one.expires_at ?? "-" },
+              { title: "CREATED", of: (one) => one.created_at },
+            ]),
+      );
+    },
+
+    async revokeKey(which: string, options: Common) {
+      const client = clientFor(options);
+      const id = await keyIdOf(client, which);
+      const answer = await client.call("DELETE", `/v1/keys/${encodeURIComponent(id)}`);
+      const revoked = readKey(answer);
+      print(options, answer, () => `Revoked key ${revoked.display_prefix} (${revoked.id})\n`);
+    },
+
+    async balance(org: string | undefined, options: Common) {
+      const client = clientFor(options);
+      const id = await organizationOf(client, org);
+      const answer = await client.call("GET", `/v1/orgs/${encodeURIComponent(id)}/balance`);
+      const balance = readBalance(answer);
+      print(
+        options,
+        answer,
+        () =>
+          named([["organization", balance.organization]]) +
+          table(
+            [
+              ["credits", balance.credits_dollars],
+              ["held", balance.held_dollars],
+              ["available", balance.available_dollars],
+            ] as const,
+            [
+              { title: "", of: ([name]) => name },
+              { title: "USD", of: ([, dollars]) => dollars, right: true },
+            ],
+          ) +
+          named([["as of", balance.as_of]]),
+      );
+    },
+
+    replay: (options: Common & ReplayOptions) => replay(world, clientFor(options), options),
+
+    config(options: Common) {
+      const settings = world.settings(options.config);
+      if (options.json) {
+        world.out.write(`${JSON.stringify(settings)}\n`);
+        return;
+      }
+      world.out.write(
+        table(settings, [
+          { title: "SETTING", of: ({ name }) => name },
+          { title: "VALUE", of: ({ value }) => value ?? "-" },
+          { title: "FROM", of: ({ source }) => source },
+        ]),
+      );
+    },
+
+    async simulator(options: Common & { port?: string; book?: string }) {
+      const config = world.config(options.config);
+      const port = options.port ?? String(config.simulatorPort);
+      if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
+        throw new CliError(2, "--port must be a number from 0 to 65535");
+      const bookPath = options.book ?? join(config.dataDir, "simulator-book.jsonl");
+      const warn = (message: string) => world.err.write(`relai simulator: ${message}\n`);
+      const running = await world.simulator({ port: Number(port), bookPath, warn });
+      world.out.write(
+        options.json
+          ? `${JSON.stringify({ ready: true, url: running.url })}\n`
+          : `The simulated upstream listens on ${running.url}/openai/v1\nIts book: ${bookPath}\n`,
+      );
+      let stopping = false;
+      world.onStop(() => {
+        if (!stopping) void running.close();
+        stopping = true;
+      });
+    },
+  };
+}
+
+function dollarsOf(text: string, what: string): string {
+  if (parseDollars(text) !== undefined) return text.trim();
+  throw new CliError(
+    2,
+    `${what} must be an amount in dollars such as 25.00: digits with at most six decimals, without sign or exponent`,
+  );
+}
+
+function describeKey(key: KeySeen): (readonly [string, string])[] {
+  return [
+    ["id", key.id],
+    ["name", key.name ?? "-"],
+    ["organization", key.organization],
+    ["rpm", key.rpm === null ? "no limit" : String(key.rpm)],
+    ["budget", key.budget_dollars === null ? "no limit" : `${key.budget_dollars} USD`],
+    ["expires", key.expires_at ?? "never"],
+  ];
+}
+
+function stateOf(key: KeySeen, nowMs: number): string {
+  if (key.revoked_at !== null) return "revoked";
+  return key.expires_at !== null && Date.parse(key.expires_at) <= nowMs ? "expired" : "live";
+}

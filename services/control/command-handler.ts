@@ -1,0 +1,90 @@
+import type { Decider, Fact } from "#domain/decider.ts";
+import { newEvent, type RecordedEvent } from "#domain/events/events.ts";
+import type { EventType } from "#domain/events/schemas.ts";
+import type { Clock, EventStore, ExpectedRevision } from "#services/ports.ts";
+import { backOffMs, sleep } from "#services/waiting.ts";
+import { appendOnce, metadataOf, StoreUnavailable, type Author } from "#services/writers.ts";
+
+export interface CommandParts {
+  readonly store: EventStore;
+  readonly clock: Clock;
+  readonly author: Author;
+}
+
+/** A stream folded to its end. */
+export interface Loaded<State> {
+  readonly state: State;
+  readonly revision: ExpectedRevision;
+  /** Of its last event. */
+  readonly position: bigint | "start";
+}
+
+export type Handled<State, Refusal> =
+  /** `fresh` is false when the command had been carried out before and nothing was recorded now. */
+  | (Loaded<State> & { readonly ok: true; readonly fresh: boolean })
+  | { readonly ok: false; readonly refusal: Refusal };
+
+const PAGE_EVENTS = 500;
+const ATTEMPTS_MAX = 10;
+
+/**
+ * Carries out one command: load, decide, append at the revision that was decided on, and again when somebody else was
+ * faster. `commandId` is new for every call: it is part of the events' ids, so two callers who ask for the same thing
+ * at once cannot both take the one event for theirs. Throws {@link StoreUnavailable}.
+ */
+export async function handleCommand<Command, State, T extends EventType, R extends string>(
+  parts: CommandParts,
+  decider: Decider<Command, State, T, R>,
+  stream: string,
+  command: Command,
+  commandId: string,
+): Promise<Handled<State, R>> {
+  const { store, clock, author } = parts;
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    const loaded = await load(parts, decider, stream);
+    const decision = decider.decide(command, loaded.state);
+    if (!decision.ok) return decision;
+    if (decision.events.length === 0) return { ok: true, fresh: false, ...loaded };
+    const events = decision.events.map(({ type, data, key }) =>
+      newEvent(stream, `${key}:${commandId}`, type, data, metadataOf(clock, author, commandId)),
+    );
+    const answer = await appendOnce(store, clock, stream, events, loaded.revision);
+    if (answer.outcome === "appended")
+      return { ok: true, fresh: true, ...(await load(parts, decider, stream, loaded)) };
+    await sleep(clock, backOffMs(attempt, 5, 100));
+  }
+  throw new StoreUnavailable("others keep changing the same thing");
+}
+
+/** Folds a stream, from where an earlier load ended; that one's state is used up. Throws {@link StoreUnavailable}. */
+export async function load<Command, State, T extends EventType, R extends string>(
+  { store }: Pick<CommandParts, "store">,
+  decider: Decider<Command, State, T, R>,
+  stream: string,
+  from: Loaded<State> = { state: decider.initial(), revision: "no_stream", position: "start" },
+): Promise<Loaded<State>> {
+  let { state, revision, position } = from;
+  for (;;) {
+    const next = revision === "no_stream" ? "start" : revision + 1n;
+    const page = await readPage(store, stream, next);
+    for (const event of page) {
+      // Only this decider writes to its streams, so every event in them is one of its types.
+      state = decider.evolve(state, event as unknown as Fact<T>);
+      revision = event.revision;
+      position = event.position;
+    }
+    if (page.length < PAGE_EVENTS) return { state, revision, position };
+  }
+}
+
+async function readPage(
+  store: Pick<EventStore, "read">,
+  stream: string,
+  from: bigint | "start",
+): Promise<RecordedEvent[]> {
+  try {
+    return await store.read(stream, { from, direction: "forward", max: PAGE_EVENTS });
+  } catch (error) {
+    throw new StoreUnavailable("the event store cannot be read", { cause: error });
+  }
+}

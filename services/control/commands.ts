@@ -1,0 +1,223 @@
+import { streams } from "#domain/events/events.ts";
+import { sha256Hex } from "#domain/hash.ts";
+import { ID_RANDOM_BYTES, idFromCause, makeId, type IdPrefix } from "#domain/ids.ts";
+import { displayKey, makeKeyText } from "#domain/key-text.ts";
+import { key, type KeyRefusal, type KeyState } from "#domain/key.ts";
+import { organization, type OrganizationRefusal } from "#domain/organization.ts";
+import type { ApiError } from "#services/errors.ts";
+import type { Random } from "#services/ports.ts";
+import { bodySha256Of, type KeyBody } from "./bodies.ts";
+import { handleCommand, load, type CommandParts } from "./command-handler.ts";
+import { createReads, orUnavailable, type Outcome, type ReadParts } from "./reads.ts";
+import {
+  creditView,
+  keyView,
+  organizationView,
+  type CreditView,
+  type KeyView,
+  type OrganizationView,
+} from "./views.ts";
+
+export interface ControlParts extends CommandParts, ReadParts {
+  readonly random: Random;
+  readonly region: string;
+  /** Waits until everything up to a position can be seen in admission; false when `limitMs` passed first. */
+  readonly applied: (position: bigint, limitMs: number) => Promise<boolean>;
+}
+
+/** Who asks, in so far as it matters to a command. */
+export interface CommandContext {
+  /** At most 255 characters. With one, a repeat creates nothing new; without, every call does. */
+  readonly idempotencyKey?: string;
+  /** The id of this call; made here when there is none yet. */
+  readonly requestId?: string;
+}
+
+/** A key as its issuance answers: `key` is the text itself, shown this once; null in a repeat. */
+export type IssuedKeyView = KeyView & { readonly key: string | null };
+
+/** `isThisText`: the key that is recorded has the text that this call came with or made. */
+export type IssueOutcome =
+  | (Outcome<IssuedKeyView> & { readonly ok: true; readonly isThisText: boolean })
+  | (Outcome<IssuedKeyView> & { readonly ok: false });
+
+const SEEN_MS_MAX = 5000;
+const UNCERTAIN =
+  "; whether the change was recorded is not certain, and with an Idempotency-Key it can be repeated safely";
+
+const REFUSALS: Record<OrganizationRefusal | KeyRefusal, ApiError> = {
+  organization_unknown: { code: "not_found", message: "There is no such organization" },
+  key_unknown: { code: "not_found", message: "There is no such key" },
+  idempotency_reused: { code: "idempotency_error" },
+  funded_total_too_large: {
+    code: "invalid_request",
+    message:
+      "With this amount the organization's top-ups would add up to more than 9007199254.740991 dollars, the most that an account can carry",
+    param: "amount_dollars",
+  },
+  expiry_not_in_future: {
+    code: "invalid_request",
+    message: "'expires_at' must be in the future",
+    param: "expires_at",
+  },
+};
+
+export type Control = ReturnType<typeof createControl>;
+
+/**
+ * Management: the commands of organizations and keys, and what can be read of them. A command answers after its effect
+ * can be seen: a created key works, a revoked one does not. Expected refusals are values.
+ */
+export function createControl(parts: ControlParts) {
+  const { clock, random, region } = parts;
+
+  function newId(prefix: IdPrefix): string {
+    return makeId(prefix, clock.now(), random.bytes(ID_RANDOM_BYTES));
+  }
+
+  /** The id of what a command creates. `scope` is the organization, or the region for organizations themselves. */
+  function createdId(prefix: IdPrefix, scope: string, kind: string, context: CommandContext) {
+    return context.idempotencyKey === undefined
+      ? newId(prefix)
+      : idFromCause(prefix, sha256Hex(JSON.stringify([scope, kind, context.idempotencyKey])));
+  }
+
+  /** Undefined once the change can be seen; else the error that says that it is recorded all the same. */
+  async function unseen(position: bigint | "start", hint: string): Promise<ApiError | undefined> {
+    if (position === "start" || (await parts.applied(position, SEEN_MS_MAX))) return undefined;
+    return {
+      code: "ledger_unavailable",
+      message: `The change is recorded and will show, but could not be seen within ${SEEN_MS_MAX / 1000} s. ${hint}`,
+      extra: { recorded: true },
+      doNotRetry: true,
+    };
+  }
+
+  function refused(refusal: OrganizationRefusal | KeyRefusal) {
+    return failed(REFUSALS[refusal]);
+  }
+
+  function failed(error: ApiError) {
+    return { ok: false as const, error };
+  }
+
+  const guarded = <T>(work: () => Promise<T>) => orUnavailable(UNCERTAIN, work);
+
+  async function createOrganization(
+    body: { readonly name: string },
+    context: CommandContext = {},
+  ): Promise<Outcome<OrganizationView>> {
+    const orgId = createdId("org", region, "create_organization", context);
+    const { name } = body;
+    const bodySha256 = bodySha256Of("create_organization", { name });
+    const handled = await handleCommand(
+      parts,
+      organization,
+      streams.org(orgId),
+      { command: "create", orgId, name, homeRegion: region, bodySha256 },
+      context.requestId ?? newId("req"),
+    );
+    if (!handled.ok) return refused(handled.refusal);
+    const { created } = handled.state;
+    if (!created) throw new Error("an organization was created and is not there");
+    const error = await unseen(handled.position, `Its id is ${orgId}.`);
+    if (error) return failed(error);
+    return { ok: true, value: organizationView(created), replayed: !handled.fresh };
+  }
+
+  async function addCredit(
+    orgId: string,
+    body: { readonly amountMicro: number },
+    context: CommandContext = {},
+  ): Promise<Outcome<CreditView>> {
+    const topUpId = createdId("lot", orgId, "top_up", context);
+    const { amountMicro } = body;
+    const bodySha256 = bodySha256Of("top_up", { amountMicro });
+    const handled = await handleCommand(
+      parts,
+      organization,
+      streams.org(orgId),
+      { command: "top_up", orgId, topUpId, amountMicro, source: "manual", pot: "paid", bodySha256 },
+      context.requestId ?? newId("req"),
+    );
+    if (!handled.ok) return refused(handled.refusal);
+    const topUp = handled.state.topUps.get(topUpId);
+    if (!topUp) throw new Error("a top-up was recorded and is not there");
+    const error = await unseen(handled.position, `Its id is ${topUpId}; do not add it again.`);
+    if (error) return failed(error);
+    return { ok: true, value: creditView(orgId, topUp), replayed: !handled.fresh };
+  }
+
+  /** `keyText` is for a caller that must keep the text before it can be used; else it is made here. */
+  async function issueKey(
+    orgId: string,
+    body: KeyBody,
+    context: CommandContext & { readonly keyText?: string } = {},
+  ): Promise<IssueOutcome> {
+    const { state: org } = await load(parts, organization, streams.org(orgId));
+    if (!org.created) return refused("organization_unknown");
+    const keyId = createdId("key", orgId, "issue_key", context);
+    const text = context.keyText ?? makeKeyText(region, (count) => random.bytes(count));
+    const tokenHash = sha256Hex(text);
+    const { name = "", ...limits } = body;
+    const handled = await handleCommand(
+      parts,
+      key,
+      streams.key(keyId),
+      {
+        command: "issue",
+        atMs: clock.now(),
+        keyId,
+        orgId,
+        homeRegion: region,
+        name,
+        ...limits,
+        tokenHash,
+        displayPrefix: displayKey(text),
+        bodySha256: bodySha256Of("issue_key", { name, ...limits }),
+      },
+      context.requestId ?? newId("req"),
+    );
+    if (!handled.ok) return refused(handled.refusal);
+    const hint = handled.fresh
+      ? `The key ${keyId} was issued, but its secret is not shown with an error: revoke it and issue another.`
+      : `Its id is ${keyId}.`;
+    const error = await unseen(handled.position, hint);
+    if (error) return failed(error);
+    const value = { ...viewOf(handled.state), key: handled.fresh ? text : null };
+    const isThisText = handled.state.issued?.tokenHash === tokenHash;
+    return { ok: true, value, replayed: !handled.fresh, isThisText };
+  }
+
+  async function revokeKey(keyId: string, context: CommandContext = {}): Promise<Outcome<KeyView>> {
+    const commandId = context.requestId ?? newId("req");
+    const stream = streams.key(keyId);
+    const handled = await handleCommand(parts, key, stream, { command: "revoke" }, commandId);
+    if (!handled.ok) return refused(handled.refusal);
+    const error = await unseen(handled.position, `The key ${keyId} is revoked.`);
+    if (error) return failed(error);
+    // To revoke needs no Idempotency-Key, so its repeat is no replay of an answer.
+    return { ok: true, value: viewOf(handled.state), replayed: false };
+  }
+
+  return {
+    createOrganization: (...given: Parameters<typeof createOrganization>) =>
+      guarded(() => createOrganization(...given)),
+    addCredit: (...given: Parameters<typeof addCredit>) => guarded(() => addCredit(...given)),
+    issueKey: (...given: Parameters<typeof issueKey>) => guarded(() => issueKey(...given)),
+    revokeKey: (...given: Parameters<typeof revokeKey>) => guarded(() => revokeKey(...given)),
+    ...createReads(parts),
+  };
+}
+
+/** A key that is recorded, as the API shows it. */
+function viewOf({ issued, revokedAtMs }: KeyState): KeyView {
+  if (!issued) throw new Error("a key was issued and is not there");
+  return keyView({
+    ...issued,
+    rpm: issued.limits.rpm ?? null,
+    budgetMicro: issued.budget?.micro ?? null,
+    expiresAtMs: issued.expiresAt ?? null,
+    revokedAtMs: revokedAtMs ?? null,
+  });
+}

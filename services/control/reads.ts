@@ -1,0 +1,194 @@
+import { streams } from "#domain/events/events.ts";
+import { organization } from "#domain/organization.ts";
+import { accountsProjection } from "#projections/accounts.ts";
+import { keyDirectoryProjection } from "#projections/key-directory.ts";
+import { keyRows, managementProjection, organizationRows } from "#projections/management.ts";
+import type { ReadModelRow } from "#projections/rows.ts";
+import { usageProjection } from "#projections/usage.ts";
+import type { ApiError } from "#services/errors.ts";
+import type {
+  AdmissionStore,
+  Clock,
+  EventStore,
+  Projector,
+  RebuildProgress,
+} from "#services/ports.ts";
+import { TIMED_OUT, within } from "#services/waiting.ts";
+import { StoreUnavailable } from "#services/writers.ts";
+import { invalid, type Read } from "./bodies.ts";
+import { load } from "./command-handler.ts";
+import {
+  balanceView,
+  keyView,
+  organizationView,
+  pageOf,
+  type BalanceView,
+  type KeyView,
+  type ListView,
+  type OrganizationView,
+  type Page,
+} from "./views.ts";
+
+export interface ReadParts {
+  readonly store: EventStore;
+  readonly clock: Clock;
+  readonly admission: Pick<AdmissionStore, "figures">;
+  readonly projector: Projector;
+}
+
+/** The read models that can be made anew, in the order in which a replay of all of them goes. */
+export const READ_MODELS: readonly string[] = [
+  accountsProjection,
+  keyDirectoryProjection,
+  usageProjection,
+  managementProjection,
+].map((projection) => projection.name);
+
+const ROWS_MS_MAX = 5000;
+
+/** `replayed`: a command had been carried out before, and nothing was recorded now. */
+export type Outcome<T> =
+  | { readonly ok: true; readonly value: T; readonly replayed: boolean }
+  | { readonly ok: false; readonly error: ApiError };
+
+/** Runs a command or a read; a store that cannot be used is an expected outcome too. `note` ends its sentence. */
+export async function orUnavailable<T>(
+  note: string,
+  work: () => Promise<T>,
+): Promise<T | { readonly ok: false; readonly error: ApiError }> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof StoreUnavailable)) throw error;
+    const message = `${error.message}${note}`;
+    return { ok: false, error: { code: "ledger_unavailable", message, retryAfterSeconds: 1 } };
+  }
+}
+
+/** What can be read: single things from their streams, balances from admission, lists from a read model. */
+export function createReads(parts: ReadParts) {
+  const { store, clock, admission, projector } = parts;
+  let replaying = false;
+
+  async function find(orgId: string): Promise<Outcome<OrganizationView>> {
+    const { state } = await load(parts, organization, streams.org(orgId));
+    if (!state.created) {
+      return {
+        ok: false,
+        error: { code: "not_found", message: "There is no such organization" },
+      };
+    }
+    return found(organizationView(state.created));
+  }
+
+  async function balance(orgId: string): Promise<Outcome<BalanceView>> {
+    const figures = await admission.figures({ orgId });
+    if (figures.outcome === "figures")
+      return found(balanceView(orgId, figures.balance, figures.asOfMs));
+    const known = await find(orgId);
+    if (!known.ok) return known;
+    const message =
+      figures.fenced === "fault"
+        ? "This organization's accounts are closed until a person has looked at them"
+        : "The balance is not known right now";
+    return { ok: false, error: { code: "ledger_unavailable", message, retryAfterSeconds: 1 } };
+  }
+
+  /** The rows that lists are made of, with everything in them that was recorded before the call. */
+  async function listedRows(): Promise<readonly ReadModelRow[]> {
+    try {
+      const rows = store
+        .head()
+        .then((head) => projector.rows(managementProjection.name, head))
+        .then((answer) => answer.rows);
+      const answer = await within(clock, ROWS_MS_MAX, rows);
+      if (answer !== TIMED_OUT) return answer;
+    } catch (error) {
+      throw new StoreUnavailable("the lists cannot be read", { cause: error });
+    }
+    throw new StoreUnavailable("the lists are still being brought up to date");
+  }
+
+  async function listOrganizations(page: Page): Promise<Outcome<ListView<OrganizationView>>> {
+    return cut(organizationRows(await listedRows()).map(organizationView), page);
+  }
+
+  /** `tokenSha256` finds the key whose text has that digest, without the text ever being sent. */
+  async function listKeys(
+    page: Page,
+    filter: { readonly orgId?: string; readonly tokenSha256?: string } = {},
+  ): Promise<Outcome<ListView<KeyView>>> {
+    const rows = keyRows(await listedRows()).filter(
+      (row) =>
+        (filter.orgId === undefined || row.orgId === filter.orgId) &&
+        (filter.tokenSha256 === undefined || row.tokenHash === filter.tokenSha256),
+    );
+    return cut(rows.map(keyView), page);
+  }
+
+  /** The keys of one organization, which must exist. */
+  async function listKeysOf(
+    orgId: string,
+    page: Page,
+    tokenSha256?: string,
+  ): Promise<Outcome<ListView<KeyView>>> {
+    const known = await find(orgId);
+    if (!known.ok) return known;
+    return listKeys(page, { orgId, ...(tokenSha256 === undefined ? {} : { tokenSha256 }) });
+  }
+
+  /** Claims the replay of one read model, or of all: one replay runs at a time. The claim ends with `run`. */
+  function openReplay(projection: string | undefined): Read<Replay> {
+    const names = projection === undefined ? READ_MODELS : [projection];
+    if (projection !== undefined && !READ_MODELS.includes(projection)) {
+      return invalid(`'projection' must be one of ${READ_MODELS.join(", ")}`, "projection");
+    }
+    if (replaying) {
+      const message = "Another replay is running; one at a time";
+      return { ok: false, error: { code: "overloaded", message, retryAfterSeconds: 5 } };
+    }
+    replaying = true;
+    return { ok: true, value: { run: (onProgress) => runReplay(names, onProgress) } };
+  }
+
+  async function runReplay(
+    names: readonly string[],
+    onProgress: (progress: RebuildProgress) => void,
+  ): Promise<RebuildProgress[]> {
+    const done: RebuildProgress[] = [];
+    try {
+      for (const name of names) done.push(await projector.rebuild(name, onProgress));
+      return done;
+    } finally {
+      replaying = false;
+    }
+  }
+
+  const guarded = <T>(work: () => Promise<T>) => orUnavailable("", work);
+  return {
+    getOrganization: (orgId: string) => guarded(() => find(orgId)),
+    balance: (orgId: string) => guarded(() => balance(orgId)),
+    listOrganizations: (page: Page) => guarded(() => listOrganizations(page)),
+    listKeys: (...given: Parameters<typeof listKeys>) => guarded(() => listKeys(...given)),
+    listKeysOf: (...given: Parameters<typeof listKeysOf>) => guarded(() => listKeysOf(...given)),
+    openReplay,
+  };
+}
+
+/** A replay that may begin. */
+export interface Replay {
+  /** Rebuilds one read model after the other; throws when one fails, and those before it stay rebuilt. */
+  run(onProgress: (progress: RebuildProgress) => void): Promise<RebuildProgress[]>;
+}
+
+function cut<T extends { readonly id: string }>(
+  items: readonly T[],
+  page: Page,
+): Outcome<ListView<T>> {
+  const list = pageOf(items, page);
+  return list ? found(list) : invalid("'after' is not an id of this list", "after");
+}
+
+function found<T>(value: T): Outcome<T> {
+  return { ok: true, value, replayed: false };
+}

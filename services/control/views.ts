@@ -1,0 +1,116 @@
+import type { OrganizationFacts, TopUpFacts } from "#domain/organization.ts";
+import { formatDollars } from "#domain/money.ts";
+import type { AccountFigures } from "#domain/accounts/admission-types.ts";
+import type { IssuedKeyRow } from "#projections/management.ts";
+
+/** The objects of the control API. Amounts come twice: `…_micro` is the number that counts, `…_dollars` is to be read. */
+
+export type OrganizationView = ReturnType<typeof organizationView>;
+export function organizationView(
+  facts: Pick<OrganizationFacts, "orgId" | "name" | "homeRegion" | "createdAtMs">,
+) {
+  return {
+    id: facts.orgId,
+    object: "organization",
+    name: facts.name,
+    home_region: facts.homeRegion,
+    created_at: isoTime(facts.createdAtMs),
+  };
+}
+
+export type CreditView = ReturnType<typeof creditView>;
+export function creditView(orgId: string, facts: TopUpFacts) {
+  return {
+    id: facts.topUpId,
+    object: "credit",
+    organization: orgId,
+    amount_micro: facts.amountMicro,
+    amount_dollars: formatDollars(facts.amountMicro),
+    source: "manual",
+    pot: "paid",
+    created_at: isoTime(facts.createdAtMs),
+  };
+}
+
+export type KeyView = ReturnType<typeof keyView>;
+export function keyView(
+  facts: Omit<IssuedKeyRow, "position" | "tokenHash"> & { readonly revokedAtMs: number | null },
+) {
+  const { budgetMicro, expiresAtMs, revokedAtMs } = facts;
+  return {
+    id: facts.keyId,
+    object: "key",
+    organization: facts.orgId,
+    name: facts.name === "" ? null : facts.name,
+    scope: facts.scope,
+    home_region: facts.homeRegion,
+    display_prefix: facts.displayPrefix,
+    rpm: facts.rpm,
+    budget_micro: budgetMicro,
+    budget_dollars: budgetMicro === null ? null : formatDollars(budgetMicro),
+    expires_at: expiresAtMs === null ? null : isoTime(expiresAtMs),
+    created_at: isoTime(facts.issuedAtMs),
+    revoked_at: revokedAtMs === null ? null : isoTime(revokedAtMs),
+  };
+}
+
+export type BalanceView = ReturnType<typeof balanceView>;
+/** Credits are what was funded less what was spent; what running requests hold is still part of them. */
+export function balanceView(orgId: string, balance: AccountFigures, asOfMs: number) {
+  const creditsMicro = balance.fundedMicro - balance.spentMicro;
+  return {
+    object: "balance",
+    organization: orgId,
+    credits_micro: creditsMicro,
+    credits_dollars: formatDollars(creditsMicro),
+    held_micro: balance.heldMicro,
+    held_dollars: formatDollars(balance.heldMicro),
+    available_micro: balance.availableMicro,
+    available_dollars: formatDollars(balance.availableMicro),
+    funded_micro: balance.fundedMicro,
+    funded_dollars: formatDollars(balance.fundedMicro),
+    spent_micro: balance.spentMicro,
+    spent_dollars: formatDollars(balance.spentMicro),
+    leased: {},
+    as_of: isoTime(asOfMs),
+  };
+}
+
+export interface ListView<T> {
+  readonly object: "list";
+  readonly data: readonly T[];
+  readonly first_id: string | null;
+  readonly last_id: string | null;
+  readonly has_more: boolean;
+}
+
+/** Which part of a list is asked for. */
+export interface Page {
+  readonly limit: number;
+  /** The id that the last page ended with. */
+  readonly after?: string;
+  /** `desc`: the newest first. */
+  readonly order: "asc" | "desc";
+}
+
+/** Cuts a page out of items that stand in the order in which they were made; undefined when `after` is none of them. */
+export function pageOf<T extends { readonly id: string }>(
+  items: readonly T[],
+  { limit, after, order }: Page,
+): ListView<T> | undefined {
+  const ordered = order === "asc" ? items : items.toReversed();
+  const start = after === undefined ? 0 : ordered.findIndex((item) => item.id === after) + 1;
+  if (after !== undefined && start === 0) return undefined;
+  const data = ordered.slice(start, start + limit);
+  return {
+    object: "list",
+    data,
+    first_id: data[0]?.id ?? null,
+    last_id: data.at(-1)?.id ?? null,
+    has_more: start + data.length < ordered.length,
+  };
+}
+
+function isoTime(atMs: number): string {
+  return new Date(atMs).toISOString();
+}

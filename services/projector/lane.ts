@@ -1,0 +1,126 @@
+import type { RecordedEvent } from "#domain/events/events.ts";
+import type { Fold, OnFault, Projection } from "#projections/projection.ts";
+import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
+import type { ReadModel, ReadModels, Telemetry } from "#services/ports.ts";
+
+/** A place in the store: the position of an event, or before the first. */
+export type Place = bigint | "start";
+
+/** Whether one place is at or past another. */
+export function reaches(place: Place, other: Place): boolean {
+  if (other === "start") return true;
+  return place !== "start" && place >= other;
+}
+
+/** The earlier of two places. */
+export function earlier(one: Place, other: Place): Place {
+  return reaches(one, other) ? other : one;
+}
+
+/**
+ * One projection on its way through the store: its fold and its read model.
+ * `committed` ≤ `folded`; what lies between them is in the fold or in `unsaved`, never lost and never stored twice.
+ */
+export interface Lane {
+  readonly projection: Projection;
+  model: ReadModel;
+  fold: Fold;
+  folded: Place;
+  committed: Place;
+  /** Writes that were taken from the fold and could not be stored yet. */
+  unsaved: { readonly writes: readonly ReadModelWrite[]; readonly checkpoint: bigint } | undefined;
+  /** Why this projection stands still for good; a rebuild or a new start may help. */
+  failure: Error | undefined;
+}
+
+/**
+ * Opens a projection where its read model stands. One that is ahead of the store's head belongs to another store, and
+ * one whose rows the fold cannot go on from is damaged: both start anew, with an alarm.
+ */
+export async function openLane(
+  projection: Projection,
+  readModels: ReadModels,
+  head: Place,
+  onAlarm: Telemetry["alarm"],
+): Promise<Lane> {
+  const { name, version } = projection;
+  const model = await readModels.open(name, version);
+  const checkpoint = await model.checkpoint();
+  const facts = { projection: name, checkpoint: String(checkpoint), head: String(head) };
+  if (reaches(head, checkpoint)) {
+    try {
+      const rows = projection.resumes ? await model.rows() : [];
+      return laneFrom(projection, model, checkpoint, rows, onAlarm);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : "unknown";
+      onAlarm("read_model_unreadable", { ...facts, reason });
+    }
+  } else {
+    onAlarm("read_model_ahead_of_store", facts);
+  }
+  await readModels.openAside(name, version);
+  return laneFrom(projection, await readModels.swapIn(name), "start", [], onAlarm);
+}
+
+/** A projection that starts from nothing, on an empty read model beside the one in use. */
+export async function openLaneAside(
+  projection: Projection,
+  readModels: ReadModels,
+  onFault: OnFault,
+): Promise<Lane> {
+  const model = await readModels.openAside(projection.name, projection.version);
+  return laneFrom(projection, model, "start", [], onFault);
+}
+
+function laneFrom(
+  projection: Projection,
+  model: ReadModel,
+  checkpoint: Place,
+  rows: readonly ReadModelRow[],
+  onFault: OnFault,
+): Lane {
+  return {
+    projection,
+    model,
+    fold: projection.open(rows, onFault),
+    folded: checkpoint,
+    committed: checkpoint,
+    unsaved: undefined,
+    failure: undefined,
+  };
+}
+
+/** Folds those events that the lane does not have yet. Throws what the fold throws: the lane is then of no more use. */
+export function foldInto(lane: Lane, events: readonly RecordedEvent[]): void {
+  const { fold, folded } = lane;
+  const { handles } = lane.projection;
+  for (const event of events) {
+    if (folded !== "start" && event.position <= folded) continue;
+    if (handles.has(event.type)) fold.apply(event);
+  }
+  const last = events.at(-1);
+  if (last && reaches(last.position, folded)) lane.folded = last.position;
+}
+
+/** Whether something of the lane is not stored yet. */
+export function isUnsaved(lane: Lane): boolean {
+  if (lane.unsaved) return true;
+  return lane.failure === undefined && lane.folded !== lane.committed;
+}
+
+/**
+ * Stores what was folded, and the position with it. Throws when the read model refuses; the writes are then kept and
+ * a later call stores the same ones (rows are set, so a commit that was done although it failed does no harm).
+ */
+export async function save(lane: Lane): Promise<void> {
+  while (isUnsaved(lane)) {
+    if (!lane.unsaved) {
+      if (lane.folded === "start") return;
+      lane.unsaved = { writes: lane.fold.takeWrites(), checkpoint: lane.folded };
+    }
+    const { writes, checkpoint } = lane.unsaved;
+    await lane.model.commit(writes, checkpoint);
+    lane.committed = checkpoint;
+    lane.unsaved = undefined;
+  }
+}

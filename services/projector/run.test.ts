@@ -1,0 +1,237 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
+import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { accountsProjection } from "#projections/accounts.ts";
+import type { Projection } from "#projections/projection.ts";
+import { usageProjection } from "#projections/usage.ts";
+import { failing, projectorWorld, type ProjectorWorld } from "#test/projector-world.ts";
+
+let world: ProjectorWorld;
+let { start, live, textOf, crash, alarms, store } = {} as ProjectorWorld;
+beforeEach(() => {
+  world = projectorWorld();
+  ({ start, live, textOf, crash, alarms, store } = world);
+});
+afterEach(() => world.close());
+
+describe("rows", () => {
+  test("are folded at least to the position asked for, also while events come", async () => {
+    const projector = await start();
+    await live(50);
+    const wanted = await live(50);
+    const { position, rows } = await projector.rows("accounts", wanted);
+    expect(position).toBeGreaterThanOrEqual(wanted);
+    expect(rows.some((row) => row.table === "orgs")).toBe(true);
+    expect(await (await world.readModels.open("accounts", 1)).checkpoint()).toBe(position);
+  });
+
+  test("wait for an event that comes later", async () => {
+    const projector = await start();
+    const head = await live(20);
+    const later = projector.rows("usage", head + 30n);
+    await live(40);
+    expect((await later).position).toBeGreaterThanOrEqual(head + 30n);
+  });
+
+  test("are refused when the read model stands still, with what it waited for", async () => {
+    const projector = await start({ stillMsMax: 20 });
+    const head = await live(20);
+    await expect(projector.rows("usage", head + 1_000n)).rejects.toThrow(
+      `the read model usage stands at ${head} and did not move towards ${head + 1_000n} for 20 ms`,
+    );
+  });
+
+  test("of an unknown projection are refused", async () => {
+    const projector = await start();
+    await expect(projector.rows("nothing", "start")).rejects.toThrow("no projection nothing");
+  });
+});
+
+describe("restarts", () => {
+  test("after a crash at any moment give the same rows as one run", async () => {
+    for (let crashes = 0; crashes < 10; crashes += 1) {
+      await start({ batchEventsMax: 7 });
+      await live(37);
+      crash();
+    }
+    const head = await live(1);
+    const cut = await textOf(await start(), head);
+    world.readModels = createMemoryReadModels();
+    expect(await textOf(await start(), head)).toEqual(cut);
+    expect(alarms).toEqual([]);
+  });
+
+  test("a clean stop has stored everything that was folded", async () => {
+    const projector = await start({ batchMs: 60_000 });
+    const head = await live(100);
+    // The memory store hands events over in microtasks.
+    await new Promise((resolve) => setImmediate(resolve));
+    await projector.close();
+    expect(await (await world.readModels.open("usage", 1)).checkpoint()).toBe(head);
+    await expect(projector.rows("usage", "start")).rejects.toThrow("stopped");
+  });
+
+  test("a crash stores nothing more", async () => {
+    await start({ batchMs: 10 });
+    await live(100);
+    crash();
+    await new Promise((resolve) => setTimeout(resolve, 40));
+    expect(await (await world.readModels.open("usage", 1)).checkpoint()).toBe("start");
+  });
+
+  test("read models that stand at different places catch up together, each event once", async () => {
+    await live(100);
+    await (
+      await start({ projections: [usageProjection] })
+    ).rows("usage", BigInt(await store.head()));
+    crash();
+    const head = await live(100);
+    const mixed = await textOf(await start(), head);
+    world.readModels = createMemoryReadModels();
+    expect(await textOf(await start(), head)).toEqual(mixed);
+  });
+
+  test("a read model with rows that make no sense starts anew, with an alarm", async () => {
+    const head = await live(50);
+    const damaged = await world.readModels.open("accounts", 1);
+    const lot = { orgId: "org_gone", place: 0, lotId: "lot_gone" };
+    await damaged.commit([{ table: "lots", key: "org_gone/lot_gone", value: lot }], 20n);
+    const texts = await textOf(await start(), head);
+    expect(alarms).toEqual(["read_model_unreadable"]);
+    expect(texts[0]).not.toContain("gone");
+  });
+
+  test("a read model that is ahead of its store starts anew, with an alarm", async () => {
+    await live(10);
+    const strange = await world.readModels.open("accounts", 1);
+    await strange.commit([{ table: "orgs", key: "ghost", value: 1 }], 1_000n);
+    const head = await live(10);
+    const texts = await textOf(await start(), head);
+    expect(alarms).toEqual(["read_model_ahead_of_store"]);
+    expect(texts[0]).not.toContain("ghost");
+  });
+});
+
+describe("a read model that cannot be stored", () => {
+  test("is tried again until it can, and loses and skips nothing", async () => {
+    let left = 3;
+    world.readModels = failing(
+      world.readModels,
+      (name) => name === "usage" && left > 0 && left-- > 0,
+    );
+    const projector = await start({ batchEventsMax: 5 });
+    const head = await live(200);
+    const hindered = await textOf(projector, head);
+    expect(alarms).toEqual(Array.from({ length: 3 }, () => "read_model_not_stored"));
+    world.readModels = createMemoryReadModels();
+    expect(await textOf(await start(), head)).toEqual(hindered);
+  });
+
+  test("stores what came in the meantime as well, with nobody asking", async () => {
+    let fails = 1;
+    const inner = world.readModels;
+    world.readModels = failing(inner, () => fails > 0 && fails-- > 0);
+    await start({ batchMs: 10 });
+    await live(20);
+    await expect.poll(() => alarms).toHaveLength(1);
+    const head = await live(20);
+    await expect.poll(async () => (await inner.open("usage", 1)).checkpoint()).toBe(head);
+    expect(await (await inner.open("accounts", 1)).checkpoint()).toBe(head);
+  });
+
+  test("reads no further meanwhile, so that what waits stays small", async () => {
+    await live(100);
+    let handed = 0;
+    const pieces = { follow: store.follow, head: () => store.head() };
+    pieces.follow = async function* follow(options) {
+      for await (const events of store.follow(options))
+        for (let at = 0; at < events.length; at += 5) {
+          handed += 5;
+          yield events.slice(at, at + 5);
+        }
+    };
+    world.readModels = failing(world.readModels, (name) => name === "usage");
+    await start({ store: pieces, batchEventsMax: 10 });
+    await expect.poll(() => alarms.length).toBeGreaterThan(1);
+    expect(handed).toBe(10);
+  });
+
+  test("does not keep the others from what was folded, and refuses in time", async () => {
+    world.readModels = failing(world.readModels, (name) => name === "usage");
+    const projector = await start({ stillMsMax: 50 });
+    const head = await live(50);
+    expect((await projector.rows("accounts", head)).position).toBe(head);
+    await expect(projector.rows("usage", head)).rejects.toThrow("stands at start");
+  });
+});
+
+describe("an event that cannot be folded", () => {
+  const broken: Projection = {
+    ...usageProjection,
+    name: "broken",
+    open: () => ({
+      apply(event) {
+        if (event.position === 60n) throw new RangeError("no such journal");
+      },
+      takeWrites: () => [],
+    }),
+  };
+
+  test("stops its projection before it, with an alarm; the others go on", async () => {
+    await live(100);
+    const projector = await start({
+      projections: [{ ...broken, handles: new Set(accountsProjection.handles) }, usageProjection],
+      batchEventsMax: 10,
+    });
+    const head = await live(10);
+    expect((await projector.rows("usage", head)).position).toBe(head);
+    expect(alarms).toContain("projection_stopped");
+    await expect(projector.rows("broken", "start")).rejects.toThrow(
+      "the projection broken stands still: no such journal",
+    );
+    const checkpoint = await (await world.readModels.open("broken", 1)).checkpoint();
+    expect(checkpoint === "start" || checkpoint < 60n).toBe(true);
+  });
+
+  test("when the store cannot read it, everything stops before it, loudly", async () => {
+    await live(30);
+    const waiting = { follow: store.follow, head: () => store.head() };
+    waiting.follow = async function* follow(options) {
+      for await (const events of store.follow(options)) {
+        yield events.filter((event: RecordedEvent) => event.position < 20n);
+        throw new UnreadableEvent("event Later.v9 at position 20 is of a type unknown here");
+      }
+    };
+    const projector = await start({ store: waiting });
+    await expect(projector.rows("accounts", 25n)).rejects.toThrow(
+      "the projections stand still: event Later.v9 at position 20",
+    );
+    expect(alarms).toEqual(["event_unreadable"]);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(await (await world.readModels.open("accounts", 1)).checkpoint()).toBe(19n);
+  });
+
+  test("a store that fails otherwise is followed again from where it was", async () => {
+    let failures = 2;
+    const flaky = { follow: store.follow, head: () => store.head() };
+    flaky.follow = async function* follow(options) {
+      for await (const events of store.follow(options)) {
+        yield events.slice(0, 5);
+        if (failures > 0 && failures-- > 0) throw new Error("input/output error");
+        yield events.slice(5);
+      }
+    };
+    const head = await live(60);
+    const texts = await textOf(await start({ store: flaky }), head);
+    expect(alarms).toEqual(["event_store_not_followed", "event_store_not_followed"]);
+    world.readModels = createMemoryReadModels();
+    expect(await textOf(await start(), head)).toEqual(texts);
+  });
+
+  test("a store that was closed ends the waiting", async () => {
+    const projector = await start();
+    const waiting = projector.rows("accounts", 1_000n);
+    await store.close();
+    await expect(waiting).rejects.toThrow("the event store was closed");
+  });
+});

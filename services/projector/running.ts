@@ -1,0 +1,198 @@
+import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
+import type { Projection } from "#projections/projection.ts";
+import type { Clock, EventStore, ReadModels, Telemetry } from "#services/ports.ts";
+import { backOffMs, sleep } from "#services/waiting.ts";
+import { earlier, foldInto, openLane, save, type Lane, type Place } from "./lane.ts";
+import { createWaiters } from "./waiters.ts";
+
+export interface ProjectorParts {
+  readonly store: Pick<EventStore, "follow" | "head">;
+  readonly readModels: ReadModels;
+  readonly clock: Clock;
+  readonly projections: readonly Projection[];
+  /** What was folded is stored after this long, or after so many events. */
+  readonly batchMs?: number;
+  readonly batchEventsMax?: number;
+  /** How long `rows` waits while its read model does not move. */
+  readonly stillMsMax?: number;
+  /** Stops everything where it stands, as a crash would: nothing more is stored. */
+  readonly signal: AbortSignal;
+  readonly onAlarm: Telemetry["alarm"];
+}
+
+const BATCH_MS = 250;
+const BATCH_EVENTS_MAX = 10_000;
+const STILL_MS_MAX = 30_000;
+const RETRY_MS_FIRST = 100;
+const RETRY_MS_MAX = 5_000;
+
+/** A projector at work: its lanes, and what may be done to them, one thing after the other. */
+export type Running = Awaited<ReturnType<typeof createRunning>>;
+
+async function openLanes(parts: ProjectorParts): Promise<Lane[]> {
+  const { store, readModels, projections, onAlarm } = parts;
+  const head = await store.head();
+  const lanes: Lane[] = [];
+  for (const projection of projections)
+    lanes.push(await openLane(projection, readModels, head, onAlarm));
+  return lanes;
+}
+
+/** Opens the lanes. Nothing is read from the store before `feed` is called. */
+export async function createRunning(parts: ProjectorParts) {
+  const { clock, signal, onAlarm } = parts;
+  const { batchMs = BATCH_MS, batchEventsMax = BATCH_EVENTS_MAX } = parts;
+  const stopped = new AbortController();
+  const lanes = await openLanes(parts);
+  const waiters = createWaiters(clock, parts.stillMsMax ?? STILL_MS_MAX);
+  let seen: Place = lanes.map((lane) => lane.committed).reduce(earlier);
+  let pending = 0;
+  let failures = 0;
+  let cancelTimer: (() => void) | undefined;
+  let onSaved: (() => void) | undefined;
+  let last: Promise<unknown> = Promise.resolve();
+
+  /** Runs one piece of work after the other. */
+  function turn<T>(work: () => Promise<T>): Promise<T> {
+    const done = last.then(work);
+    last = done.catch(() => undefined);
+    return done;
+  }
+
+  function commitIn(delayMs: number): void {
+    cancelTimer = clock.timer(delayMs, () => {
+      cancelTimer = undefined;
+      void turn(commitAll);
+    });
+  }
+
+  /** Stores every lane. Those that fail are tried again later; it never throws. */
+  async function commitAll(): Promise<void> {
+    if (stopped.signal.aborted) return;
+    cancelTimer?.();
+    cancelTimer = undefined;
+    pending = 0;
+    let failed = false;
+    for (const lane of lanes) {
+      try {
+        await save(lane);
+      } catch (error) {
+        failed = true;
+        onAlarm("read_model_not_stored", {
+          projection: lane.projection.name,
+          position: String(lane.folded),
+          reason: asError(error).message,
+        });
+      }
+      if (stopped.signal.aborted) return;
+      await waiters.serve(lane);
+    }
+    failures = failed ? failures + 1 : 0;
+    if (failed) commitIn(backOffMs(failures - 1, RETRY_MS_FIRST, RETRY_MS_MAX));
+    else release();
+  }
+
+  function release(): void {
+    onSaved?.();
+    onSaved = undefined;
+  }
+
+  function fail(lane: Lane, error: Error): void {
+    lane.failure ??= error;
+    waiters.fail(lane);
+  }
+
+  function foldAll(events: readonly RecordedEvent[]): void {
+    for (const lane of lanes) {
+      if (lane.failure) continue;
+      try {
+        foldInto(lane, events);
+      } catch (error) {
+        const { name } = lane.projection;
+        const { message } = asError(error);
+        onAlarm("projection_stopped", { projection: name, reason: message });
+        fail(lane, new Error(`the projection ${name} stands still: ${message}`, { cause: error }));
+      }
+    }
+    const newest = events.at(-1);
+    if (newest) seen = newest.position;
+    pending += events.length;
+  }
+
+  return {
+    parts: { ...parts, batchEventsMax },
+    lanes,
+    waiters,
+    stopped,
+    signal: AbortSignal.any([stopped.signal, signal]),
+    rebuilding: undefined as string | undefined,
+    seen: () => seen,
+    turn,
+    commitAll,
+    /** Folds a batch; stores when it is time, or when somebody waits for what is folded now. */
+    async take(events: readonly RecordedEvent[]): Promise<void> {
+      if (stopped.signal.aborted) return;
+      foldAll(events);
+      if (pending >= batchEventsMax || lanes.some(waiters.isDue)) await commitAll();
+      else if (!cancelTimer) commitIn(batchMs);
+    },
+    /** Waits while a read model cannot be stored, so that no more than one batch is ever kept for it. */
+    saved(): Promise<void> {
+      if (stopped.signal.aborted || !lanes.some((lane) => lane.unsaved)) return Promise.resolve();
+      return new Promise((resolve) => {
+        onSaved = resolve;
+      });
+    },
+    /** To be called when a lane's unsaved writes have become void. */
+    settle(): void {
+      if (!lanes.some((lane) => lane.unsaved)) release();
+    },
+    /** Every projection stands still from here on, once what it has folded is stored. */
+    async failAll(error: Error): Promise<void> {
+      await commitAll();
+      for (const lane of lanes) fail(lane, error);
+    },
+    fail,
+    stop(reason: Error): void {
+      if (stopped.signal.aborted) return;
+      stopped.abort();
+      cancelTimer?.();
+      for (const lane of lanes) fail(lane, reason);
+      release();
+    },
+  };
+}
+
+/** Reads the store until told to stop. A store that fails is followed again from the last event that was folded. */
+export async function feed(running: Running): Promise<void> {
+  const { parts, signal } = running;
+  for (let attempt = 0; !signal.aborted; attempt += 1) {
+    try {
+      for await (const events of parts.store.follow({ after: running.seen(), signal })) {
+        attempt = 0;
+        await running.turn(() => running.take(events));
+        await running.saved();
+        if (signal.aborted) return;
+      }
+      if (signal.aborted) return;
+      await running.turn(() => running.failAll(new Error("the event store was closed")));
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      const { message } = asError(error);
+      const facts = { position: String(running.seen()), reason: message };
+      if (error instanceof UnreadableEvent) {
+        parts.onAlarm("event_unreadable", facts);
+        const failure = new Error(`the projections stand still: ${message}`, { cause: error });
+        await running.turn(() => running.failAll(failure));
+        return;
+      }
+      parts.onAlarm("event_store_not_followed", facts);
+      await sleep(parts.clock, backOffMs(attempt, RETRY_MS_FIRST, RETRY_MS_MAX));
+    }
+  }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}

@@ -1,0 +1,88 @@
+import type { ReadModelRow } from "#projections/rows.ts";
+import type { Clock } from "#services/ports.ts";
+import { reaches, type Lane, type Place } from "./lane.ts";
+
+interface Waiter {
+  readonly lane: Lane;
+  readonly atLeast: Place;
+  readonly done: (answer: { position: Place; rows: ReadModelRow[] }) => void;
+  readonly failed: (error: Error) => void;
+}
+
+const WAITERS_MAX = 1_000;
+
+/** Those who wait for the rows of a read model. A wait ends when the read model has not moved for `stillMsMax`. */
+export function createWaiters(clock: Clock, stillMsMax: number) {
+  const waiters = new Set<Waiter>();
+
+  /** Resolves once the rows are committed up to a place; what calls it sees to it that `serve` comes. */
+  function wait(lane: Lane, atLeast: Place): Promise<{ position: Place; rows: ReadModelRow[] }> {
+    if (waiters.size >= WAITERS_MAX)
+      return Promise.reject(new Error("too many wait for read models at once"));
+    return new Promise((resolve, reject) => {
+      let cancel: () => void;
+      const end = () => {
+        cancel();
+        waiters.delete(waiter);
+      };
+      const waiter: Waiter = {
+        lane,
+        atLeast,
+        done(answer) {
+          end();
+          resolve(answer);
+        },
+        failed(error) {
+          end();
+          reject(error);
+        },
+      };
+      const watch = (before: Place) => {
+        cancel = clock.timer(stillMsMax, () => {
+          if (lane.committed === before) waiter.failed(stoodStill(lane, atLeast, stillMsMax));
+          else watch(lane.committed);
+        });
+      };
+      watch(lane.committed);
+      waiters.add(waiter);
+    });
+  }
+
+  function of(lane: Lane, place: Place): Waiter[] {
+    return [...waiters].filter((one) => one.lane === lane && reaches(place, one.atLeast));
+  }
+
+  return {
+    wait,
+    /** Whether somebody waits for what the lane has folded. */
+    isDue: (lane: Lane): boolean => of(lane, lane.folded).length > 0,
+    /** Answers those whose place is committed. Never throws. */
+    async serve(lane: Lane): Promise<void> {
+      const served = of(lane, lane.committed);
+      if (served.length === 0) return;
+      const position = lane.committed;
+      try {
+        const rows = await lane.model.rows();
+        for (const waiter of served) waiter.done({ position, rows });
+      } catch (error) {
+        const failure = new Error(`the rows of ${lane.projection.name} cannot be read`, {
+          cause: error,
+        });
+        for (const waiter of served) waiter.failed(failure);
+      }
+    },
+    /** Turns everybody away who waits for a lane that stands still for good. */
+    fail(lane: Lane): void {
+      for (const waiter of waiters) {
+        if (waiter.lane === lane) waiter.failed(lane.failure ?? new Error("the projection failed"));
+      }
+    },
+  };
+}
+
+function stoodStill(lane: Lane, atLeast: Place, stillMsMax: number): Error {
+  const { name } = lane.projection;
+  return new Error(
+    `the read model ${name} stands at ${lane.committed} and did not move towards ${atLeast} for ${stillMsMax} ms`,
+  );
+}

@@ -1,0 +1,72 @@
+import type { Demo } from "./demo.ts";
+
+/** Where everything of a running relai is to be found. */
+export interface Addresses {
+  readonly region: string;
+  readonly gateway: string;
+  readonly control: string;
+  readonly internal: string;
+  readonly simulator: string | undefined;
+}
+
+/** The line of JSON that `--json` prints when everything is ready. */
+export function readyLine(addresses: Addresses, demo: Demo | undefined): string {
+  const { region, gateway, control, internal, simulator } = addresses;
+  return JSON.stringify({
+    ready: true,
+    regions: { [region]: { gateway, control, internal } },
+    simulator: simulator ?? null,
+    demo: demo
+      ? { organization: demo.organizationId, key: demo.isNew ? (demo.keyText ?? null) : null }
+      : null,
+  });
+}
+
+/** What a person sees when everything is ready. */
+export function banner(
+  addresses: Addresses,
+  facts: {
+    demo: Demo | undefined;
+    demoFile: string;
+    models: number;
+    firstModel: string | undefined;
+    dataDir: string;
+  },
+): string {
+  const { region, gateway, control, internal, simulator } = addresses;
+  const lines = [
+    "relai is ready",
+    "",
+    `  gateway (${region})      ${gateway}/v1      point any OpenAI client here`,
+    `  control API       ${control}`,
+    `  internal          ${internal}/metrics`,
+    ...(simulator === undefined ? [] : [`  simulator         ${simulator}/openai/v1`]),
+    `  data folder       ${facts.dataDir}`,
+    `  models            ${facts.models === 0 ? "none: set OPENAI_API_KEY and start again" : String(facts.models)}`,
+  ];
+  if (facts.demo)
+    lines.push(
+      "",
+      ...demoLines(gateway, facts.demo, facts.demoFile, facts.firstModel ?? "sim-flat"),
+    );
+  else lines.push("", "Next: relai org create <name>, relai credit add 25.00, relai key create");
+  return `${lines.join("\n")}\n`;
+}
+
+function demoLines(gateway: string, demo: Demo, file: string, model: string): string[] {
+  const head = `  demo organization ${demo.organizationId}, with $10.00 at its start`;
+  if (demo.keyText === undefined) {
+    return [head, "  its key's text is not known any more; make another: relai key create"];
+  }
+  const lines = [head];
+  if (demo.isNew) lines.push(`  demo key          ${demo.keyText}`);
+  lines.push(`  its key is in     ${file}`, "", "Try it:", "");
+  const key = demo.isNew ? demo.keyText : "$OPENAI_API_KEY";
+  if (!demo.isNew) lines.push(`  . ${file}`);
+  return [
+    ...lines,
+    `  curl ${gateway}/v1/chat/completions \\`,
+    `    -H "Authorization: Bearer ${key}" -H "Content-Type: application/json" \\`,
+    `    -d '{"model":"${model}","messages":[{"role":"user","content":"Hello"}]}'`,
+  ];
+}

@@ -1,0 +1,360 @@
+import { mkdirSync, rmSync } from "node:fs";
+import { join, resolve } from "node:path";
+import type { FastifyInstance } from "fastify";
+import { buildCatalogue } from "#domain/catalogue/build.ts";
+import { createMemoryAdmission } from "#infra/admission/memory.ts";
+import { systemClock } from "#infra/clock.ts";
+import { ConfigError, readConfig, type Config } from "#infra/config.ts";
+import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
+import { readSecretFile, writeSecretFile } from "#infra/files.ts";
+import { lockFolder } from "#infra/folder-lock.ts";
+import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
+import { createLog } from "#infra/log.ts";
+import { systemRandom } from "#infra/random.ts";
+import { openWorkerProjector } from "#infra/read-models/worker-projector.ts";
+import { createTelemetry } from "#infra/telemetry.ts";
+import { createUpstream } from "#infra/upstream/undici.ts";
+import { createControl } from "#services/control/commands.ts";
+import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
+import { createControlServer } from "#services/control/server.ts";
+import { createInternalServer } from "#services/internal/server.ts";
+import { createSimulator } from "#services/simulator/server.ts";
+import { banner, readyLine, type Addresses } from "./banner.ts";
+import { completeDemo, type Demo } from "./demo.ts";
+import { openRegion } from "./region.ts";
+
+/** Everything of one relai in this process, ready to serve. */
+export interface Relai {
+  readonly addresses: Addresses;
+  /** One per gateway; the first is the one in `addresses`. */
+  readonly gatewayUrls: readonly string[];
+  readonly demo: Demo | undefined;
+  readonly models: readonly string[];
+  readonly demoFile: string;
+  /** Drains, then closes everything in the order in which nothing is lost. */
+  stop(): Promise<void>;
+}
+
+const KNOWN_REGIONS = ["us", "eu"];
+const PROJECTOR_ENTRY = new URL("../projector/main.ts", import.meta.url);
+const SIMULATOR_CREDENTIAL = "sim-embedded";
+
+/** Runs every stop step even when one fails, and then throws the first failure. */
+async function unwind(steps: readonly (() => unknown)[]): Promise<void> {
+  let failure: unknown;
+  for (const step of steps.toReversed()) {
+    try {
+      await step();
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  if (failure !== undefined)
+    throw failure instanceof Error ? failure : new Error("a part did not stop");
+}
+
+/**
+ * Opens all processes of the region in this one, on embedded parts, in a data folder that it locks first. Rejects with
+ * the reason when a part cannot be opened, having closed what was open.
+ */
+export async function openRelai(
+  config: Config,
+  options: { gatewayCount?: number } = {},
+): Promise<Relai> {
+  const undo: (() => unknown)[] = [];
+  try {
+    return await open(config, options.gatewayCount ?? 1, undo);
+  } catch (error) {
+    await unwind(undo).catch(() => {});
+    throw error;
+  }
+}
+
+async function open(config: Config, gatewayCount: number, undo: (() => unknown)[]): Promise<Relai> {
+  refuseLoop(config);
+  const region = config.regions[0] ?? "us";
+  const dataDir = resolve(config.dataDir);
+  const lock = lockFolder(dataDir);
+  undo.push(() => lock.release());
+  const folder = join(dataDir, region);
+  mkdirSync(join(folder, "read-models"), { recursive: true, mode: 0o700 });
+
+  const clock = systemClock();
+  const random = systemRandom();
+  const log = createLog({ level: config.logLevel });
+  const instance = Buffer.from(random.bytes(12)).toString("hex");
+  const eventStorePath = join(folder, "events.sqlite");
+  const store = await openSqliteEventStore({ path: eventStorePath, clock });
+  undo.push(() => store.close());
+  const catalogue = buildCatalogue({
+    openai: config.openaiApiKey !== undefined,
+    simulator: config.demo,
+    processingArea: region,
+  });
+  const telemetry = createTelemetry({ log, models: catalogue.models });
+  const projector = openWorkerProjector({
+    entry: PROJECTOR_ENTRY,
+    eventStorePath,
+    folder: join(folder, "read-models"),
+    clock,
+    onAlarm: telemetry.alarm,
+  });
+  undo.push(() => projector.close());
+  const simulator = config.demo ? await startSimulator(config, dataDir, log.warn, undo) : undefined;
+  const upstream = createUpstream({
+    clock,
+    connectMs: config.upstreamConnectMs,
+    firstByteMs: config.upstreamFirstByteMs,
+    idleMs: config.upstreamIdleMs,
+    connectionsMax: config.upstreamConnectionsMax,
+    waitingMax: config.upstreamWaitingMax,
+  });
+  undo.push(() => upstream.close());
+  const admission = createMemoryAdmission({
+    clock,
+    server: instance,
+    onFault: (orgId, sentence) => telemetry.alarm("organization_closed", { orgId, sentence }),
+  });
+  const opened = await openRegion({
+    region,
+    knownRegions: new Set([...KNOWN_REGIONS, ...config.regions]),
+    instance,
+    store,
+    admission,
+    directory: createMemoryKeyDirectory(),
+    catalogue,
+    hosts: hostsOf(config, simulator),
+    upstream,
+    clock,
+    random,
+    telemetry,
+    projector,
+    gatewayCount,
+    limits: {
+      bodyBytesMax: config.bodyBytesMax,
+      answerBytesMax: config.bodyBytesMax,
+      inFlightBytesMax: config.inFlightBytesMax,
+      readOnMs: config.readOnMs,
+      readOnBytesMax: config.readOnBytes,
+      clientIdleMs: config.upstreamIdleMs,
+    },
+  });
+  undo.push(() => opened.stop(config.drainMs));
+
+  const ready = () => ({
+    event_store: opened.gateways.every(({ gateway }) => gateway.writer.life() !== undefined),
+    ledger: opened.ledger.isReady(),
+  });
+  const control = createControl({
+    store,
+    clock,
+    random,
+    region,
+    admission,
+    projector,
+    author: { region, actor: "control" },
+    applied: (position, limitMs) => opened.ledger.applied(position, limitMs),
+  });
+  const adminToken = adminTokenOf(config, dataDir, random.bytes(32));
+  const controlServer = createControlServer({
+    control,
+    adminToken,
+    clock,
+    random,
+    telemetry,
+    ready,
+  });
+  undo.push(() => controlServer.close());
+  const controlUrl = await listen(
+    controlServer,
+    config.bind,
+    config.controlPort,
+    "RELAI_CONTROL_PORT",
+  );
+  const internal = createInternalServer({
+    ready,
+    metricsText: () => telemetry.metricsText(),
+    metricsContentType: telemetry.metricsContentType,
+  });
+  undo.push(() => internal.close());
+  const internalUrl = await listen(
+    internal,
+    config.bind,
+    config.internalPort,
+    "RELAI_INTERNAL_PORT",
+  );
+  const gatewayUrls: string[] = [];
+  for (const { server } of opened.gateways) {
+    const port = gatewayUrls.length === 0 ? config.gatewayPort : 0;
+    gatewayUrls.push(await listen(server, config.bind, port, "RELAI_GATEWAY_PORT"));
+  }
+  const [gatewayUrl = ""] = gatewayUrls;
+  const demoFile = join(dataDir, "demo.env");
+  const demo = config.demo
+    ? await completeDemo(control, {
+        region,
+        random,
+        baseUrl: gatewayUrl,
+        file: {
+          read: () => readSecretFile(demoFile),
+          write: (text) => writeSecretFile(demoFile, text),
+        },
+      })
+    : undefined;
+  const controlFile = join(dataDir, CONTROL_FILE_NAME);
+  writeSecretFile(controlFile, controlFileText({ url: controlUrl, token: adminToken }));
+  undo.push(() => rmSync(controlFile, { force: true }));
+  return {
+    addresses: {
+      region,
+      gateway: gatewayUrl,
+      control: controlUrl,
+      internal: internalUrl,
+      simulator,
+    },
+    gatewayUrls,
+    demo,
+    demoFile,
+    models: [...catalogue.models.keys()],
+    stop: () => unwind(undo),
+  };
+}
+
+async function startSimulator(
+  config: Config,
+  dataDir: string,
+  warn: (facts: Record<string, never>, message: string) => void,
+  undo: (() => unknown)[],
+): Promise<string> {
+  const simulator = createSimulator({
+    clock: systemClock(),
+    random: systemRandom(),
+    bookPath: join(dataDir, "simulator-book.jsonl"),
+    warn: (message) => warn({}, message),
+  });
+  undo.push(() => simulator.close());
+  return simulator.listen(config.simulatorPort, config.bind);
+}
+
+function hostsOf(config: Config, simulator: string | undefined) {
+  const hosts = new Map<string, { baseUrl: string; credential: string; hostKey: string }>();
+  if (simulator !== undefined) {
+    hosts.set("simulator", {
+      baseUrl: `${simulator}/openai/v1`,
+      credential: SIMULATOR_CREDENTIAL,
+      hostKey: "embedded",
+    });
+  }
+  if (config.openaiApiKey !== undefined) {
+    hosts.set("openai", {
+      baseUrl: config.openaiBaseUrl,
+      credential: config.openaiApiKey,
+      hostKey: "OPENAI_API_KEY",
+    });
+  }
+  return hosts;
+}
+
+function adminTokenOf(config: Config, dataDir: string, fresh: Uint8Array): string {
+  if (config.adminToken !== undefined) return config.adminToken;
+  const path = join(dataDir, "admin-token");
+  const kept = readSecretFile(path)?.trim();
+  if (kept) return kept;
+  const made = Buffer.from(fresh).toString("base64url");
+  writeSecretFile(path, `${made}\n`);
+  return made;
+}
+
+/** Listens, and says in one sentence which port is taken and which setting names another. */
+async function listen(
+  server: FastifyInstance,
+  host: string,
+  port: number,
+  setting: string,
+): Promise<string> {
+  try {
+    return await server.listen({ host, port });
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EADDRINUSE") {
+      throw new ConfigError(
+        `port ${port} on ${host} is taken: stop what uses it, or set ${setting} (0 takes a free one)`,
+      );
+    }
+    throw error;
+  }
+}
+
+/** A gateway that is its own upstream would hold money for every round until nothing is left. */
+function refuseLoop(config: Config): void {
+  const upstream = new URL(config.openaiBaseUrl);
+  const isHere = ["127.0.0.1", "localhost", "[::1]", config.bind].includes(upstream.hostname);
+  if (config.openaiApiKey !== undefined && isHere && Number(upstream.port) === config.gatewayPort) {
+    throw new ConfigError(
+      "OPENAI_BASE_URL names relai's own gateway, so it would call itself; unset OPENAI_BASE_URL and OPENAI_API_KEY in this shell",
+    );
+  }
+}
+
+/**
+ * Runs relai until it is told to stop: prints where everything is, drains on SIGTERM or SIGINT, and exits at once on a
+ * second signal at least a second later (npm delivers one Ctrl-C twice).
+ */
+export async function runStart(options: { config: Config; json: boolean }): Promise<void> {
+  const { config, json } = options;
+  const started: { relai?: Relai } = {};
+  let signalledAt: number | undefined;
+  const clock = systemClock();
+  const onSignal = () => {
+    if (signalledAt !== undefined) {
+      if (clock.elapsed() - signalledAt >= 1000) process.exit(130);
+      return;
+    }
+    signalledAt = clock.elapsed();
+    if (!json) process.stdout.write("relai is draining; a second Ctrl-C stops at once\n");
+    void stop();
+  };
+  async function stop(): Promise<void> {
+    try {
+      await started.relai?.stop();
+      process.exit(0);
+    } catch (error) {
+      process.stderr.write(
+        `relai: the stop was not clean: ${error instanceof Error ? error.message : "unknown"}\n`,
+      );
+      process.exit(1);
+    }
+  }
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  const relai = await openRelai(config);
+  started.relai = relai;
+  const { addresses, demo } = relai;
+  const text = json
+    ? `${readyLine(addresses, demo)}\n`
+    : banner(addresses, {
+        demo,
+        demoFile: relai.demoFile,
+        models: relai.models.length,
+        firstModel: relai.models.includes("sim-small") ? "sim-small" : relai.models[0],
+        dataDir: resolve(config.dataDir),
+      });
+  process.stdout.write(text);
+}
+
+if (import.meta.main) {
+  if (process.argv.includes("--help")) {
+    process.stdout.write("usage: relai start [--json] [--config FILE]\n");
+  } else {
+    try {
+      await runStart({
+        config: readConfig({ env: process.env }),
+        json: process.argv.includes("--json"),
+      });
+    } catch (error) {
+      process.stderr.write(
+        `relai: ${error instanceof ConfigError ? error.message : String(error)}\n`,
+      );
+      process.exitCode = 2;
+    }
+  }
+}

@@ -1,0 +1,122 @@
+import { systemClock } from "#infra/clock.ts";
+import { createMemoryAdmission } from "#infra/admission/memory.ts";
+import { createMemoryEventStore, type MemoryEventStore } from "#infra/event-store/memory.ts";
+import { systemRandom } from "#infra/random.ts";
+import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { accountsProjection } from "#projections/accounts.ts";
+import { keyDirectoryProjection } from "#projections/key-directory.ts";
+import { managementProjection } from "#projections/management.ts";
+import { usageProjection } from "#projections/usage.ts";
+import { createControl, type Control, type ControlParts } from "#services/control/commands.ts";
+import { createControlServer } from "#services/control/server.ts";
+import { startLedger } from "#services/ledger/ledger.ts";
+import type { EventStore, KeyDirectory, KeyEntry } from "#services/ports.ts";
+import { startProjector } from "#services/projector/run.ts";
+import { registerWriter } from "#services/writers.ts";
+
+export const ADMIN_TOKEN = "an-admin-token-of-a-test";
+
+/** Management on parts in memory: the real ledger and projector behind it. */
+export interface ControlWorld {
+  readonly store: MemoryEventStore;
+  readonly parts: ControlParts;
+  readonly control: Control;
+  readonly directory: ReadonlyMap<string, KeyEntry>;
+  readonly alarms: string[];
+  /** A server of the control API; listens only when it is told to. */
+  server(changes?: Partial<ControlParts>): ReturnType<typeof createControlServer>;
+  close(): Promise<void>;
+}
+
+export async function controlWorld(): Promise<ControlWorld> {
+  const clock = systemClock();
+  const random = systemRandom();
+  const store = createMemoryEventStore({ clock });
+  const alarms: string[] = [];
+  const telemetry = {
+    requestDone: () => {},
+    alarm: (what: string) => void alarms.push(what),
+  };
+  const projector = await startProjector({
+    store,
+    readModels: createMemoryReadModels(),
+    clock,
+    projections: [
+      accountsProjection,
+      keyDirectoryProjection,
+      usageProjection,
+      managementProjection,
+    ],
+    batchMs: 5,
+    signal: new AbortController().signal,
+    onAlarm: telemetry.alarm,
+  });
+  const entries = new Map<string, KeyEntry>();
+  const directory: KeyDirectory = {
+    lookup: (tokenHash) => Promise.resolve(entries.get(tokenHash)),
+    put: (tokenHash, entry) => Promise.resolve(void entries.set(tokenHash, entry)),
+  };
+  const admission = createMemoryAdmission({ clock, server: "one" });
+  const author = { region: "us", actor: "ledger" };
+  const data = { process: "ledger", instance: "test" } as const;
+  const writerEpoch = await registerWriter(store, clock, author, data);
+  const ledger = await startLedger({
+    store,
+    clock,
+    telemetry,
+    author,
+    admission,
+    directory,
+    projector,
+    writerEpoch,
+    death: { by: "lock", own: new Set([writerEpoch]) },
+  });
+  const parts: ControlParts = {
+    store,
+    clock,
+    random,
+    region: "us",
+    author: { region: "us", actor: "control" },
+    applied: (position, limitMs) => ledger.applied(position, limitMs),
+    admission,
+    projector,
+  };
+  return {
+    store,
+    parts,
+    control: createControl(parts),
+    directory: entries,
+    alarms,
+    server: (changes = {}) =>
+      createControlServer({
+        control: createControl({ ...parts, ...changes }),
+        adminToken: ADMIN_TOKEN,
+        clock,
+        random,
+        telemetry,
+        ready: () => ({ event_store: true, ledger: ledger.isReady() }),
+      }),
+    async close() {
+      await ledger.stop();
+      await projector.close();
+      await store.close();
+    },
+  };
+}
+
+/** A store whose next append is lost, done, or answered with something else: `before` may do it, or not. */
+export function interposed(
+  store: EventStore,
+  before: (
+    inner: EventStore,
+    ...call: Parameters<EventStore["append"]>
+  ) => ReturnType<EventStore["append"]>,
+): EventStore {
+  return {
+    append: (...call) => before(store, ...call),
+    read: (stream, options) => store.read(stream, options),
+    fence: (stream, event) => store.fence(stream, event),
+    follow: (options) => store.follow(options),
+    head: () => store.head(),
+  };
+}

@@ -1,0 +1,108 @@
+import { expect } from "vitest";
+import { systemClock } from "#infra/clock.ts";
+import { createMemoryEventStore, type MemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { accountsProjection } from "#projections/accounts.ts";
+import { keyDirectoryProjection } from "#projections/key-directory.ts";
+import { usageProjection } from "#projections/usage.ts";
+import type { Projector, ReadModel, ReadModels } from "#services/ports.ts";
+import { startProjector } from "#services/projector/run.ts";
+import type { ProjectorParts } from "#services/projector/running.ts";
+import { histories, type Append } from "#test/histories.ts";
+
+const clock = systemClock();
+const projections = [accountsProjection, keyDirectoryProjection, usageProjection];
+
+/** A projector's world in memory: a store with a growing history, and read models that outlive a crash. */
+export interface ProjectorWorld {
+  readonly store: MemoryEventStore;
+  readModels: ReadModels;
+  /** The names of the alarms so far. */
+  readonly alarms: string[];
+  start(changes?: Partial<ProjectorParts>): Promise<Projector>;
+  /** Stops every projector that was started, where it stands. */
+  crash(): void;
+  /** Appends about so many events of the history; gives the head's position. */
+  live(events: number): Promise<bigint>;
+  /** The rows of every read model at a position, as text. */
+  textOf(projector: Projector, atLeast: bigint): Promise<string[]>;
+  close(): Promise<void>;
+}
+
+export function projectorWorld(): ProjectorWorld {
+  const store = createMemoryEventStore({ clock });
+  const history: Generator<Append> = histories(21, Infinity);
+  const running: Projector[] = [];
+  let crash = new AbortController();
+  const world: ProjectorWorld = {
+    store,
+    readModels: createMemoryReadModels(),
+    alarms: [],
+    async start(changes = {}) {
+      const projector = await startProjector({
+        store,
+        readModels: world.readModels,
+        clock,
+        projections,
+        batchMs: 5,
+        signal: crash.signal,
+        onAlarm: (what) => world.alarms.push(what),
+        ...changes,
+      });
+      running.push(projector);
+      return projector;
+    },
+    crash() {
+      crash.abort();
+      crash = new AbortController();
+    },
+    async live(events) {
+      for (let done = 0; done < events;) {
+        const { value } = history.next() as { value: Append };
+        const tail = await store.read(value.stream, { from: "end", direction: "backward", max: 1 });
+        await store.append(value.stream, value.events, tail[0]?.revision ?? "no_stream");
+        done += value.events.length;
+      }
+      return BigInt(await store.head());
+    },
+    async textOf(projector, atLeast) {
+      const texts: string[] = [];
+      for (const { name } of projections) {
+        const { position, rows } = await projector.rows(name, atLeast);
+        expect(position).toBe(atLeast);
+        texts.push(JSON.stringify(rows));
+      }
+      return texts;
+    },
+    async close() {
+      crash.abort();
+      for (const projector of running) await projector.close();
+      await store.close();
+    },
+  };
+  return world;
+}
+
+/** Read models whose commits and swaps can be made to fail. */
+export function failing(
+  inner: ReadModels,
+  fails: (name: string, verb: "commit" | "swapIn") => boolean,
+) {
+  const wrap = (name: string, model: ReadModel): ReadModel => ({
+    checkpoint: () => model.checkpoint(),
+    rows: () => model.rows(),
+    async commit(writes, checkpoint) {
+      if (fails(name, "commit")) throw new Error("the disk is full");
+      await model.commit(writes, checkpoint);
+    },
+  });
+  return {
+    open: async (name, version) => wrap(name, await inner.open(name, version)),
+    openAside: async (name, version) => wrap(name, await inner.openAside(name, version)),
+    async swapIn(name) {
+      if (fails(name, "swapIn")) throw new Error("the disk is full");
+      return wrap(name, await inner.swapIn(name));
+    },
+    close: () => inner.close(),
+  } satisfies ReadModels;
+}
