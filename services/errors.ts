@@ -197,5 +197,6 @@ export function errorHeaders(error: ApiError): Record<string, string> {
       ? {}
       : { "retry-after": String(error.retryAfterSeconds) }),
     ...(error.doNotRetry ? { "x-should-retry": "false" } : {}),
+    ...(typeof error.extra?.["allow"] === "string" ? { allow: error.extra["allow"] } : {}),
   };
 }

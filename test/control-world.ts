@@ -1,3 +1,4 @@
+import type { FastifyInstance, InjectOptions } from "fastify";
 import { systemClock } from "#infra/clock.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { createMemoryEventStore, type MemoryEventStore } from "#infra/event-store/memory.ts";
@@ -118,5 +119,27 @@ export function interposed(
     fence: (stream, event) => store.fence(stream, event),
     follow: (options) => store.follow(options),
     head: () => store.head(),
+  };
+}
+
+export const bearer = { authorization: `Bearer ${ADMIN_TOKEN}` };
+
+type Headers = Readonly<Record<string, string>>;
+
+/** Calls to a server of the control API that does not listen. A body that is a text or bytes is sent as it is. */
+export function callsTo(app: FastifyInstance) {
+  return {
+    ask: (method: "GET" | "DELETE" | "PUT", url: string) =>
+      app.inject({ method, url, headers: bearer }),
+    post(url: string, body?: unknown, headers: Headers = {}) {
+      const call: InjectOptions = {
+        method: "POST",
+        url,
+        headers: { ...bearer, "content-type": "application/json", ...headers },
+      };
+      if (body === undefined) return app.inject(call);
+      const isRaw = typeof body === "string" || Buffer.isBuffer(body);
+      return app.inject({ ...call, payload: isRaw ? body : JSON.stringify(body) });
+    },
   };
 }

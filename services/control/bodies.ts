@@ -158,8 +158,8 @@ function oneAmount(
 }
 
 function readBody<T>(schema: z.ZodType<T>, body: unknown): Read<T> {
-  if (typeof body !== "object" || body === null || Array.isArray(body))
-    return invalid("Send a JSON object as the body", null);
+  const isObject = typeof body === "object" && body !== null && !(body instanceof NumberText);
+  if (!isObject || Array.isArray(body)) return invalid("Send a JSON object as the body", null);
   const parsed = schema.safeParse(body);
   if (parsed.success) return { ok: true, value: parsed.data };
   const [issue] = parsed.error.issues;

@@ -107,6 +107,8 @@ export function addRoutes(
   });
   add(app, "/v1/replay", {
     async POST(request, reply) {
+      const query = readQuery(request, []);
+      if (!query.ok) return sendError(reply, query.error);
       const body = readReplayBody(request.body);
       if (!body.ok) return sendError(reply, body.error);
       const replay = control.openReplay(body.value.projection);

@@ -43,9 +43,13 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   }
   function add(paths: readonly string[], handle: (parameters: unknown) => Handle): void {
     for (const path of paths) {
-      app.all(path, (request, reply) => {
-        reply.hijack();
-        route(request.raw, reply.raw, handle(request.params));
+      app.all(path, {
+        // Taken over before Fastify looks at the body: it is ours to read, and the rest of its way would do nothing.
+        onRequest(request, reply, _done) {
+          reply.hijack();
+          route(request.raw, reply.raw, handle(request.params));
+        },
+        handler: taken,
       });
     }
   }
@@ -63,6 +67,11 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
     route(request.raw, reply.raw, (asked, sink) => handleUnknown(gateway, asked, sink));
   });
   return app;
+}
+
+/** The handler of a route whose request was taken over before. */
+function taken(): never {
+  throw new Error("the request was taken over before its handler");
 }
 
 /** Where an error was thrown: the first line of its stack that names a file, without the message. */

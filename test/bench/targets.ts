@@ -111,7 +111,7 @@ async function issueKey(control: string, adminToken: string): Promise<string> {
   };
   const { id } = z.object({ id: z.string() }).parse(await post("/v1/orgs", { name: "bench" }));
   await post(`/v1/orgs/${id}/credits`, { amount_dollars: "1000000.00" });
-  const issued = await post(`/v1/orgs/${id}/keys`, { name: "bench", rpm: 100_000_000 });
+  const issued = await post(`/v1/orgs/${id}/keys`, { name: "bench", rpm: 1_000_000 });
   return z.object({ key: z.string() }).parse(issued).key;
 }
 

@@ -1,0 +1,226 @@
+import { describe, expect, test } from "vitest";
+import type { AccountTaking } from "#domain/events/schemas.ts";
+import {
+  accountsOf,
+  expectTrueBooks,
+  funded,
+  FUNDED,
+  itemsOf,
+  KEY,
+  ORG,
+  START_MS,
+} from "#test/accounts-world.ts";
+import { admit, apply, close, drop, extend, figures, sweep, type Admission } from "./admission.ts";
+import { HOLD_TABLE, type HoldVerb } from "./holds.ts";
+import type { Effect, HoldState } from "./types.ts";
+
+/** A hold of 120 (the whole first lot and 20 of the second), charged with 30 where it is charged. */
+const requestId = "req_1";
+const under = { orgId: ORG, ownerEpoch: 1, requestId };
+const HOLD = 120;
+const CHARGE = 30;
+
+const takings = (second: number): AccountTaking[] => [
+  {
+    account: `${ORG}/balance`,
+    period: "total",
+    micro: 100 + second,
+    lots: [
+      { lotId: "lot_1", pot: "paid", micro: 100 },
+      { lotId: "lot_2", pot: "paid", micro: second },
+    ],
+  },
+];
+const hold = { requestId, keyId: KEY, writerEpoch: 7, revision: 0 };
+const opened: Effect = { ...hold, effect: "hold_opened", totalMicro: HOLD, accounts: takings(20) };
+const extended: Effect = {
+  ...hold,
+  effect: "hold_extended",
+  revision: 1,
+  totalMicro: 125,
+  accounts: takings(25),
+};
+const closed: Effect = { effect: "hold_closed", requestId, chargedMicro: CHARGE };
+
+function carry(admission: Admission, effect: Effect) {
+  const items = itemsOf([[effect]], accountsOf(admission).position);
+  return apply(admission, { orgId: ORG, ownerEpoch: 1, items });
+}
+
+const admits = (admission: Admission, holdMicro: number) =>
+  admit(admission, { ...under, writerEpoch: 7, keyId: KEY, holdMicro }, START_MS);
+
+const REACH: Record<HoldState, (admission: Admission) => unknown> = {
+  absent: () => undefined,
+  provisional: (admission) => admits(admission, HOLD),
+  open: (admission) => [admits(admission, HOLD), carry(admission, opened)],
+  closed: (admission) => [
+    admits(admission, HOLD),
+    close(admission, { ...under, chargedMicro: CHARGE }),
+  ],
+  tombstone: (admission) => [admits(admission, HOLD), drop(admission, under, START_MS)],
+};
+
+const SAY: Record<HoldVerb, (admission: Admission) => { outcome: string }> = {
+  admit: (admission) => admits(admission, 10),
+  extend: (admission) => extend(admission, { ...under, totalMicro: 130 }),
+  drop: (admission) => drop(admission, under, START_MS),
+  close: (admission) => close(admission, { ...under, chargedMicro: CHARGE }),
+  apply_open: (admission) => carry(admission, opened),
+  apply_extended: (admission) => carry(admission, extended),
+  apply_close: (admission) => carry(admission, closed),
+  sweep: (admission) => sweep(admission, { orgId: ORG, ownerEpoch: 1, writerEpoch: 7 }),
+};
+
+type Cell = "fault" | readonly [answer: string, state: HoldState, held: number, spent: number];
+
+/** What the design says, written out once more by hand: the answer, what is left of the hold, and the money. */
+const EXPECTED: Record<HoldState, Record<HoldVerb, Cell>> = {
+  absent: {
+    admit: ["admitted", "provisional", 10, 0],
+    extend: ["gone", "absent", 0, 0],
+    drop: ["dropped", "tombstone", 0, 0],
+    close: ["closed", "absent", 0, 0],
+    apply_open: ["applied", "open", 120, 0],
+    apply_extended: "fault",
+    apply_close: "fault",
+    sweep: ["swept", "absent", 0, 0],
+  },
+  provisional: {
+    admit: ["refused", "provisional", 120, 0],
+    extend: ["raised", "provisional", 130, 0],
+    drop: ["dropped", "tombstone", 0, 0],
+    close: ["closed", "closed", 0, 30],
+    apply_open: ["applied", "open", 120, 0],
+    apply_extended: "fault",
+    apply_close: "fault",
+    sweep: ["swept", "absent", 0, 0],
+  },
+  open: {
+    admit: ["refused", "open", 120, 0],
+    extend: ["raised", "open", 130, 0],
+    drop: "fault",
+    close: ["closed", "closed", 0, 30],
+    apply_open: "fault",
+    apply_extended: ["applied", "open", 125, 0],
+    apply_close: ["applied", "absent", 0, 30],
+    sweep: ["swept", "open", 120, 0],
+  },
+  closed: {
+    admit: ["refused", "closed", 0, 30],
+    extend: "fault",
+    drop: "fault",
+    close: ["closed", "closed", 0, 30],
+    apply_open: ["applied", "closed", 0, 30],
+    apply_extended: ["applied", "closed", 0, 30],
+    apply_close: ["applied", "absent", 0, 30],
+    sweep: ["swept", "closed", 0, 30],
+  },
+  tombstone: {
+    admit: ["refused", "tombstone", 0, 0],
+    extend: "fault",
+    drop: ["dropped", "tombstone", 0, 0],
+    close: ["closed", "tombstone", 0, 0],
+    apply_open: "fault",
+    apply_extended: "fault",
+    apply_close: "fault",
+    sweep: ["swept", "tombstone", 0, 0],
+  },
+};
+
+const cells = Object.entries(EXPECTED).flatMap(([state, row]) =>
+  Object.entries(row).map(([verb, cell]) => [state as HoldState, verb as HoldVerb, cell] as const),
+);
+
+describe.each(cells)("a hold that is %s meets %s", (state, verb, cell) => {
+  test(cell === "fault" ? "and closes the organization" : `and is ${cell[1]}`, () => {
+    const told: string[] = [];
+    const observe = (from: HoldState, by: HoldVerb) => told.push(`${from} ${by}`);
+    const { admission, faults } = funded({ orgs: [ORG, "org_B"], observe });
+    REACH[state](admission);
+    const accounts = accountsOf(admission);
+    const before = { held: accounts.heldMicro, spent: accounts.spentMicro };
+    const answer = SAY[verb](admission);
+    // A sweep goes through the holds that there are, so it never meets one that is absent.
+    if (state !== "absent" || verb !== "sweep") expect(told.at(-1)).toBe(`${state} ${verb}`);
+    expect(HOLD_TABLE[state][verb] === "fault").toBe(cell === "fault");
+    if (cell === "fault") {
+      expect(answer).toEqual({ outcome: "fenced", fenced: "fault" });
+      expect({ held: accounts.heldMicro, spent: accounts.spentMicro }).toEqual(before);
+      // Every verb finds it closed from now on, and it was told once.
+      for (const say of Object.values(SAY)) expect(say(admission)).toEqual(answer);
+      expect(figures(admission, { orgId: ORG })).toEqual(answer);
+      expect(faults).toEqual([ORG]);
+      const other = { ...under, orgId: "org_B", writerEpoch: 7, keyId: KEY, holdMicro: FUNDED };
+      expect(admit(admission, other, START_MS)).toMatchObject({ outcome: "admitted" });
+      return;
+    }
+    const [outcome, after, held, spent] = cell;
+    expect(answer.outcome).toBe(outcome);
+    expect(accounts.holds.get(requestId)?.state ?? "absent").toBe(after);
+    expect([accounts.heldMicro, accounts.spentMicro]).toEqual([held, spent]);
+    expectTrueBooks(accounts);
+    expect(faults).toEqual([]);
+  });
+});
+
+test("a charge eats the listed lots in their order, and the rest goes back to the same lots", () => {
+  for (const [charge, first, second] of [
+    [0, 100, 50],
+    [30, 70, 50],
+    [100, undefined, 50],
+    [110, undefined, 40],
+    [120, undefined, 30],
+  ] as const) {
+    const { admission } = funded();
+    admits(admission, HOLD);
+    close(admission, { ...under, chargedMicro: charge });
+    const { lots } = accountsOf(admission);
+    expect([lots.get("lot_1")?.availableMicro, lots.get("lot_2")?.availableMicro]).toEqual([
+      first,
+      second,
+    ]);
+  }
+});
+
+test("a hold is taken from the oldest lot on, and a raise goes on where it stopped", () => {
+  const { admission } = funded();
+  expect(admits(admission, 90)).toMatchObject({
+    accounts: [{ micro: 90, lots: [{ lotId: "lot_1", micro: 90 }] }],
+  });
+  expect(extend(admission, { ...under, totalMicro: 97 })).toMatchObject({
+    totalMicro: 97,
+    accounts: [{ micro: 97, lots: [{ lotId: "lot_1", micro: 97 }] }],
+  });
+  expect(extend(admission, { ...under, totalMicro: 1_000 })).toMatchObject({
+    totalMicro: FUNDED,
+    accounts: [
+      {
+        lots: [
+          { lotId: "lot_1", micro: 100 },
+          { lotId: "lot_2", micro: 50 },
+        ],
+      },
+    ],
+  });
+  // A total at or below the present one changes nothing.
+  expect(extend(admission, { ...under, totalMicro: 5 })).toMatchObject({ totalMicro: FUNDED });
+  expectTrueBooks(accountsOf(admission));
+});
+
+test("a raised total survives the event that opens the hold, and one below it changes nothing", () => {
+  const { admission } = funded();
+  admits(admission, HOLD);
+  extend(admission, { ...under, totalMicro: 140 });
+  carry(admission, opened);
+  carry(admission, extended);
+  expect(accountsOf(admission).holds.get(requestId)).toMatchObject({
+    state: "open",
+    totalMicro: 140,
+    revision: 1,
+  });
+  carry(admission, closed);
+  expect(figures(admission, { orgId: ORG })).toMatchObject({
+    balance: { heldMicro: 0, spentMicro: CHARGE, availableMicro: FUNDED - CHARGE },
+  });
+});
