@@ -52,6 +52,15 @@ export default defineConfig({
           testTimeout: 900_000,
         },
       },
+      {
+        extends: true,
+        test: {
+          name: "mutants",
+          include: ["test/mutants/**/*.test.ts"],
+          sequence: { groupOrder: 3 },
+          ...oneFileAtATime,
+        },
+      },
     ],
   },
 });

@@ -53,7 +53,7 @@ test("the checksum catches every change of a single character, anywhere", () => 
       if (other === text[at]) continue;
       tried += 1;
       const changed = text.slice(0, at) + other + text.slice(at + 1);
-      expect(parseKeyText(changed), changed).toEqual({ ok: false });
+      expect(parseKeyText(changed)).toEqual({ ok: false });
     }
   }
   expect(tried).toBeGreaterThan(3_000);
@@ -64,11 +64,11 @@ test("a key cut short, made longer, doubled, or with two characters changed plac
   for (let length = 0; length < text.length; length++)
     expect(parseKeyText(text.slice(0, length)).ok).toBe(false);
   for (const changed of [`${text}0`, ` ${text}`, `${text}\n`, text + text, text.toUpperCase()])
-    expect(parseKeyText(changed).ok, changed).toBe(false);
+    expect(parseKeyText(changed).ok).toBe(false);
   for (let at = 0; at + 1 < text.length; at++) {
     if (text[at] === text[at + 1]) continue;
     const changed = text.slice(0, at) + text.charAt(at + 1) + text.charAt(at) + text.slice(at + 2);
-    expect(parseKeyText(changed).ok, changed).toBe(false);
+    expect(parseKeyText(changed).ok).toBe(false);
   }
 });
 
@@ -93,7 +93,7 @@ describe("other forms", () => {
       "rk-eu-0123456789abcde!",
       `rk-eu-${"a".repeat(129)}`,
     ])
-      expect(parseKeyText(text).ok, text).toBe(false);
+      expect(parseKeyText(text).ok).toBe(false);
   });
 
   test.each([

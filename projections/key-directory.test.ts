@@ -11,7 +11,11 @@ test("each key stands under its hash, and a revoked one says so", () => {
     if (keyDirectoryProjection.handles.has(event.type)) fold.apply(event);
     if (event.type !== "KeyIssued.v1" && event.type !== "KeyRevoked.v1") continue;
     const { tokenHash, keyId, orgId } = event.data;
-    issued.set(tokenHash, { keyId, orgId, revoked: event.type === "KeyRevoked.v1" });
+    const ends =
+      event.type === "KeyIssued.v1" && event.data.expiresAt !== undefined
+        ? { expiresAt: event.data.expiresAt }
+        : {};
+    issued.set(tokenHash, { keyId, orgId, revoked: event.type === "KeyRevoked.v1", ...ends });
   }
   const entries = keyEntries(fold.takeWrites());
   expect(new Map(entries.map(({ tokenHash, entry }) => [tokenHash, entry]))).toEqual(issued);

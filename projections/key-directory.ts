@@ -2,16 +2,18 @@ import type { RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Projection } from "./projection.ts";
 import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
 
-/** What the directory says of a key: whose it is, and whether it was revoked. Never the key itself. */
+/** What the directory says of a key: whose it is, and whether it was revoked or ends. Never the key itself. */
 type DirectoryEntry = {
   readonly keyId: string;
   readonly orgId: string;
   readonly revoked: boolean;
+  /** Milliseconds since 1970. */
+  readonly expiresAt?: number;
 };
 
 const KEYS = "keys";
 
-/** Token hash → key. Whether a key may be used is decided at admission; this only tells unknown and revoked ones early. */
+/** Token hash → key. Whether a key may be used is decided at admission; this only tells unknown, revoked and expired ones early. */
 export const keyDirectoryProjection: Projection = {
   name: "key-directory",
   version: 1,
@@ -21,10 +23,22 @@ export const keyDirectoryProjection: Projection = {
 };
 
 function writeOf(event: RecordedEvent): ReadModelWrite | undefined {
-  if (event.type !== "KeyIssued.v1" && event.type !== "KeyRevoked.v1") return undefined;
-  const { tokenHash, keyId, orgId } = event.data;
-  const entry: DirectoryEntry = { keyId, orgId, revoked: event.type === "KeyRevoked.v1" };
-  return { table: KEYS, key: tokenHash, value: entry };
+  const said = directoryEntryOf(event);
+  return said && { table: KEYS, key: said.tokenHash, value: said.entry };
+}
+
+/** What an event says of a key, or undefined for an event that says nothing of one. */
+export function directoryEntryOf(
+  event: RecordedEvent,
+): { tokenHash: string; entry: DirectoryEntry } | undefined {
+  if (event.type === "KeyRevoked.v1") {
+    const { tokenHash, keyId, orgId } = event.data;
+    return { tokenHash, entry: { keyId, orgId, revoked: true } };
+  }
+  if (event.type !== "KeyIssued.v1") return undefined;
+  const { tokenHash, keyId, orgId, expiresAt } = event.data;
+  const ends = expiresAt === undefined ? {} : { expiresAt };
+  return { tokenHash, entry: { keyId, orgId, revoked: false, ...ends } };
 }
 
 /** The entries that the rows of this read model hold. */

@@ -149,6 +149,8 @@ export interface KeyEntry {
   readonly keyId: string;
   readonly orgId: string;
   readonly revoked: boolean;
+  /** Milliseconds since 1970; undefined for a key without an end. */
+  readonly expiresAt?: number;
 }
 
 /** Token hash → key. Kept by the ledger process, read by gateways. */

@@ -16,13 +16,22 @@ export class StoreUnavailable extends Error {
 
 const ATTEMPTS_MAX = 30;
 
-/** Metadata of an event now: the writer's clock, its author, and the request or command that it belongs to. */
-export function metadataOf(clock: Clock, author: Author, correlationId: string): EventMetadata {
+/**
+ * Metadata of an event now: the writer's clock, its author, the request or command that it belongs to, and the id of
+ * the event that led to it, if one did.
+ */
+export function metadataOf(
+  clock: Clock,
+  author: Author,
+  correlationId: string,
+  causationId?: string,
+): EventMetadata {
   return {
     at: clock.now(),
     region: author.region,
     actor: author.actor,
     $correlationId: correlationId,
+    ...(causationId === undefined ? {} : { $causationId: causationId }),
     schema: 1,
   };
 }

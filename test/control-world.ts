@@ -70,7 +70,7 @@ export async function controlWorld(): Promise<ControlWorld> {
     directory,
     projector,
     writerEpoch,
-    death: { by: "lock", own: new Set([writerEpoch]) },
+    death: { by: "lock", firstEpoch: writerEpoch },
   });
   const parts: ControlParts = {
     store,

@@ -16,7 +16,18 @@ import {
 const exempt: Exemptions = {
   wiring: new Map(),
   clock: new Map(),
-  long: new Map(),
+  long: new Map([
+    [
+      "test/conformance/event-store-suite.ts",
+      "the whole contract of one port, read from top to bottom",
+    ],
+    [
+      "infra/upstream/undici.test.ts",
+      "each failure of a connection provoked for real, on one server",
+    ],
+    ["services/gateway/openai-chat-stream.test.ts", "recorded streams and what becomes of each"],
+    ["test/e2e/hostile.test.ts", "every kind of hostile input against one running relai"],
+  ]),
 };
 
 const none: Exemptions = { wiring: new Map(), clock: new Map(), long: new Map() };

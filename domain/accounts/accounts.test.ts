@@ -38,6 +38,9 @@ const commands = fc.array(
   { maxLength: 150, size: "max" },
 );
 
+/** The cells of the hold table that the lives came through. */
+const CELLS = new Set<string>();
+
 interface Life {
   readonly requestId: string;
   readonly keyId: string;
@@ -49,7 +52,7 @@ interface Life {
 
 /** A world that acts as gateways and a ledger do: taken in the store first, recorded second, applied whenever. */
 function live(list: typeof commands extends fc.Arbitrary<infer T> ? T : never) {
-  const { admission, faults } = funded();
+  const { admission, faults } = funded({ observe: (state, verb) => CELLS.add(`${state} ${verb}`) });
   const log: Effect[] = [...CREATED];
   const lives: Life[] = [];
   let ownerEpoch = 1;
@@ -204,7 +207,26 @@ test("in random lives nothing is ever below zero, sums stand lot by lot, and the
     }),
     { numRuns: 300 },
   );
-  expect(holdsSeen).toBeGreaterThan(100);
+  expect(holdsSeen).toBeGreaterThan(20);
+  const reached = [
+    [
+      "absent admit",
+      "provisional extend",
+      "provisional drop",
+      "provisional close",
+      "provisional apply_open",
+    ],
+    [
+      "provisional sweep",
+      "open extend",
+      "open close",
+      "open apply_extended",
+      "open apply_close",
+      "open sweep",
+    ],
+    ["closed apply_open", "closed apply_extended", "closed apply_close", "tombstone sweep"],
+  ].flat();
+  expect([...CELLS]).toEqual(expect.arrayContaining(reached));
 });
 
 test("a snapshot gives the same state back, and is plain JSON", () => {

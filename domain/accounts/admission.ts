@@ -110,7 +110,10 @@ export function admit(admission: Admission, ask: AdmitAsk, nowMs: number): Admit
     };
   }
   const short = shortOf(accounts, key, ask.holdMicro);
-  if (short) return refused(accounts, key, short);
+  if (short) {
+    const rate = window && key.rpm !== undefined && rateFigures(window, key.rpm, nowMs);
+    return { ...refused(accounts, key, short), ...(rate ? { rate } : {}) };
+  }
   return guarded(admission, org, () => {
     const takings = admitHold(accounts, key, ask.requestId, ask.writerEpoch, ask.holdMicro);
     if (!window || key.rpm === undefined)

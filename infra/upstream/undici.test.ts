@@ -353,6 +353,23 @@ test("idle_timeout: counted from the last byte", async () => {
   expect(heard.said.at(-1)).toBe("failed idle_timeout");
 });
 
+test("idle_timeout: in its time also after a first byte that was long in coming", async () => {
+  const { upstream, clock } = setUp();
+  let answer: ServerResponse | undefined;
+  const baseUrl = await httpServer((_request, response) => (answer = response));
+  const heard = send(upstream, callTo(baseUrl));
+  await eventually(() => answer !== undefined);
+  clock.advance(20_000);
+  expect(heard.said).toEqual([]);
+  answer?.write("one");
+  await heard.until("data");
+  clock.advance(119_999);
+  expect(heard.said).toEqual(["head 200", "data"]);
+  clock.advance(1);
+  expect(heard.said.at(-1)).toBe("failed idle_timeout");
+  expect(clock.armed()).toBe(0);
+});
+
 test("back-pressure: a slow reader stops the upstream, holds little, is not idle, and gets everything", async () => {
   const { upstream, clock } = setUp();
   const total = 50 * 1024 * 1024;

@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import { Pool } from "undici";
 import type { Dispatcher } from "undici";
 import type {
@@ -90,13 +91,30 @@ export function createUpstream(options: UpstreamOptions): UpstreamClient {
   };
 }
 
+const LARGE_BODY_BYTES = 64 * 1024;
+
+/** Gives the body once, and keeps it no longer. */
+function* handedOver(holder: { body: Uint8Array }): Generator<Uint8Array> {
+  const { body } = holder;
+  holder.body = NO_BYTES;
+  yield body;
+}
+
+const NO_BYTES = new Uint8Array(0);
+
 function dispatchOptions(path: string, call: UpstreamCall): Dispatcher.DispatchOptions {
   const headers: string[] = [];
   for (const [name, value] of Object.entries(call.headers)) {
     if (name.toLowerCase() !== "accept-encoding") headers.push(name, value);
   }
   headers.push("accept-encoding", "identity");
-  return { method: "POST", path: path + call.path, headers, body: call.body };
+  const { body } = call;
+  if (body.length <= LARGE_BODY_BYTES)
+    return { method: "POST", path: path + call.path, headers, body };
+  // undici would keep a buffer until the answer has ended; what it reads from a stream it keeps until it is sent.
+  headers.push("content-length", String(body.length));
+  const source = Readable.from(handedOver({ body }), { objectMode: false });
+  return { method: "POST", path: path + call.path, headers, body: source };
 }
 
 /** One origin: its pool, and the calls that wait for a place in it. */
@@ -194,7 +212,8 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
     this.receiver = receiver;
     this.options = options;
     this.sinceMs = settings.clock.elapsed();
-    this.cancelTimer = settings.clock.timer(settings.connectMs, () => this.timerFired());
+    const lookMs = Math.min(settings.connectMs, this.laterAllowanceMs());
+    this.cancelTimer = settings.clock.timer(lookMs, () => this.timerFired());
   }
 
   /** Hands the call to the pool, which answers with exactly one of `onResponseEnd` and `onResponseError`. */
@@ -290,7 +309,9 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
     const [allowedMs, failure] = this.allowance();
     const leftMs = this.sinceMs + allowedMs - nowMs;
     if (leftMs > 0) {
-      this.cancelTimer = this.settings.clock.timer(leftMs, () => this.timerFired());
+      // A later phase begins without arming the timer, so it must never be armed for longer than one of those may last.
+      const lookMs = Math.min(leftMs, this.laterAllowanceMs());
+      this.cancelTimer = this.settings.clock.timer(lookMs, () => this.timerFired());
     } else {
       this.fail(failure);
       this.giveUp();
@@ -301,6 +322,13 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
     if (!this.sent) return [this.settings.connectMs, "connect"];
     if (!this.gotBody) return [this.settings.firstByteMs, "first_byte_timeout"];
     return [this.settings.idleMs, "idle_timeout"];
+  }
+
+  /** The shortest time that a phase after the present one may last. */
+  private laterAllowanceMs(): number {
+    const { firstByteMs, idleMs } = this.settings;
+    if (!this.sent) return Math.min(firstByteMs, idleMs);
+    return this.gotBody ? Infinity : idleMs;
   }
 
   private fail(failure: UpstreamFailure): void {

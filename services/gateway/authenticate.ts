@@ -19,7 +19,7 @@ const KEY_BYTES_MAX = 256;
  * directory says which key it is. A body is not read before this has passed.
  */
 export async function authenticate(
-  parts: Pick<GatewayParts, "region" | "knownRegions" | "directory">,
+  parts: Pick<GatewayParts, "region" | "knownRegions" | "directory" | "clock">,
   headers: GatewayRequest["headers"],
 ): Promise<Authenticated> {
   const text = keyText(headers);
@@ -35,6 +35,9 @@ export async function authenticate(
   const entry = await parts.directory.lookup(sha256Hex(text));
   if (!entry) return refuse({ code: "invalid_api_key" });
   if (entry.revoked) return refuse({ code: "key_revoked" });
+  if (entry.expiresAt !== undefined && entry.expiresAt <= parts.clock.now()) {
+    return refuse({ code: "key_expired" });
+  }
   return { ok: true, caller: { keyId: entry.keyId, orgId: entry.orgId } };
 }
 

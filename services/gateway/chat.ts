@@ -28,9 +28,10 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
   const { caller } = authenticated;
   const body = await readBody(gateway, request);
   if ("code" in body) return refuse(gateway, run, caller, body);
+  if ("gone" in body) return gateway.count(run, { status: 499, code: "client_gone" });
   try {
     // 2 resolve and 3 price: which bindings may serve it, and the most that it can cost.
-    const offer = makeOffer(parts.catalogue, parts.region, body.bytes);
+    const offer = makeOffer(parts.catalogue, parts.region, body.bytes());
     if ("code" in offer) return refuse(gateway, run, caller, offer);
     run.model = offer.ask.model;
     // A place in the journal first, so that a full queue is a refusal that took nothing.
@@ -57,7 +58,7 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
       }
       Object.assign(run.headers, rateHeaders(opened.hold.admitted.rate));
       // 6 forward, 7 relay, 8 record: the last bytes wait for the record.
-      await serve(gateway, run, life, offer, opened.hold, body.give);
+      await serve(gateway, run, life, offer, opened.hold, body);
     } finally {
       life.journal.release();
     }
@@ -73,7 +74,7 @@ async function serve(
   life: WriterLife,
   offer: Offer,
   hold: OpenHold,
-  sent: () => void,
+  body: Body,
 ): Promise<void> {
   if (run.sink.isGone()) {
     const facts = { forwarded: false, clientGone: true, attempts: [], unbilledMicro: 0 };
@@ -82,7 +83,7 @@ async function serve(
   }
   let forwarded: Forwarded | undefined;
   try {
-    forwarded = call(gateway, run, offer, sent);
+    forwarded = call(gateway, run, offer, body);
     const ended = await gateway.whileRunning(life, forwarded);
     await conclude(gateway, run, { offer, hold, forwarded, ended });
   } catch (error) {
@@ -100,7 +101,7 @@ async function serve(
   }
 }
 
-function call(gateway: Gateway, run: Run, offer: Offer, sent: () => void): Forwarded {
+function call(gateway: Gateway, run: Run, offer: Offer, body: Body): Forwarded {
   const { parts } = gateway;
   const { ask, candidates, outputCapTokens } = offer;
   const [binding] = candidates;
@@ -113,7 +114,7 @@ function call(gateway: Gateway, run: Run, offer: Offer, sent: () => void): Forwa
     limits: parts.limits,
     inFlight: gateway.inFlight,
     sink: run.sink,
-    sent,
+    sent: body.give,
     streaming: ask.stream
       ? { includeUsageAsked: ask.includeUsageAsked, headers: streamHeaders(run) }
       : undefined,
@@ -127,7 +128,7 @@ function call(gateway: Gateway, run: Run, offer: Offer, sent: () => void): Forwa
         accept: ask.stream ? "text/event-stream" : "application/json",
         "x-client-request-id": run.requestId,
       },
-      body: upstreamBody(ask, { upstreamModel, outputCapName, outputCapTokens }),
+      body: upstreamBody(body.take(), ask, { upstreamModel, outputCapName, outputCapTokens }),
     },
   });
 }
@@ -147,14 +148,21 @@ function holdAskOf(run: Run, request: GatewayRequest, caller: Caller, offer: Off
   };
 }
 
+const NO_BYTES = Buffer.alloc(0);
+
 interface Body {
-  readonly bytes: Buffer;
+  readonly bytes: () => Buffer;
+  /** The bytes, which are not kept here any longer: what goes upstream is mostly a copy, and one is enough. */
+  readonly take: () => Buffer;
   /** Gives back the room that the body took; once is enough, more does no harm. */
   readonly give: () => void;
 }
 
 /** 405, 413 and 415 are decided by the method and the headers; only then is the body read, within the room there is. */
-async function readBody(gateway: Gateway, request: GatewayRequest): Promise<Body | ApiError> {
+async function readBody(
+  gateway: Gateway,
+  request: GatewayRequest,
+): Promise<Body | ApiError | { readonly gone: true }> {
   const { bodyBytesMax } = gateway.parts.limits;
   const tooLarge: ApiError = { code: "request_too_large", extra: { limit_bytes: bodyBytesMax } };
   if (request.method !== "POST") return { code: "method_not_allowed", extra: { allow: "POST" } };
@@ -166,9 +174,15 @@ async function readBody(gateway: Gateway, request: GatewayRequest): Promise<Body
     return { code: "unsupported_media_type" };
   const body = await request.body(bodyBytesMax, gateway.inFlight);
   if (body.ok) {
-    let room = body.bytes.length;
+    let { bytes } = body;
+    let room = bytes.length;
     return {
-      bytes: body.bytes,
+      bytes: () => bytes,
+      take() {
+        const taken = bytes;
+        bytes = NO_BYTES;
+        return taken;
+      },
       give() {
         gateway.inFlight.give(room);
         room = 0;
@@ -176,6 +190,7 @@ async function readBody(gateway: Gateway, request: GatewayRequest): Promise<Body
     };
   }
   if (body.why === "too_large") return tooLarge;
+  if (body.why === "gone") return { gone: true };
   return { code: "overloaded", retryAfterSeconds: 1 };
 }
 

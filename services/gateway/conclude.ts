@@ -5,13 +5,8 @@ import { openaiErrorBody, type ApiError } from "#services/errors.ts";
 import { answerError, type Run } from "./run.ts";
 import type { Ended, Forwarded } from "./forward.ts";
 import type { Gateway } from "./gateway.ts";
-import {
-  chargeHold,
-  releaseHold,
-  type ChargeOutcome,
-  type OpenHold,
-  type UsageFacts,
-} from "./money.ts";
+import { chargeHold, type ChargeOutcome, type UsageFacts } from "./charge.ts";
+import { releaseHold, type OpenHold } from "./money.ts";
 import type { Offer } from "./offer.ts";
 import { readChatAnswer, visibleOfAnswer } from "./openai-chat-answer.ts";
 import { estimateTokens, type ReadUsage } from "./openai-chat-usage.ts";
@@ -36,6 +31,19 @@ interface Served {
 }
 
 const DONE = "data: [DONE]\n\n";
+
+const FINISH_WORDS: ReadonlySet<string> = new Set([
+  "stop",
+  "length",
+  "tool_calls",
+  "content_filter",
+  "function_call",
+]);
+
+/** The reason for an answer's end as the event repeats it: a word that we know, for any other text is the upstream's. */
+function finishWord(reason = ""): string {
+  return reason === "" || FINISH_WORDS.has(reason) ? reason : "other";
+}
 
 /** Settles an ended call: charges it or releases it, durably, and only then lets the last bytes go. */
 export async function conclude(gateway: Gateway, run: Run, call: EndedCall): Promise<void> {
@@ -149,7 +157,7 @@ async function concludeWhole(
   const charge = await settle(gateway, run, call, {
     ...answer,
     ...seen,
-    finish: answer.finish ?? "",
+    finish: finishWord(answer.finish),
   });
   if (charge.outcome !== "charged") {
     return answerError(gateway, run, { code: "ledger_unavailable", doNotRetry: true });
@@ -181,7 +189,7 @@ async function concludeStream(
     await release(gateway, call, reason, { outcome }, call.hold.totalCostMicro);
     return endWithError(gateway, run, error);
   }
-  const finish = broke ?? facts.finishReasons[0] ?? "";
+  const finish = broke ?? finishWord(facts.finishReasons[0]);
   const charge = await settle(gateway, run, call, { ...facts, finish }, broke);
   if (charge.outcome !== "charged") {
     const error: ApiError = { code: "ledger_unavailable", doNotRetry: true };
@@ -266,7 +274,7 @@ async function settle(
     ],
     firstByteMs: forwarded.firstByteMs() ?? 0,
     durationMs: Math.round(parts.clock.elapsed() - run.beganMs),
-    finish: served.finish.slice(0, 64),
+    finish: served.finish,
   };
   const charge = await chargeHold(gateway.money, hold, usage);
   // Anything else ends with an error, which is counted where it is told.

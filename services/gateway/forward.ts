@@ -7,6 +7,7 @@ import type {
 } from "#services/ports.ts";
 import type { InFlight } from "./in-flight.ts";
 import { createChatStream, type ChatStream } from "./openai-chat-stream.ts";
+import { createPieces } from "./pieces.ts";
 import type { GatewayLimits, Sink } from "./parts.ts";
 
 /** Why a call was ended from this side. */
@@ -26,7 +27,13 @@ export type Ended =
   /** A stream that broke: what was relayed was relayed, and must not look finished. */
   | {
       readonly how: "stream_broke";
-      readonly why: UpstreamFailure | "garbage" | "upstream_error" | "truncated" | CutReason;
+      readonly why:
+        | UpstreamFailure
+        | "garbage"
+        | "upstream_error"
+        | "truncated"
+        | "no_room"
+        | CutReason;
     }
   /** A plain answer, or anything before the first byte, that broke. */
   | { readonly how: "failed"; readonly why: UpstreamFailure | "too_large" | "no_room" | CutReason }
@@ -80,12 +87,14 @@ const REFUSAL_BYTES_MAX = 64 * 1024;
  * end, within limits, because it will be billed.
  */
 export function forward(options: ForwardOptions): Forwarded {
-  const { upstream, clock, limits, inFlight, call, sink, streaming } = options;
+  // `options` and the call itself are in no closure below, so that the request's body is not kept while it is answered.
+  const { upstream, clock, limits, inFlight, sink, streaming, sent } = options;
   const begun = clock.elapsed();
   const stream = streaming && createChatStream(streaming);
-  const pieces: Uint8Array[] = [];
+  const pieces = createPieces();
   let status = 0;
   let retryAfter: string | undefined;
+  /** What this answer has taken of the room for bodies. */
   let bytes = 0;
   let bytesSinceGone = 0;
   let firstByteMs: number | undefined;
@@ -168,28 +177,33 @@ export function forward(options: ForwardOptions): Forwarded {
   function streamed(piece: Uint8Array, filter: ChatStream): boolean {
     const { out, failed } = filter.push(piece);
     const goOn = out === undefined || out.length === 0 || relay(out);
-    if (failed) finish({ how: "stream_broke", why: failed }, true);
+    if (!makeRoom(filter.heldBytes)) finish({ how: "stream_broke", why: "no_room" }, true);
+    else if (failed) finish({ how: "stream_broke", why: failed }, true);
     // What may follow [DONE] is of no use to anybody; the connection is left to end by itself and be used again.
     else if (filter.done) finish({ how: "stream_done" }, false);
     return goOn || over;
+  }
+
+  /** Sets what this answer takes of the room; false when there is not so much. */
+  function makeRoom(bytesNow: number): boolean {
+    if (bytesNow > bytes && !inFlight.take(bytesNow - bytes, bytesNow)) return false;
+    if (bytesNow < bytes) inFlight.give(bytes - bytesNow);
+    bytes = bytesNow;
+    return true;
   }
 
   /** Bytes that are kept until the body is whole. */
   function kept(piece: Uint8Array): boolean {
     const most = status >= 200 && status < 300 ? limits.answerBytesMax : REFUSAL_BYTES_MAX;
     if (bytes + piece.length > most) finish({ how: "failed", why: "too_large" }, true);
-    else if (!inFlight.take(piece.length)) finish({ how: "failed", why: "no_room" }, true);
-    else {
-      bytes += piece.length;
-      pieces.push(piece);
-    }
+    else if (!makeRoom(bytes + piece.length)) finish({ how: "failed", why: "no_room" }, true);
+    else pieces.add(piece);
     return true;
   }
 
   function forget(): void {
-    inFlight.give(bytes);
-    bytes = 0;
-    pieces.length = 0;
+    makeRoom(0);
+    pieces.clear();
   }
 
   function deliver(body: Uint8Array): Promise<void> {
@@ -209,11 +223,11 @@ export function forward(options: ForwardOptions): Forwarded {
   }
 
   sink.listen({ drained: () => paused && resume(), gone: clientLeft });
-  const exchange: UpstreamExchange = upstream.send(call, {
+  const exchange: UpstreamExchange = upstream.send(options.call, {
     head(answered, headers) {
       status = answered;
       retryAfter = headers["retry-after"];
-      options.sent();
+      sent();
     },
     data(piece) {
       if (over) return true;
@@ -227,7 +241,7 @@ export function forward(options: ForwardOptions): Forwarded {
     },
     end() {
       if (!stream || !isStream()) {
-        finish({ how: "whole", status, retryAfter, body: Buffer.concat(pieces) }, false);
+        finish({ how: "whole", status, retryAfter, body: pieces.take() }, false);
         return;
       }
       const { out, failed } = stream.end();

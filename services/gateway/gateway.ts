@@ -47,7 +47,7 @@ interface Counted {
 /** Puts a gateway together around its writer. */
 export function createGateway(parts: GatewayParts, writer: Writer, author: Author): Gateway {
   const { clock, telemetry } = parts;
-  const inFlight = createInFlight(parts.limits.inFlightBytesMax);
+  const inFlight = createInFlight(parts.limits.inFlightBytesMax, parts.limits.bodyBytesMax);
   const caps = createRefusalCaps(clock);
   const running = new Set<Forwarded>();
   const active = new Set<Promise<void>>();

@@ -39,6 +39,8 @@ export interface KeyTable {
     | undefined
   )[];
   readonly slots: ReadonlyMap<string, number>;
+  /** A key of more bytes than this can be none of them, however it is written: six bytes write a character at most. */
+  readonly keyBytesMax: number;
 }
 
 /**
@@ -54,10 +56,15 @@ export function keyTable(names: readonly string[], ignored: readonly string[] = 
   };
   names.forEach(add);
   for (const name of ignored) add(name, IGNORED);
-  return { names, byLength, slots };
+  return { names, byLength, slots, keyBytesMax: (byLength.length - 1) * 6 };
 }
 
-export type ScanFailure = "not_an_object" | "malformed" | "too_deep" | "trailing_bytes";
+export type ScanFailure =
+  | "not_an_object"
+  | "malformed"
+  | "too_deep"
+  | "too_many_values"
+  | "trailing_bytes";
 
 /**
  * What a scan found. It is filled anew by each scan, so that the hot path allocates nothing; whoever keeps spans
@@ -131,6 +138,9 @@ export function skipSpace(bytes: Uint8Array, from: number, end: number): number 
   return pos;
 }
 
+/** Commas and opening brackets that containerEnd has passed since the scan began. */
+let passed = 0;
+
 /** The end of the array or object that starts at `from`, by counting brackets. */
 function containerEnd(bytes: Uint8Array, from: number, end: number, depthMax: number): number {
   let pos = from;
@@ -141,8 +151,10 @@ function containerEnd(bytes: Uint8Array, from: number, end: number, depthMax: nu
       pos = closingQuote(bytes, pos + 1, end);
       if (pos < 0) return MALFORMED;
     } else if (byte < OPEN_BRACKET) {
-      // Digits, commas, colons and white space: most of what stands between strings.
+      // Digits, colons and white space: most of what stands between strings.
+      if (byte === COMMA) passed += 1;
     } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
+      passed += 1;
       depth += 1;
       if (depth > depthMax) return TOO_DEEP;
     } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
@@ -210,6 +222,7 @@ function slotOf(table: KeyTable, bytes: Buffer, start: number, end: number): num
       if (at === name.length) return candidate.slot;
     }
   }
+  if (end - start > table.keyBytesMax) return UNKNOWN;
   for (let pos = start; pos < end; pos += 1) {
     if (bytes[pos] === BACKSLASH) {
       const key = readString(bytes, start - 1, end + 1);
@@ -224,6 +237,7 @@ function slotOf(table: KeyTable, bytes: Buffer, start: number, end: number): num
  * the Kelvin sign as s and k; up and down again maps all of those to one spelling.
  */
 function lookalikeOf(table: KeyTable, bytes: Buffer, start: number, end: number): number {
+  if (end - start > table.keyBytesMax) return -1;
   let plain = true;
   for (let pos = start; pos < end && plain; pos += 1) {
     const byte = bytes[pos] ?? 0;
@@ -238,6 +252,8 @@ function lookalikeOf(table: KeyTable, bytes: Buffer, start: number, end: number)
  * Scans the JSON object that fills [start, end) of `bytes`, white space around it allowed, and writes the spans of the
  * table's keys into `scan`. The object itself is depth 1 of `depthMax`. A key may be written with escapes.
  * Returns undefined when the object could be read. Keys that come twice or in another case are noted, not refused.
+ * `valuesMax` bounds its members, elements and containers at all depths together, roughly: whoever parses the object
+ * afterwards pays for each of them, and two bytes can make one.
  */
 export function scanObject(
   bytes: Buffer,
@@ -246,7 +262,9 @@ export function scanObject(
   table: KeyTable,
   scan: ObjectScan,
   depthMax: number,
+  valuesMax = Infinity,
 ): ScanFailure | undefined {
+  passed = 0;
   // A loop is quicker than `fill` for so few.
   for (let at = 0; at < scan.spans.length; at += 1) scan.spans[at] = 0;
   scan.memberCount = 0;
@@ -271,6 +289,7 @@ export function scanObject(
       pos = anyEnd(bytes, valueAt, end, depthMax - 1);
       if (pos < 0) return pos === TOO_DEEP ? "too_deep" : "malformed";
       scan.memberCount += 1;
+      if (scan.memberCount + passed > valuesMax) return "too_many_values";
       note(bytes, table, scan, keyStart, quote + 1, valueAt, pos);
       pos = skipSpace(bytes, pos, end);
       const byte = pos < end ? bytes[pos] : 0;

@@ -1,13 +1,6 @@
 import type { Binding } from "#domain/catalogue/types.ts";
-import {
-  costOf,
-  TOKEN_CLASSES,
-  type ContextTier,
-  type TokenClass,
-  type Tokens,
-} from "#domain/prices.ts";
-import { newEvent, type NewEvent } from "#domain/events/events.ts";
-import type { AccountTaking, Attempt, EventData, EventMetadata } from "#domain/events/schemas.ts";
+import { newEvent } from "#domain/events/events.ts";
+import type { AccountTaking, EventData, EventMetadata } from "#domain/events/schemas.ts";
 import type { Admitted, AdmitRefused } from "#domain/accounts/admission-types.ts";
 import type { Journal, RecordOutcome } from "#services/journal.ts";
 import type { AdmissionStore, Clock, Telemetry } from "#services/ports.ts";
@@ -21,11 +14,11 @@ import type { Writer, WriterLife } from "./writer.ts";
  */
 
 /** Retries on a fence, and the wait for a new owner's money at the end, go on for this long. */
-const FENCED_MS_MAX = 1000;
+export const FENCED_MS_MAX = 1000;
 /** The admission store itself answers within this, or the admission is undone. */
 const ADMIT_MS_MAX = 1000;
 /** A caller waits this long for the journal; then it gets its error, and the journal goes on trying. */
-const RECORD_MS_MAX = 5000;
+export const RECORD_MS_MAX = 5000;
 
 export interface MoneyParts {
   readonly admission: AdmissionStore;
@@ -60,6 +53,8 @@ export interface OpenHold {
   totalMicro: number;
   totalCostMicro: number;
   accounts: readonly AccountTaking[];
+  /** The id of its RequestAdmitted, which caused every later event of the request. */
+  readonly admittedId: string;
   /** Its terminal event is on its way: there must not be a second one. */
   isEnding: boolean;
 }
@@ -80,22 +75,12 @@ export async function openHold(
   const taken = await admitUnderOwner(parts, journal.writerEpoch, ask);
   if (taken.outcome !== "admitted") return taken;
   const { admitted, ownerEpoch } = taken;
-  const hold: OpenHold = {
-    ask,
-    journal,
-    admitted,
-    ownerEpoch,
-    totalMicro: ask.holdMicro,
-    totalCostMicro: ask.holdCostMicro,
-    accounts: admitted.accounts,
-    isEnding: false,
-  };
   const event = newEvent(
     journal.stream,
     `admitted:${requestId}`,
     "RequestAdmitted.v1",
     {
-      ...common(parts, hold),
+      ...requestFacts(parts, { ask, ownerEpoch, accounts: admitted.accounts }),
       holdMicro: ask.holdMicro,
       holdCostMicro: ask.holdCostMicro,
       model: ask.model,
@@ -105,6 +90,17 @@ export async function openHold(
     },
     metadataOf(parts.clock, parts.author, requestId),
   );
+  const hold: OpenHold = {
+    ask,
+    journal,
+    admitted,
+    ownerEpoch,
+    totalMicro: ask.holdMicro,
+    totalCostMicro: ask.holdCostMicro,
+    accounts: admitted.accounts,
+    admittedId: event.id,
+    isEnding: false,
+  };
   const recording = journal.record({ events: [event], takingUnder: ownerEpoch });
   const outcome = await within(parts.clock, RECORD_MS_MAX, recording);
   if (outcome !== TIMED_OUT && outcome.outcome === "recorded") return { outcome: "open", hold };
@@ -147,7 +143,7 @@ async function admitUnderOwner(
   }
 }
 
-async function renewOwner(parts: MoneyParts, orgId: string, attempt: number): Promise<void> {
+export async function renewOwner(parts: MoneyParts, orgId: string, attempt: number): Promise<void> {
   await parts.admission.want(orgId).catch(() => {});
   await within(
     parts.clock,
@@ -194,7 +190,7 @@ async function undoWhenKnown(
   }
   // The admission store took the money under an owner that is over: the next request must not ask under it again.
   if (outcome.outcome === "dropped" && outcome.why === "fenced")
-    parts.background(parts.writer.refreshOwner());
+    parts.background(parts.writer.refreshOwner().catch(() => {}));
   await dropHold(parts, hold.ask.orgId, hold.ownerEpoch, hold.ask.requestId);
 }
 
@@ -227,203 +223,20 @@ async function finishRelease(
     hold.journal.stream,
     `ended:${requestId}`,
     "RequestReleased.v1",
-    { ...common(parts, hold), holdMicro: hold.totalMicro, ...facts },
-    metadataOf(parts.clock, parts.author, requestId),
+    { ...requestFacts(parts, hold), holdMicro: hold.totalMicro, ...facts },
+    metadataAfter(parts, hold),
   );
   hold.isEnding = true;
   const outcome = await hold.journal.record({ events: [event] });
   if (outcome.outcome === "recorded") await closeHold(parts, hold, 0);
 }
 
-/** What an answer used, and how it came to be known. */
-export interface UsageFacts {
-  readonly tokens: Tokens;
-  readonly binding: Binding;
-  readonly serviceTier: string;
-  /** The prices that apply: of the served tier and the context tier of these tokens. */
-  readonly prices: ContextTier;
-  readonly billedBy: "provider" | "estimate";
-  readonly clientGone: boolean;
-  readonly attempts: Attempt[];
-  readonly firstByteMs: number;
-  readonly durationMs: number;
-  readonly finish: string;
-}
-
-/** `undelivered`: charged, but not within the time that a caller waits. `late`: the hold had ended; nobody is charged. */
-export type ChargeOutcome =
-  | { readonly outcome: "charged"; readonly chargedMicro: number }
-  | { readonly outcome: "undelivered" }
-  | { readonly outcome: "late" };
-
-/**
- * Charges a request: takes what passes the hold like any money, records, closes. Only after `charged` may the last
- * bytes of the answer go out. Otherwise the record goes on in the background, and the caller gets an error.
- */
-export async function chargeHold(
-  parts: MoneyParts,
-  hold: OpenHold,
-  usage: UsageFacts,
-): Promise<ChargeOutcome> {
-  const charging = finishCharge(parts, hold, usage);
-  const outcome = await within(parts.clock, RECORD_MS_MAX, charging);
-  if (outcome !== TIMED_OUT) return outcome;
-  parts.background(
-    charging.then(async (late) => {
-      if (late.outcome !== "charged") return;
-      const { requestId, orgId } = hold.ask;
-      const metadata = metadataOf(parts.clock, parts.author, requestId);
-      await note(parts, (stream) =>
-        newEvent(
-          stream,
-          `undelivered:${requestId}`,
-          "UsageUndelivered.v1",
-          { requestId, orgId },
-          metadata,
-        ),
-      );
-    }),
-  );
-  return { outcome: "undelivered" };
-}
-
-async function finishCharge(
-  parts: MoneyParts,
-  hold: OpenHold,
-  usage: UsageFacts,
-): Promise<ChargeOutcome> {
-  const sale = costOf(usage.tokens, usage.prices.salePico);
-  const cost = costOf(usage.tokens, usage.prices.costPico);
-  const { requestId } = hold.ask;
-  // From here on nothing throws that would leave the hold without its end: what can be wrong with the figures is behind us.
-  hold.isEnding = true;
-  for (let attempt = 0; ; attempt++) {
-    const recorded = { totalMicro: hold.totalMicro, accounts: hold.accounts };
-    if (sale.micro > hold.totalMicro) await takeExcess(parts, hold, sale.micro);
-    const metadata = metadataOf(parts.clock, parts.author, requestId);
-    const chargedMicro = Math.min(sale.micro, hold.totalMicro);
-    const ended = newEvent(
-      hold.journal.stream,
-      `ended:${requestId}`,
-      "UsageRecorded.v1",
-      usageEvent(parts, hold, usage, {
-        chargedMicro,
-        overHoldMicro: sale.micro - chargedMicro,
-        residualPico: sale.residualPico,
-        providerCostMicro: cost.micro,
-      }),
-      metadata,
-    );
-    const isRaised = hold.totalMicro > recorded.totalMicro;
-    const events = isRaised ? [extension(parts, hold, cost.micro, metadata), ended] : [ended];
-    const outcome = await hold.journal.record({
-      events,
-      ...(isRaised ? { takingUnder: hold.ownerEpoch } : {}),
-    });
-    if (outcome.outcome === "recorded") {
-      await closeHold(parts, hold, chargedMicro);
-      return { outcome: "charged", chargedMicro };
-    }
-    if (outcome.outcome === "sealed") {
-      await noteLate(parts, hold, usage.tokens, cost.micro);
-      return { outcome: "late" };
-    }
-    // The excess was taken under an owner that is over, or the store refused it: computed anew from what is recorded.
-    Object.assign(hold, recorded);
-    await sleep(parts.clock, backOffMs(attempt, 10, 1000));
-    await within(
-      parts.clock,
-      FENCED_MS_MAX,
-      parts.writer.refreshOwner().catch(() => {}),
-    );
-  }
-}
-
-/** Takes what a request used beyond its hold, as far as the money of all its accounts goes. */
-async function takeExcess(parts: MoneyParts, hold: OpenHold, totalMicro: number): Promise<void> {
-  const { orgId, requestId } = hold.ask;
-  const begun = parts.clock.elapsed();
-  for (let attempt = 0; ; attempt++) {
-    const ownerEpoch = parts.writer.ownerEpoch();
-    const asked = parts.admission
-      .extend({ orgId, ownerEpoch, requestId, totalMicro })
-      .catch(() => undefined);
-    const answer = await within(parts.clock, FENCED_MS_MAX, asked);
-    if (answer !== TIMED_OUT && answer?.outcome === "raised") {
-      hold.ownerEpoch = ownerEpoch;
-      hold.totalMicro = answer.totalMicro;
-      hold.accounts = answer.accounts;
-      return;
-    }
-    const isOver =
-      answer !== TIMED_OUT && (answer?.outcome === "gone" || answer?.fenced === "fault");
-    if (isOver || parts.clock.elapsed() - begun >= FENCED_MS_MAX) return;
-    await renewOwner(parts, orgId, attempt);
-  }
-}
-
-function extension(
-  parts: MoneyParts,
-  hold: OpenHold,
-  costMicro: number,
-  metadata: EventMetadata,
-): NewEvent {
-  hold.totalCostMicro = Math.max(hold.totalCostMicro, costMicro);
-  const { requestId } = hold.ask;
-  return newEvent(
-    hold.journal.stream,
-    `extended:${requestId}:${hold.totalMicro}:${hold.ownerEpoch}`,
-    "HoldExtended.v1",
-    {
-      ...common(parts, hold),
-      holdTotalMicro: hold.totalMicro,
-      holdCostTotalMicro: hold.totalCostMicro,
-    },
-    metadata,
-  );
-}
-
-function usageEvent(
-  parts: MoneyParts,
-  hold: OpenHold,
-  usage: UsageFacts,
-  amounts: Pick<
-    EventData<"UsageRecorded.v1">,
-    "chargedMicro" | "overHoldMicro" | "residualPico" | "providerCostMicro"
-  >,
-): EventData<"UsageRecorded.v1"> {
-  const tokens: Tokens = {};
-  const salePico: Partial<Record<TokenClass, number>> = {};
-  const costPico: Partial<Record<TokenClass, number>> = {};
-  for (const name of TOKEN_CLASSES) {
-    const count = usage.tokens[name];
-    if (!count) continue;
-    tokens[name] = count;
-    salePico[name] = usage.prices.salePico[name];
-    costPico[name] = usage.prices.costPico[name];
-  }
-  return {
-    ...common(parts, hold),
-    holdMicro: hold.totalMicro,
-    model: hold.ask.model,
-    bindingId: usage.binding.id,
-    priceVersion: usage.binding.priceVersion,
-    serviceTier: usage.serviceTier,
-    tokens,
-    salePico,
-    costPico,
-    ...amounts,
-    billedBy: usage.billedBy,
-    clientGone: usage.clientGone,
-    attempts: usage.attempts,
-    firstByteMs: usage.firstByteMs,
-    durationMs: usage.durationMs,
-    finish: usage.finish,
-  };
-}
-
 /** Frees the hold in the admission store; the event is durable, so whatever goes wrong here the ledger sets right. */
-async function closeHold(parts: MoneyParts, hold: OpenHold, chargedMicro: number): Promise<void> {
+export async function closeHold(
+  parts: MoneyParts,
+  hold: OpenHold,
+  chargedMicro: number,
+): Promise<void> {
   const { orgId, requestId } = hold.ask;
   const ownerEpoch = parts.writer.ownerEpoch();
   const closing = parts.admission
@@ -432,45 +245,11 @@ async function closeHold(parts: MoneyParts, hold: OpenHold, chargedMicro: number
   await within(parts.clock, ADMIT_MS_MAX, closing);
 }
 
-/** Usage that came after its hold had ended: the company's expense, in the journal of the next life. */
-async function noteLate(
+/** What every event of a request repeats. */
+export function requestFacts(
   parts: MoneyParts,
-  hold: OpenHold,
-  tokens: Tokens,
-  providerCostMicro: number,
-): Promise<void> {
-  const { requestId, orgId } = hold.ask;
-  const epoch = hold.journal.writerEpoch;
-  const metadata = metadataOf(parts.clock, parts.author, requestId);
-  parts.background(
-    note(parts, (stream) =>
-      newEvent(
-        stream,
-        `late:${requestId}`,
-        "UsageLate.v1",
-        { requestId, orgId, epoch, tokens, providerCostMicro },
-        metadata,
-      ),
-    ),
-  );
-}
-
-const NOTE_ATTEMPTS_MAX = 200;
-
-/** Writes a note without money into the journal of whatever life this gateway has by then. */
-async function note(parts: MoneyParts, make: (stream: string) => NewEvent): Promise<void> {
-  for (let attempt = 0; attempt < NOTE_ATTEMPTS_MAX; attempt++) {
-    const journal = parts.writer.life()?.journal;
-    if (journal) {
-      const outcome = await journal.record({ events: [make(journal.stream)] });
-      if (outcome.outcome === "recorded") return;
-    }
-    await sleep(parts.clock, backOffMs(attempt, 50, 2000));
-  }
-  parts.telemetry.alarm("note_not_written", {});
-}
-
-function common(parts: MoneyParts, hold: OpenHold) {
+  hold: Pick<OpenHold, "ask" | "ownerEpoch" | "accounts">,
+) {
   const { requestId, orgId, keyId, processingArea } = hold.ask;
   return {
     requestId,
@@ -481,4 +260,9 @@ function common(parts: MoneyParts, hold: OpenHold) {
     ownerEpoch: hold.ownerEpoch,
     accounts: [...hold.accounts],
   };
+}
+
+/** The metadata of an event that an admission led to. */
+export function metadataAfter(parts: MoneyParts, hold: OpenHold): EventMetadata {
+  return metadataOf(parts.clock, parts.author, hold.ask.requestId, hold.admittedId);
 }

@@ -21,7 +21,8 @@ export interface Offer {
 
 /**
  * Reads a body, resolves its model to the bindings of the region's own processing area (there is never a fallback to
- * another), and bounds its cost. Answers with the refusal of the table where one of these fails.
+ * another), and bounds its cost. Answers with the refusal of the table where one of these fails. Keeps nothing of the
+ * body.
  */
 export function makeOffer(
   catalogue: Catalogue,

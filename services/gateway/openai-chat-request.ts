@@ -7,6 +7,11 @@ import type { ChatBounds, PromptSums } from "./openai-chat-bounds.ts";
 
 /** The deepest nesting of a body. */
 export const JSON_DEPTH_MAX = 64;
+/**
+ * Members, elements and containers of a body together. Twenty megabytes of `{},` are seven million objects, whose
+ * parsing holds up every other request for a second and takes many times the body's memory.
+ */
+export const JSON_VALUES_MAX = 250_000;
 const MODEL_BYTES_MAX = 256;
 /** OpenAI's own limit on the answers of one request. */
 const CHOICES_MAX = 128;
@@ -103,9 +108,8 @@ export interface StreamOptionsSpans {
   readonly includeUsage: MemberSpan | undefined;
 }
 
-/** A chat completion request as far as relai reads it. It keeps the body's bytes and no other copy of the prompt. */
+/** A chat completion request as far as relai reads it. It keeps nothing of the prompt: whoever has the body lets it go. */
 export interface ChatAsk {
-  readonly body: Buffer;
   readonly model: string;
   readonly stream: boolean;
   /** The caller asked for usage in the stream, and so gets it. */
@@ -192,7 +196,6 @@ export function readChatRequest(body: Buffer): ChatRead {
   return {
     ok: true,
     ask: {
-      body,
       model,
       ...plain,
       includeUsageAsked: plain.stream && options.asked,
@@ -222,7 +225,7 @@ function scanBody(body: Buffer): BodyFault | undefined {
     };
   }
   if (!isUtf8(body)) return { param: null, message: "The body is not valid UTF-8." };
-  const failure = scanObject(body, 0, body.length, TABLE, SCAN, JSON_DEPTH_MAX);
+  const failure = scanObject(body, 0, body.length, TABLE, SCAN, JSON_DEPTH_MAX, JSON_VALUES_MAX);
   if (failure !== undefined) return { param: null, message: scanMessage(failure) };
   const twice = SCAN.duplicateSlot < 0 ? undefined : READ[SCAN.duplicateSlot];
   if (twice !== undefined) return { param: twice, message: `'${twice}' is given more than once.` };
@@ -242,6 +245,8 @@ function scanMessage(failure: ScanFailure): string {
       return "The body must be a JSON object.";
     case "too_deep":
       return `The body is nested deeper than ${JSON_DEPTH_MAX} levels.`;
+    case "too_many_values":
+      return `The body has more than ${JSON_VALUES_MAX} members, elements and brackets.`;
     case "trailing_bytes":
       return "The body goes on after the end of its JSON object.";
     case "malformed":

@@ -38,6 +38,8 @@ export interface ChatStream {
   readonly done: boolean;
   /** Every choice that began has its finish reason, and at least one began. */
   readonly everyChoiceFinished: boolean;
+  /** The memory that an event takes which has begun and is not whole. */
+  readonly heldBytes: number;
 }
 
 /** Offsets count from the start of the bytes in hand, and move with them. */
@@ -101,6 +103,9 @@ export function createChatStream(options: { readonly includeUsageAsked: boolean 
     facts: framing.facts,
     get done() {
       return framing.state === "done";
+    },
+    get heldBytes() {
+      return framing.held.length;
     },
     get everyChoiceFinished() {
       return (

@@ -12,9 +12,10 @@ const NAMES: UpstreamNames = {
 };
 
 function sent(body: string, names: Partial<UpstreamNames> = {}): string {
-  const result = readChatRequest(Buffer.from(body));
+  const bytes = Buffer.from(body);
+  const result = readChatRequest(bytes);
   if (!result.ok) throw new Error(result.error.message);
-  return upstreamBody(result.ask, { ...NAMES, ...names }).toString();
+  return upstreamBody(bytes, result.ask, { ...NAMES, ...names }).toString();
 }
 
 describe("upstreamBody", () => {
@@ -23,7 +24,7 @@ describe("upstreamBody", () => {
       '{ "model":"m","messages":[1], "max_tokens" : 9, "big":12345678901234567890 }',
     );
     const result = readChatRequest(body);
-    expect(result.ok && upstreamBody(result.ask, NAMES)).toBe(body);
+    expect(result.ok && upstreamBody(body, result.ask, NAMES)).toBe(body);
   });
 
   it.each<[string, string, string, Partial<UpstreamNames>]>([

@@ -15,9 +15,9 @@ export interface UpstreamNames {
 /**
  * The body to send upstream: the caller's bytes with the binding's model name, the output cap under the name that the
  * binding knows, usage asked for in a stream, storing switched off, and without `model_region`. Every other byte is
- * the caller's. When nothing differs it is the caller's buffer itself.
+ * the caller's. When nothing differs it is the caller's buffer itself. `body` is the one that `ask` was read from.
  */
-export function upstreamBody(ask: ChatAsk, names: UpstreamNames): Buffer {
+export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): Buffer {
   const { edits: spans } = ask;
   const edits: Edit[] = [];
   if (names.upstreamModel !== ask.model) {
@@ -30,7 +30,7 @@ export function upstreamBody(ask: ChatAsk, names: UpstreamNames): Buffer {
   if (spans.modelRegion)
     edits.push(removing(spans.modelRegion.keyStart, spans.modelRegion.valueEnd));
   if (spans.store) edits.push(replacing(spans.store.valueStart, spans.store.valueEnd, "false"));
-  return splice(ask.body, edits);
+  return splice(body, edits);
 }
 
 /**

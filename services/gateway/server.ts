@@ -1,10 +1,14 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import Fastify, { type FastifyInstance } from "fastify";
+import type { Socket } from "node:net";
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { errorHeaders, openaiErrorBody } from "#services/errors.ts";
+import type { Clock } from "#services/ports.ts";
+import { refuseConnection } from "#services/refuse-connection.ts";
 import { handleChat } from "./chat.ts";
 import type { Gateway } from "./gateway.ts";
 import type { InFlight } from "./in-flight.ts";
 import type { GatewayRequest, Sink } from "./parts.ts";
+import { createPieces } from "./pieces.ts";
 import { handleBalance, handleModel, handleModels, handleUnknown } from "./reads.ts";
 
 type Handle = (request: GatewayRequest, sink: Sink) => Promise<void>;
@@ -14,6 +18,25 @@ const KEEP_ALIVE_MS = 72_000;
 /** A whole request, body included, must have arrived within this: a slow sender does not keep its place for ever. */
 const REQUEST_MS_MAX = 120_000;
 const CONNECTIONS_MAX = 10_000;
+/**
+ * How long, beside the largest body, what a refused client still sends is read and dropped. Closing at once would reset
+ * the connection, and the client would lose the answer that says why.
+ */
+const LINGER_MS_MAX = 5_000;
+
+/** How long a connection that was idle for too long is still looked at before it is closed. */
+const IDLE_GRACE_MS = 500;
+
+/**
+ * Closes a connection that was idle for too long, unless a request has come on it. A process that was stopped finds
+ * that time over on waking, before it has looked at what its clients sent meanwhile.
+ */
+function closeIdle(clock: Clock, socket: Socket): void {
+  const { bytesRead } = socket;
+  clock.timer(IDLE_GRACE_MS, () => {
+    if (socket.bytesRead === bytesRead) socket.destroy();
+  });
+}
 
 /** The data plane's routes, each handed to its function with the raw request and response: bodies are ours to read. */
 export function createGatewayServer(gateway: Gateway): FastifyInstance {
@@ -24,8 +47,18 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
     forceCloseConnections: "idle",
     // Fastify would answer a closing server with a body of its own shape.
     return503OnClosing: false,
+    clientErrorHandler(error, socket) {
+      // An answer that is under way is broken off: an error behind it would look like a part of it.
+      if ((running.get(socket) ?? 0) > 0) socket.destroy();
+      else refuseConnection(error, socket);
+    },
+    // A path that cannot be read. The framework's own answer would repeat it.
+    frameworkErrors: (_error, request, reply) => unknown(request, reply),
   });
   app.server.maxConnections = CONNECTIONS_MAX;
+  app.server.on("timeout", (socket: Socket) => closeIdle(gateway.parts.clock, socket));
+  // Each pipelined request listens for the end of its connection; that there are many of them is no leak.
+  app.server.on("connection", (socket) => socket.setMaxListeners(0));
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
 
@@ -40,6 +73,10 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
       sink.head(500, errorHeaders({ code: "internal_error" }));
       sink.end(openaiErrorBody({ code: "internal_error" }));
     });
+  }
+  function unknown(request: FastifyRequest, reply: FastifyReply): void {
+    reply.hijack();
+    route(request.raw, reply.raw, (asked, sink) => handleUnknown(gateway, asked, sink));
   }
   function add(paths: readonly string[], handle: (parameters: unknown) => Handle): void {
     for (const path of paths) {
@@ -62,10 +99,15 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   });
   add(["/v1/balance"], () => (request, sink) => handleBalance(gateway, request, sink));
   app.get("/healthz", () => ({ ok: true }));
-  app.setNotFoundHandler((request, reply) => {
-    reply.hijack();
-    route(request.raw, reply.raw, (asked, sink) => handleUnknown(gateway, asked, sink));
+  // A gateway takes requests as long as it has a journal to record them in and is not on its way out.
+  app.get("/readyz", (_request, reply) => {
+    const dependencies = { event_store: gateway.writer.life() !== undefined };
+    const ready = dependencies.event_store && !gateway.isStopping();
+    return reply.code(ready ? 200 : 503).send({ ready, dependencies });
   });
+  // The framework looks at the body of an unknown route, and may have an error of its own about it.
+  app.setNotFoundHandler(unknown);
+  app.setErrorHandler((_error, request, reply) => unknown(request, reply));
   return app;
 }
 
@@ -73,6 +115,9 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
 function taken(): never {
   throw new Error("the request was taken over before its handler");
 }
+
+/** How many requests of a connection are being answered: with pipelining there can be several. */
+const running = new WeakMap<Socket, number>();
 
 /** Where an error was thrown: the first line of its stack that names a file, without the message. */
 function frameOf(error: unknown): string {
@@ -95,30 +140,26 @@ function readBody(
   room: InFlight,
 ): ReturnType<GatewayRequest["body"]> {
   return new Promise((resolve) => {
-    const pieces: Buffer[] = [];
+    const pieces = createPieces(Number(raw.headers["content-length"] ?? 0));
     let size = 0;
     let over = false;
     function fail(why: "too_large" | "no_room" | "gone"): void {
       over = true;
       room.give(size);
-      pieces.length = 0;
+      pieces.clear();
       resolve({ ok: false, why });
     }
     raw.on("data", (piece: Buffer) => {
       if (over) return;
       if (size + piece.length > bytesMax) return fail("too_large");
-      if (!room.take(piece.length)) return fail("no_room");
+      if (!room.take(piece.length, size + piece.length)) return fail("no_room");
       size += piece.length;
-      pieces.push(piece);
+      pieces.add(piece);
     });
     raw.on("end", () => {
       if (over) return;
       over = true;
-      const [first] = pieces;
-      resolve({
-        ok: true,
-        bytes: first && pieces.length === 1 ? first : Buffer.concat(pieces, size),
-      });
+      resolve({ ok: true, bytes: pieces.take() });
     });
     raw.on("close", () => {
       if (!over) fail("gone");
@@ -127,26 +168,51 @@ function readBody(
 }
 
 function sinkOf(gateway: Gateway, raw: IncomingMessage, response: ServerResponse): Sink {
-  let gone = false;
+  const { socket } = raw;
+  let gone = socket.destroyed;
   let told = { drained: () => {}, gone: () => {} };
-  response.on("close", () => {
-    if (response.writableFinished) return;
+  /** The head of an answer to a request that has not come whole; it waits for its body. */
+  let early: { status: number; headers: Readonly<Record<string, string>> } | undefined;
+  let closed = false;
+
+  function close(): void {
+    if (closed) return;
+    closed = true;
+    socket.off("close", close);
+    running.set(socket, (running.get(socket) ?? 1) - 1);
+    if (gone || response.writableFinished) return;
     gone = true;
     told.gone();
-  });
+  }
+  running.set(socket, (running.get(socket) ?? 0) + 1);
+  response.on("close", close);
+  // A pipelined request's response has no connection until its turn comes, and would not hear that it was closed.
+  socket.on("close", close);
   response.on("drain", () => told.drained());
   // A client that breaks the connection is noticed by "close"; the error itself says nothing more.
   response.on("error", () => {});
   return {
     head(status, headers) {
       if (gone) return;
-      // What was not read of a refused body is not read any more either.
-      const closes = gateway.isStopping() || !raw.complete;
-      response.writeHead(status, closes ? { ...headers, connection: "close" } : headers);
+      if (!raw.complete) early = { status, headers };
+      else
+        response.writeHead(
+          status,
+          gateway.isStopping() ? { ...headers, connection: "close" } : headers,
+        );
     },
     write: (bytes) => gone || response.write(bytes),
-    end(bytes) {
-      if (!gone) response.end(bytes);
+    end(bytes = "") {
+      if (gone) return;
+      if (early === undefined) return void response.end(bytes);
+      const length = String(Buffer.byteLength(bytes));
+      response.writeHead(early.status, {
+        ...early.headers,
+        connection: "close",
+        "content-length": length,
+      });
+      response.write(bytes);
+      void dropRest(gateway, raw).then(() => response.end());
     },
     destroy: () => void response.destroy(),
     listen(events) {
@@ -154,4 +220,24 @@ function sinkOf(gateway: Gateway, raw: IncomingMessage, response: ServerResponse
     },
     isGone: () => gone,
   };
+}
+
+/** Reads on and drops what a refused client still sends; comes back when it has ended, or has sent on for too long. */
+function dropRest(gateway: Gateway, raw: IncomingMessage): Promise<void> {
+  const { clock, limits } = gateway.parts;
+  return new Promise((resolve) => {
+    let dropped = 0;
+    const through = () => {
+      cancel();
+      resolve();
+    };
+    const cancel = clock.timer(LINGER_MS_MAX, through);
+    raw.on("data", (piece: Buffer) => {
+      dropped += piece.length;
+      if (dropped > limits.bodyBytesMax) through();
+    });
+    raw.on("end", through);
+    raw.on("close", through);
+    raw.resume();
+  });
 }

@@ -4,7 +4,7 @@ import { refusedByUpstream } from "./upstream-refusals.ts";
 
 const CREDENTIAL = "Ab3-our-credential-at-the-provider";
 
-function refused(status: number, error: unknown = undefined, retryAfter?: string) {
+function refused(status: number, error?: unknown, retryAfter?: string) {
   const body = Buffer.from(typeof error === "string" ? error : JSON.stringify({ error }));
   return refusedByUpstream({ status, retryAfter, body }, CREDENTIAL);
 }

@@ -1,4 +1,6 @@
-import Fastify, { type FastifyInstance } from "fastify";
+import Fastify, { type FastifyInstance, type FastifyReply } from "fastify";
+import { errorHeaders, openaiErrorBody, statusOf, type ErrorCode } from "#services/errors.ts";
+import { refuseConnection } from "#services/refuse-connection.ts";
 
 /** What the internal listener tells: for probes and for Prometheus, never for applications. */
 export interface InternalParts {
@@ -10,7 +12,18 @@ export interface InternalParts {
 
 /** `/healthz` (the process lives), `/readyz` (every dependency, as JSON), `/metrics` (Prometheus text). */
 export function createInternalServer(parts: InternalParts): FastifyInstance {
-  const app = Fastify({ forceCloseConnections: true });
+  const app = Fastify({
+    forceCloseConnections: true,
+    // The framework's own answers would repeat the path and the query.
+    frameworkErrors: (_error, _request, reply) => void refuse(reply, "invalid_request"),
+    clientErrorHandler: refuseConnection,
+  });
+  app.setNotFoundHandler((_request, reply) => refuse(reply, "not_found"));
+  app.setErrorHandler((error, _request, reply) => {
+    const status = (error as { readonly statusCode?: unknown } | null)?.statusCode;
+    const isTheirs = typeof status === "number" && status >= 400 && status < 500;
+    return refuse(reply, isTheirs ? "invalid_request" : "internal_error");
+  });
   app.get("/healthz", () => ({ ok: true }));
   app.get("/readyz", (_request, reply) => {
     const dependencies = parts.ready();
@@ -21,4 +34,11 @@ export function createInternalServer(parts: InternalParts): FastifyInstance {
     reply.type(parts.metricsContentType).send(await parts.metricsText()),
   );
   return app;
+}
+
+function refuse(reply: FastifyReply, code: ErrorCode): FastifyReply {
+  return reply
+    .code(statusOf({ code }))
+    .headers(errorHeaders({ code }))
+    .send(openaiErrorBody({ code }));
 }

@@ -3,6 +3,7 @@ import type { AccountsItem } from "#domain/accounts/types.ts";
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { journalEpoch } from "#domain/events/events.ts";
+import { directoryEntryOf } from "#projections/key-directory.ts";
 import type { Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
 import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
@@ -26,12 +27,11 @@ export interface Ledger {
 export interface LedgerParts extends Omit<OwnerParts, "decide"> {
   readonly telemetry: Telemetry;
   /**
-   * `lock`: the data folder's lock says who is dead (writers that registered before it was taken), never silence.
+   * `lock`: the data folder's lock says who is dead: every writer that registered before `firstEpoch`, the first of the
+   * process that has the lock. Never silence.
    * `silence`: writers are separate processes; six WriterAlive of ours without one of theirs, and they are sealed.
    */
-  readonly death:
-    | { readonly by: "lock"; readonly own: ReadonlySet<number> }
-    | { readonly by: "silence" };
+  readonly death: { readonly by: "lock"; readonly firstEpoch: number } | { readonly by: "silence" };
 }
 
 /** An organization whose state does not catch up for this long is taken as lost, and everything is adopted anew. */
@@ -44,7 +44,7 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
   const ownerParts: OwnerParts = {
     ...parts,
     decide: (epoch) =>
-      parts.death.by === "lock" && !parts.death.own.has(epoch) ? "seal" : "fence",
+      parts.death.by === "lock" && epoch < parts.death.firstEpoch ? "seal" : "fence",
   };
   const waiters: { position: bigint; wake: () => void }[] = [];
   let appliedTo: bigint | "start" = "start";
@@ -149,6 +149,7 @@ async function serve(
           attempt = 0;
           reached(last.position);
         }
+        if (!ending.signal.aborted) throw new Error("the event store was closed");
       } catch (error) {
         parts.telemetry.alarm("ledger_follow_failed", { error: String(error) });
         await sleep(parts.clock, backOffMs(attempt, 50, 5000));
@@ -226,9 +227,8 @@ async function applyAll(
 
 /** After the accounts know a key, the directory does; so a key that is found can also be admitted. */
 async function keepDirectory(parts: LedgerParts, event: RecordedEvent): Promise<void> {
-  if (event.type !== "KeyIssued.v1" && event.type !== "KeyRevoked.v1") return;
-  const { keyId, orgId, tokenHash } = event.data;
-  await parts.directory.put(tokenHash, { keyId, orgId, revoked: event.type === "KeyRevoked.v1" });
+  const said = directoryEntryOf(event);
+  if (said) await parts.directory.put(said.tokenHash, said.entry);
 }
 
 async function sweepAll(

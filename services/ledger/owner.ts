@@ -2,6 +2,7 @@ import { newEvent, streams } from "#domain/events/events.ts";
 import { orgSnapshots } from "#projections/accounts.ts";
 import { keyEntries } from "#projections/key-directory.ts";
 import type { AdmissionStore, KeyDirectory } from "#services/ports.ts";
+import { backOffMs, sleep } from "#services/waiting.ts";
 import { appendOnce, metadataOf, newestOwner, tailRevision } from "#services/writers.ts";
 import { retire, type RetireParts } from "./retire.ts";
 
@@ -28,18 +29,28 @@ export interface Ownership {
  * safe: every taking under an older owner either stands before its journal's mark, and is folded, or never happened.
  * Answers `superseded` when another process has claimed meanwhile.
  */
-export async function claimOwnership(parts: OwnerParts): Promise<Ownership | "superseded"> {
+export async function claimOwnership(
+  parts: OwnerParts,
+  attempt = 0,
+): Promise<Ownership | "superseded"> {
   const server = await parts.admission.server();
   const ownerEpoch = await appendClaim(parts, server);
   if (ownerEpoch === undefined) return "superseded";
   const mark = await retire(parts, ownerEpoch, parts.decide);
   const { position, rows } = await parts.projector.rows("accounts", mark);
+  // A claim that the fold has passed already is not seen by whoever follows the events from there.
+  const newest = await newestOwner(parts.store, parts.author.region);
+  if (newest && newest.ownerEpoch > ownerEpoch) return "superseded";
   const directory = await parts.projector.rows("key-directory", position);
   const orgs = new Map<string, bigint | "start">();
   for (const state of orgSnapshots(rows)) {
     const answer = await parts.admission.adopt({ ownerEpoch, servers: [server], state });
-    if (answer.outcome === "fenced")
-      return answer.fenced === "older" ? "superseded" : claimOwnership(parts);
+    if (answer.outcome === "fenced") {
+      if (answer.fenced === "older") return "superseded";
+      // The server changed meanwhile. Every claim is an event, so a server that keeps changing is not chased at once.
+      await sleep(parts.clock, backOffMs(attempt, 50, 5000));
+      return claimOwnership(parts, attempt + 1);
+    }
     orgs.set(state.orgId, state.position === "start" ? "start" : BigInt(state.position));
   }
   for (const { tokenHash, entry } of keyEntries(directory.rows))

@@ -61,8 +61,12 @@ export async function retire(
       continue;
     }
     const stream = streams.journal(author.region, writerEpoch);
-    const { isSealed } = await readTail(store, stream);
-    if (isSealed) continue;
+    const { isSealed, last } = await readTail(store, stream);
+    if (isSealed) {
+      // The seal is this journal's mark: what stands before it may be newer than every fence.
+      mark = later(mark, last?.position ?? "start");
+      continue;
+    }
     mark = later(mark, await fence(parts, stream, ownerEpoch));
   }
   return later(mark, (await sealJournals(parts, dead, "again")).mark);
@@ -209,6 +213,6 @@ async function expiryOf(
       holdMicro,
       unbilledMicro,
     },
-    metadataOf(parts.clock, parts.author, requestId),
+    metadataOf(parts.clock, parts.author, requestId, event.id),
   );
 }

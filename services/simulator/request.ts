@@ -18,7 +18,7 @@ export interface ChatRequest {
   readonly tools: readonly ToolOffer[];
   /** The tool that the caller insists on; `any` when it only insists on some tool. */
   readonly toolWanted: { readonly name: string } | "any" | undefined;
-  /** The answer is to be JSON of this schema; `{}` for any object. */
+  /** The answer is to be JSON of this schema. */
   readonly jsonSchema: unknown;
   readonly serviceTier: string;
   readonly directives: Directives;
@@ -130,7 +130,7 @@ function readToolChoice(choice: unknown): ChatRequest["toolWanted"] {
 
 function readJsonSchema(format: unknown): unknown {
   if (!isFields(format)) return undefined;
-  if (format["type"] === "json_object") return {};
+  if (format["type"] === "json_object") return { type: "object" };
   const named = format["type"] === "json_schema" ? format["json_schema"] : undefined;
   return isFields(named) ? (named["schema"] ?? {}) : undefined;
 }

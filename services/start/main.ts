@@ -233,7 +233,11 @@ async function startSimulator(
     warn: (message) => warn({}, message),
   });
   undo.push(() => simulator.close());
-  return simulator.listen(config.simulatorPort, config.bind);
+  return orTaken(() => simulator.listen(config.simulatorPort, config.bind), {
+    host: config.bind,
+    port: config.simulatorPort,
+    setting: "RELAI_SIMULATOR_PORT",
+  });
 }
 
 function hostsOf(config: Config, simulator: string | undefined) {
@@ -265,30 +269,38 @@ function adminTokenOf(config: Config, dataDir: string, fresh: Uint8Array): strin
   return made;
 }
 
-/** Listens, and says in one sentence which port is taken and which setting names another. */
-async function listen(
-  server: FastifyInstance,
-  host: string,
-  port: number,
-  setting: string,
-): Promise<string> {
+/** Listens; a port that is taken is told in one sentence that names the setting for another. */
+async function orTaken<T>(
+  listen: () => Promise<T>,
+  where: { host: string; port: number; setting: string },
+): Promise<T> {
   try {
-    return await server.listen({ host, port });
+    return await listen();
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "EADDRINUSE") {
       throw new ConfigError(
-        `port ${port} on ${host} is taken: stop what uses it, or set ${setting} (0 takes a free one)`,
+        `port ${where.port} on ${where.host} is taken: stop what uses it, or set ${where.setting} (0 takes a free one)`,
       );
     }
     throw error;
   }
 }
 
+function listen(
+  server: FastifyInstance,
+  host: string,
+  port: number,
+  setting: string,
+): Promise<string> {
+  return orTaken(() => server.listen({ host, port }), { host, port, setting });
+}
+
 /** A gateway that is its own upstream would hold money for every round until nothing is left. */
 function refuseLoop(config: Config): void {
   const upstream = new URL(config.openaiBaseUrl);
   const isHere = ["127.0.0.1", "localhost", "[::1]", config.bind].includes(upstream.hostname);
-  if (config.openaiApiKey !== undefined && isHere && Number(upstream.port) === config.gatewayPort) {
+  const port = upstream.port === "" ? 80 : Number(upstream.port);
+  if (config.openaiApiKey !== undefined && isHere && port === config.gatewayPort) {
     throw new ConfigError(
       "OPENAI_BASE_URL names relai's own gateway, so it would call itself; unset OPENAI_BASE_URL and OPENAI_API_KEY in this shell",
     );

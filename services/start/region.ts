@@ -44,7 +44,6 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
     const writerParts = { store, clock, telemetry, author, instance, beats: false };
     writers.push({ parts: writerParts, writerEpoch: await registerGateway(writerParts) });
   }
-  const own = new Set([ledgerEpoch, ...writers.map((writer) => writer.writerEpoch)]);
   const ledger = await startLedger({
     store,
     clock,
@@ -54,7 +53,7 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
     directory: parts.directory,
     projector: parts.projector,
     writerEpoch: ledgerEpoch,
-    death: { by: "lock", own },
+    death: { by: "lock", firstEpoch: ledgerEpoch },
   });
   void ledger.superseded.then(() => telemetry.alarm("ledger_superseded", { region }));
   const gateways: { gateway: Gateway; server: FastifyInstance }[] = [];

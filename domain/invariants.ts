@@ -1,0 +1,54 @@
+import type { CellObserver } from "./accounts/holds.ts";
+import type { RecordedEvent } from "./events/events.ts";
+import type { Violation } from "./invariants/found.ts";
+import { createHoldCheck, type HoldCheck } from "./invariants/holds.ts";
+import { createMoneyCheck, type MoneyCheck } from "./invariants/money.ts";
+import { createOrderCheck } from "./invariants/order.ts";
+
+/**
+ * The invariants of the books, checked over recorded events alone: LIAB, NOSPEND, HOLDCAP, CLOSE, MONO, FENCE, IDEMP,
+ * PRICE, ROUND. Nothing here looks at any store; the events come in the order of their positions.
+ */
+export interface Audit {
+  /** Takes the next event and says what it breaks; nothing while all is well. */
+  take(event: RecordedEvent): readonly Violation[];
+  readonly holds: Pick<HoldCheck, "holds" | "open" | "sealedWithOpenHolds">;
+  readonly money: Pick<MoneyCheck, "orgs" | "lots" | "budgets" | "accounts">;
+}
+
+const NONE: readonly Violation[] = [];
+
+/** Starts an audit before the first event. `observe` is told of every cell of the hold table that the fold reaches. */
+export function createAudit(observe?: CellObserver): Audit {
+  const order = createOrderCheck();
+  const holds = createHoldCheck();
+  const money = createMoneyCheck(observe);
+  return {
+    holds,
+    money,
+    take(event) {
+      let found: Violation[] | undefined;
+      const report = (invariant: Violation["invariant"], sentence: string) => {
+        (found ??= []).push({ invariant, position: event.position, sentence });
+      };
+      order(event, report);
+      holds.take(event, report);
+      money.take(event, report);
+      return found ?? NONE;
+    },
+  };
+}
+
+/** Audits a whole history that has come to rest: also no sealed journal may have an open hold. */
+export function auditAll(events: Iterable<RecordedEvent>): Violation[] {
+  const audit = createAudit();
+  const found: Violation[] = [];
+  let position = 0n;
+  for (const event of events) {
+    found.push(...audit.take(event));
+    position = event.position;
+  }
+  for (const stream of audit.holds.sealedWithOpenHolds())
+    found.push({ invariant: "CLOSE", position, sentence: `${stream} is sealed with open holds` });
+  return found;
+}

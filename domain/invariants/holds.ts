@@ -1,0 +1,166 @@
+import { streams, type RecordedEvent } from "#domain/events/events.ts";
+import type { AccountTaking } from "#domain/events/schemas.ts";
+import type { Report } from "./found.ts";
+
+/** A request's hold as the events tell it. */
+export interface AuditedHold {
+  readonly requestId: string;
+  readonly orgId: string;
+  readonly keyId: string;
+  readonly stream: string;
+  totalMicro: number;
+  costTotalMicro: number;
+  accounts: readonly AccountTaking[];
+  /** The event that ended it; undefined while it is open. */
+  ended: Terminal["type"] | undefined;
+  /** A note says that usage came after the end. */
+  isLate: boolean;
+}
+
+export type Terminal = Extract<
+  RecordedEvent,
+  { type: "UsageRecorded.v1" | "RequestReleased.v1" | "RequestExpired.v1" }
+>;
+
+export interface HoldCheck {
+  take(event: RecordedEvent, report: Report): void;
+  readonly holds: ReadonlyMap<string, AuditedHold>;
+  readonly open: ReadonlySet<AuditedHold>;
+  /** Journals that are sealed and still have open holds: CLOSE is broken when nobody will write their expiries. */
+  sealedWithOpenHolds(): string[];
+}
+
+/**
+ * 5 HOLDCAP: a charge is never above its hold with its extensions, and the terminal event repeats exactly that hold.
+ * 7 CLOSE: every hold has exactly one terminal event, in its own journal; behind a seal only expiries (and late marks)
+ * follow, and an expiry only behind a seal; a late note never goes with a charge.
+ * 13 FENCE: no taking under an older owner stands behind a fence, nor in the journal of a writer that registered
+ * after the newer owner had claimed.
+ */
+export function createHoldCheck(): HoldCheck {
+  const holds = new Map<string, AuditedHold>();
+  const open = new Set<AuditedHold>();
+  const sealed = new Set<string>();
+  const fencedBelow = new Map<string, number>();
+  const late = new Set<string>();
+  let ownerEpoch = 0;
+
+  function taking(stream: string, under: number, requestId: string, report: Report): void {
+    const fence = fencedBelow.get(stream);
+    if (fence === undefined) report("FENCE", `${stream} belongs to no writer that registered`);
+    else if (under < fence)
+      report("FENCE", `${requestId} takes money under owner ${under} behind the fence of ${fence}`);
+    if (under > ownerEpoch) report("FENCE", `${requestId} names owner ${under}, who never claimed`);
+  }
+
+  function ends(event: Terminal, report: Report): void {
+    const { requestId, holdMicro, accounts } = event.data;
+    const hold = holds.get(requestId);
+    if (!hold) return report("CLOSE", `${requestId} ends and was never admitted`);
+    if (hold.ended !== undefined)
+      report("CLOSE", `${requestId} ends by ${event.type} after ${hold.ended}`);
+    if (hold.stream !== event.stream)
+      report("CLOSE", `${requestId} ends in ${event.stream}, not in ${hold.stream}`);
+    if (holdMicro !== hold.totalMicro || JSON.stringify(accounts) !== JSON.stringify(hold.accounts))
+      report("HOLDCAP", `${requestId} ends with another hold than it had`);
+    if (event.type === "UsageRecorded.v1") {
+      if (event.data.chargedMicro > hold.totalMicro)
+        report("HOLDCAP", `${requestId} is charged ${event.data.chargedMicro} of ${holdMicro}`);
+      if (hold.isLate) report("CLOSE", `${requestId} is charged and noted as late`);
+    } else if (event.data.unbilledMicro > hold.costTotalMicro) {
+      report("HOLDCAP", `${requestId} books more as unbilled than it could cost`);
+    }
+    if (event.type === "RequestExpired.v1" && event.data.unbilledMicro !== hold.costTotalMicro)
+      report("CLOSE", `${requestId} expires without its cost bound`);
+    hold.ended = event.type;
+    open.delete(hold);
+  }
+
+  function take(event: RecordedEvent, report: Report): void {
+    if (sealed.has(event.stream) && event.type !== "RequestExpired.v1") {
+      if (event.type !== "OwnerFenced.v1")
+        report("CLOSE", `${event.type} stands behind the seal of ${event.stream}`);
+    }
+    switch (event.type) {
+      case "WriterStarted.v1":
+        fencedBelow.set(streams.journal(event.metadata.region, Number(event.revision)), ownerEpoch);
+        return;
+      case "OwnerChanged.v1":
+        ownerEpoch = Math.max(ownerEpoch, event.data.ownerEpoch);
+        return;
+      case "OwnerFenced.v1":
+        fencedBelow.set(
+          event.stream,
+          Math.max(fencedBelow.get(event.stream) ?? 0, event.data.ownerEpoch),
+        );
+        return;
+      case "JournalSealed.v1":
+        sealed.add(event.stream);
+        return;
+      case "RequestAdmitted.v1": {
+        const { requestId, orgId, keyId, holdMicro, holdCostMicro, accounts } = event.data;
+        taking(event.stream, event.data.ownerEpoch, requestId, report);
+        const hold = {
+          requestId,
+          orgId,
+          keyId,
+          accounts,
+          stream: event.stream,
+          totalMicro: holdMicro,
+          costTotalMicro: holdCostMicro,
+          ended: undefined,
+          isLate: late.has(requestId),
+        };
+        holds.set(requestId, hold);
+        open.add(hold);
+        return;
+      }
+      case "HoldExtended.v1": {
+        const { requestId, holdTotalMicro, holdCostTotalMicro, accounts } = event.data;
+        taking(event.stream, event.data.ownerEpoch, requestId, report);
+        const hold = holds.get(requestId);
+        if (!hold || hold.ended !== undefined)
+          return report("CLOSE", `${requestId} is extended and not open`);
+        if (holdTotalMicro <= hold.totalMicro)
+          report("MONO", `${requestId} is extended to ${holdTotalMicro} from ${hold.totalMicro}`);
+        hold.totalMicro = holdTotalMicro;
+        hold.costTotalMicro = holdCostTotalMicro;
+        hold.accounts = accounts;
+        return;
+      }
+      case "UsageRecorded.v1":
+      case "RequestReleased.v1":
+        return ends(event, report);
+      case "RequestExpired.v1":
+        if (!sealed.has(event.stream))
+          report("CLOSE", `${event.data.requestId} expires in a journal that is not sealed`);
+        return ends(event, report);
+      case "UsageLate.v1": {
+        const { requestId } = event.data;
+        if (late.has(requestId)) report("IDEMP", `${requestId} is noted as late twice`);
+        late.add(requestId);
+        const hold = holds.get(requestId);
+        if (hold?.ended === "UsageRecorded.v1")
+          report("CLOSE", `${requestId} is charged and noted as late`);
+        if (hold) hold.isLate = true;
+        return;
+      }
+      case "CreditToppedUp.v1":
+      case "KeyIssued.v1":
+      case "KeyRevoked.v1":
+      case "OrganizationCreated.v1":
+      case "UsageUndelivered.v1":
+      case "WriterAlive.v1":
+        return;
+    }
+  }
+
+  return {
+    take,
+    holds,
+    open,
+    sealedWithOpenHolds: () => [
+      ...new Set([...open].filter((hold) => sealed.has(hold.stream)).map((hold) => hold.stream)),
+    ],
+  };
+}

@@ -1,0 +1,183 @@
+import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
+import {
+  AccountsFault,
+  availableMicro,
+  emptyAccounts,
+  type Accounts,
+} from "#domain/accounts/accounts.ts";
+import { applyEffect, type CellObserver } from "#domain/accounts/holds.ts";
+import type { RecordedEvent } from "#domain/events/events.ts";
+import type { AccountTaking, EventData } from "#domain/events/schemas.ts";
+import { costOf, exactPico } from "#domain/prices.ts";
+import type { Report } from "./found.ts";
+
+/** What stands on one account, lot or budget by plain addition of the events. Micro. */
+export interface Sum {
+  fundedMicro: number;
+  chargedMicro: number;
+  heldMicro: number;
+}
+
+/** What a sum leaves to spend. */
+export function leftMicro(sum: Sum): number {
+  return sum.fundedMicro - sum.chargedMicro - sum.heldMicro;
+}
+
+export interface MoneyCheck {
+  take(event: RecordedEvent, report: Report): void;
+  /** By organization, lot and key: added up here, apart from the accounts' own code. */
+  readonly orgs: ReadonlyMap<string, Sum>;
+  readonly lots: ReadonlyMap<string, Sum>;
+  readonly budgets: ReadonlyMap<string, Sum>;
+  /** The same events through the accounts' own code. */
+  readonly accounts: ReadonlyMap<string, Accounts>;
+}
+
+/**
+ * 3 LIAB: per organization available + held = top-ups − charged, and the accounts' own code comes to the same figures
+ * as plain addition. 4 NOSPEND: nothing of a balance, lot or budget is ever below zero, after any event.
+ * 15 PRICE: tokens × the prices in the event give the same micro. 16 ROUND: charges × 10^6 plus residuals are exactly
+ * the sum of tokens × prices.
+ */
+export function createMoneyCheck(observe?: CellObserver): MoneyCheck {
+  const orgs = new Map<string, Sum>();
+  const lots = new Map<string, Sum>();
+  const budgets = new Map<string, Sum>();
+  const accounts = new Map<string, Accounts>();
+  const takings = new Map<string, { keyId: string; accounts: readonly AccountTaking[] }>();
+  let chargedPico = 0n;
+  let exact = 0n;
+
+  function sumOf(sums: Map<string, Sum>, id: string): Sum {
+    let sum = sums.get(id);
+    if (!sum) sums.set(id, (sum = { fundedMicro: 0, chargedMicro: 0, heldMicro: 0 }));
+    return sum;
+  }
+
+  /** Puts a taking on its accounts (`sign` 1) or off them (-1), and charges it lot by lot. */
+  function move(
+    orgId: string,
+    keyId: string,
+    of: readonly AccountTaking[],
+    sign: 1 | -1,
+    chargedMicro: number,
+    report: Report,
+  ): void {
+    for (const taking of of) {
+      const sum = taking.lots ? sumOf(orgs, orgId) : sumOf(budgets, keyId);
+      sum.heldMicro += sign * taking.micro;
+      sum.chargedMicro += chargedMicro;
+      notBelowZero(taking.account, sum, report);
+      let toEat = chargedMicro;
+      for (const share of taking.lots ?? []) {
+        const lot = sumOf(lots, share.lotId);
+        const eaten = Math.min(toEat, share.micro);
+        lot.heldMicro += sign * share.micro;
+        lot.chargedMicro += eaten;
+        toEat -= eaten;
+        notBelowZero(share.lotId, lot, report);
+      }
+      if (taking.lots && toEat > 0) report("NOSPEND", `a charge passes the lots of ${orgId}`);
+    }
+  }
+
+  function replace(
+    data: Pick<EventData<"RequestAdmitted.v1">, "requestId" | "orgId" | "keyId">,
+    next: readonly AccountTaking[],
+    chargedMicro: number,
+    report: Report,
+  ): void {
+    const { requestId, orgId, keyId } = data;
+    const before = takings.get(requestId);
+    if (before) move(orgId, before.keyId, before.accounts, -1, chargedMicro, report);
+    if (next.length > 0) {
+      move(orgId, keyId, next, 1, 0, report);
+      takings.set(requestId, { keyId, accounts: next });
+    } else takings.delete(requestId);
+  }
+
+  function priced(event: Extract<RecordedEvent, { type: "UsageRecorded.v1" }>, report: Report) {
+    const { requestId, tokens, salePico, costPico, chargedMicro, overHoldMicro } = event.data;
+    const sale = costOf(tokens, salePico);
+    if (
+      sale.micro !== chargedMicro + overHoldMicro ||
+      sale.residualPico !== event.data.residualPico
+    )
+      report("PRICE", `${requestId} costs ${sale.micro}, not ${chargedMicro} + ${overHoldMicro}`);
+    if (costOf(tokens, costPico).micro !== event.data.providerCostMicro)
+      report("PRICE", `${requestId} has another provider cost than its tokens`);
+    chargedPico +=
+      BigInt(chargedMicro + overHoldMicro) * 1_000_000n + BigInt(event.data.residualPico);
+    exact += exactPico(tokens, salePico);
+    if (chargedPico !== exact) report("ROUND", "charges and residuals are not the exact sum");
+  }
+
+  function add(event: RecordedEvent, report: Report): void {
+    switch (event.type) {
+      case "CreditToppedUp.v1":
+        sumOf(orgs, event.data.orgId).fundedMicro += event.data.amountMicro;
+        sumOf(lots, event.data.topUpId).fundedMicro += event.data.amountMicro;
+        return;
+      case "KeyIssued.v1":
+        if (event.data.budget)
+          sumOf(budgets, event.data.keyId).fundedMicro = event.data.budget.micro;
+        return;
+      case "RequestAdmitted.v1":
+      case "HoldExtended.v1":
+        return replace(event.data, event.data.accounts, 0, report);
+      case "UsageRecorded.v1":
+        priced(event, report);
+        return replace(event.data, [], event.data.chargedMicro, report);
+      case "RequestReleased.v1":
+      case "RequestExpired.v1":
+        return replace(event.data, [], 0, report);
+      case "JournalSealed.v1":
+      case "KeyRevoked.v1":
+      case "OrganizationCreated.v1":
+      case "OwnerChanged.v1":
+      case "OwnerFenced.v1":
+      case "UsageLate.v1":
+      case "UsageUndelivered.v1":
+      case "WriterAlive.v1":
+      case "WriterStarted.v1":
+        return;
+    }
+  }
+
+  function fold(event: RecordedEvent, orgId: string, report: Report): void {
+    let folded = accounts.get(orgId);
+    if (!folded) accounts.set(orgId, (folded = emptyAccounts(orgId)));
+    try {
+      for (const effect of effectsOf(event)) applyEffect(folded, effect, observe);
+    } catch (error) {
+      if (!(error instanceof AccountsFault)) throw error;
+      return report("NOSPEND", `the accounts refuse ${event.type}: ${error.message}`);
+    }
+    const sum = sumOf(orgs, orgId);
+    if (
+      folded.fundedMicro !== sum.fundedMicro ||
+      folded.spentMicro !== sum.chargedMicro ||
+      folded.heldMicro !== sum.heldMicro ||
+      availableMicro(folded) !== leftMicro(sum)
+    )
+      report("LIAB", `the accounts of ${orgId} are not what its events add up to`);
+  }
+
+  return {
+    orgs,
+    lots,
+    budgets,
+    accounts,
+    take(event, report) {
+      const orgId = orgOf(event);
+      if (orgId === undefined) return;
+      add(event, report);
+      fold(event, orgId, report);
+    },
+  };
+}
+
+function notBelowZero(account: string, sum: Sum, report: Report): void {
+  if (sum.heldMicro < 0) report("NOSPEND", `${account} holds ${sum.heldMicro}`);
+  if (leftMicro(sum) < 0) report("NOSPEND", `${account} is overspent: ${leftMicro(sum)}`);
+}

@@ -1,0 +1,195 @@
+import { request, type IncomingHttpHeaders } from "node:http";
+import { connect } from "node:net";
+import { afterEach, describe, expect, test } from "vitest";
+import { chat, completion, gatewayWorld } from "#test/gateway-world.ts";
+import { createGatewayServer } from "./server.ts";
+
+const closing: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0)) await close();
+});
+
+/** A gateway on a real socket, with time standing still. */
+async function listening(options: Parameters<typeof gatewayWorld>[0] = {}) {
+  const world = await gatewayWorld(options);
+  const app = createGatewayServer(world.gateway);
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  closing.push(() => {
+    app.server.closeAllConnections();
+    return app.close();
+  });
+  const address = app.server.address();
+  const port = typeof address === "object" && address ? address.port : 0;
+  function send(method: string, path: string, headers: Record<string, string> = {}, body?: string) {
+    return new Promise<{ status: number; headers: IncomingHttpHeaders; text: string }>(
+      (resolve, reject) => {
+        const sent = request(
+          {
+            port,
+            host: "127.0.0.1",
+            method,
+            path,
+            headers: { authorization: `Bearer ${world.keys[0]}`, ...headers },
+          },
+          (response) => {
+            let text = "";
+            response.on("data", (piece: Buffer) => (text += piece.toString()));
+            response.on("end", () =>
+              resolve({ status: response.statusCode ?? 0, headers: response.headers, text }),
+            );
+            response.on("error", reject);
+          },
+        );
+        sent.on("error", reject);
+        sent.end(body);
+      },
+    );
+  }
+  return { world, port, send };
+}
+
+const JSON_TYPE = { "content-type": "application/json" };
+
+/** Waits until a condition holds that follows from bytes on a socket. */
+async function until(isSo: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 500 && !isSo(); turn++)
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(isSo()).toBe(true);
+}
+
+describe("every answer is ours, in our shape, with a request id", () => {
+  const cases: [string, string, string, Record<string, string>, number, string][] = [
+    ["an unknown route", "GET", "/v1/nothing", {}, 404, "not_found"],
+    ["a path that cannot be decoded", "GET", "/v1/models/%zz", {}, 404, "not_found"],
+    [
+      "a model's name of 300 characters",
+      "GET",
+      `/v1/models/${"m".repeat(300)}`,
+      {},
+      404,
+      "not_found",
+    ],
+    ["a model's name with a slash", "GET", "/v1/models/a%2Fb", {}, 404, "model_not_found"],
+    ["an unusual method", "PROPFIND", "/v1/chat/completions", {}, 404, "not_found"],
+    ["a wrong method", "DELETE", "/v1/balance", {}, 405, "method_not_allowed"],
+    [
+      "a content type that is none",
+      "POST",
+      "/v1/chat/completions",
+      { "content-type": ",;" },
+      415,
+      "unsupported_media_type",
+    ],
+    ["no content type", "POST", "/v1/chat/completions", {}, 415, "unsupported_media_type"],
+    [
+      "a body that is no JSON",
+      "POST",
+      "/openai/v1/chat/completions",
+      JSON_TYPE,
+      400,
+      "invalid_request",
+    ],
+    [
+      "a stranger with a content type that is none",
+      "POST",
+      "/v1/chat/completions",
+      { "content-type": ",;", authorization: "x" },
+      401,
+      "invalid_api_key",
+    ],
+    [
+      "a stranger with an unusual method",
+      "PROPFIND",
+      "/v1/models",
+      { authorization: "x" },
+      401,
+      "invalid_api_key",
+    ],
+    [
+      "a stranger on an unknown route",
+      "POST",
+      "/v2",
+      { authorization: "x" },
+      401,
+      "invalid_api_key",
+    ],
+  ];
+  test.each(cases)("%s", async (_name, method, path, headers, status, code) => {
+    const { send } = await listening();
+    const answer = await send(method, path, headers, method === "POST" ? "{nothing" : undefined);
+    expect([
+      answer.status,
+      (JSON.parse(answer.text) as { error: { code: string } }).error.code,
+    ]).toEqual([status, code]);
+    expect(answer.headers["x-request-id"]).toMatch(/^req_/);
+  });
+});
+
+test("a chat goes through on a kept connection, in pieces too", async () => {
+  const { world, send } = await listening();
+  for (const headers of [JSON_TYPE, { ...JSON_TYPE, "transfer-encoding": "chunked" }]) {
+    const before = world.calls.length;
+    const answering = send("POST", "/v1/chat/completions", headers, chat());
+    await until(() => world.calls.length > before);
+    world.calls.at(-1)?.answer(completion([7, 5]));
+    const answer = await answering;
+    expect([answer.status, answer.headers["x-relai-cost-micro"]]).toEqual([200, "12"]);
+    expect(JSON.parse(answer.text)).toEqual(completion([7, 5]));
+  }
+  await world.expectAtRest();
+});
+
+test("a large answer reaches a reader whole, and its room is given back", async () => {
+  const { world, send } = await listening({
+    limits: { answerBytesMax: 8_000_000, inFlightBytesMax: 9_000_000 },
+  });
+  const answering = send("POST", "/v1/chat/completions", JSON_TYPE, chat());
+  await until(() => world.calls.length === 1);
+  const large = completion([7, 5], "z".repeat(4_000_000));
+  world.calls[0]?.answer(large);
+  expect(JSON.parse((await answering).text)).toEqual(large);
+  await until(() => world.gateway.inFlight.bytes() === 0);
+  await world.expectAtRest();
+});
+
+test("a body beyond the limit is refused before it is all read, and the connection ends", async () => {
+  const { world, send } = await listening();
+  const answer = await send(
+    "POST",
+    "/v1/chat/completions",
+    { ...JSON_TYPE, "transfer-encoding": "chunked" },
+    "x".repeat(12_000),
+  );
+  expect([answer.status, answer.headers["connection"]]).toEqual([413, "close"]);
+  expect(world.gateway.inFlight.bytes()).toBe(0);
+});
+
+test.each(["while it sends its body", "while it waits"])(
+  "a client that breaks its connection %s leaves nothing behind",
+  async (when) => {
+    const { world, port } = await listening();
+    const body = chat();
+    const socket = connect(port, "127.0.0.1");
+    const sent = when === "while it waits" ? body : body.slice(0, 10);
+    socket.write(
+      `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${world.keys[0]}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${sent}`,
+    );
+    if (when === "while it waits") await until(() => world.calls.length === 1);
+    else await until(() => world.gateway.inFlight.bytes() > 0);
+    socket.destroy();
+    await until(() => world.gateway.inFlight.bytes() === 0);
+    if (when === "while it waits") await until(() => world.calls[0]?.aborted === true);
+    await world.expectAtRest();
+  },
+);
+
+test("bytes that are no HTTP end their connection and nothing else", async () => {
+  const { port, send } = await listening();
+  const socket = connect(port, "127.0.0.1");
+  const closed = new Promise((resolve) => socket.on("close", resolve));
+  socket.on("error", () => {});
+  socket.on("data", () => {});
+  socket.write("\u0016\u0003\u0001 hello\r\n\r\n");
+  await closed;
+  expect((await send("GET", "/v1/models")).status).toBe(200);
+});

@@ -1,0 +1,183 @@
+import { describe, expect, test } from "vitest";
+import { newEvent, streams } from "#domain/events/events.ts";
+import {
+  completion,
+  FUNDED_MICRO,
+  gatewayWorld,
+  ORG,
+  settled,
+  type GatewayWorld,
+} from "#test/gateway-world.ts";
+import { handleChat } from "#services/gateway/chat.ts";
+
+const metadata = { at: 1, region: "us", actor: "control", $correlationId: "c", schema: 1 } as const;
+
+async function topUp(world: GatewayWorld, number: number): Promise<bigint> {
+  const stream = streams.org(ORG);
+  const topUpId = `lot_${String(number).padStart(26, "0")}`;
+  const data = {
+    orgId: ORG,
+    topUpId,
+    amountMicro: 1,
+    source: "manual",
+    pot: "paid",
+    bodySha256: "0".repeat(64),
+  } as const;
+  const [last] = await world.store.read(stream, { from: "end", direction: "backward", max: 1 });
+  const answer = await world.store.append(
+    stream,
+    [newEvent(stream, topUpId, "CreditToppedUp.v1", data, metadata)],
+    last?.revision ?? "no_stream",
+  );
+  if (answer.outcome !== "appended")
+    throw new Error(`the top-up was not written: ${answer.outcome}`);
+  return answer.position;
+}
+
+/** The epochs of the region's owners, oldest first. */
+async function owners(world: GatewayWorld): Promise<number[]> {
+  const events = await world.store.read(streams.writers("us"), {
+    from: "start",
+    direction: "forward",
+    max: 100,
+  });
+  return events.flatMap((event) =>
+    event.type === "OwnerChanged.v1" ? [event.data.ownerEpoch] : [],
+  );
+}
+
+async function expectServing(world: GatewayWorld, credits: number): Promise<void> {
+  expect(world.ledger.isReady()).toBe(true);
+  expect((await world.balance()).available).toBe(FUNDED_MICRO + credits);
+  const answer = world.ask(handleChat);
+  await world.clock.advance(500);
+  world.calls.at(-1)?.answer(completion([1, 1]));
+  await answer.done;
+  expect(answer.status).toBe(200);
+}
+
+test("what is recorded is carried into admission, and `applied` waits for it within its limit", async () => {
+  const world = await gatewayWorld();
+  const position = await topUp(world, 10);
+  const applied = world.ledger.applied(position, 1_000);
+  await settled();
+  expect(await applied).toBe(true);
+  expect(await world.ledger.applied(position, 1_000)).toBe(true);
+  const never = world.ledger.applied(position + 50n, 1_000);
+  await world.clock.advance(1_001);
+  expect(await never).toBe(false);
+  await expectServing(world, 1);
+});
+
+describe("an ownership that is lost", () => {
+  test("is claimed anew under the next epoch, and every organization adopted from the fold", async () => {
+    const world = await gatewayWorld();
+    const { apply } = world.admission;
+    let refusals = 1;
+    world.admission.apply = (ask) =>
+      refusals-- > 0 ? Promise.resolve({ outcome: "fenced", fenced: "absent" }) : apply(ask);
+    await topUp(world, 10);
+    await world.clock.advance(2_000);
+    expect(await owners(world)).toEqual([1, 2]);
+    await topUp(world, 11);
+    await world.clock.advance(1_000);
+    await expectServing(world, 2);
+  });
+
+  test("and a claim that fails half-way is followed by another, never by its own fence", async () => {
+    const world = await gatewayWorld();
+    const { apply, adopt } = world.admission;
+    let [refusals, failures] = [1, 2];
+    world.admission.apply = (ask) =>
+      refusals-- > 0 ? Promise.resolve({ outcome: "fenced", fenced: "absent" }) : apply(ask);
+    world.admission.adopt = (ask) =>
+      failures-- > 0 ? Promise.reject(new Error("no answer")) : adopt(ask);
+    let isSuperseded = false;
+    void world.ledger.superseded.then(() => (isSuperseded = true));
+    await topUp(world, 10);
+    await world.clock.advance(10_000);
+    expect(world.alarms.filter((what) => what === "ledger_claim_failed")).toHaveLength(2);
+    expect(await owners(world)).toEqual([1, 2, 3, 4]);
+    expect(isSuperseded).toBe(false);
+    await expectServing(world, 1);
+  });
+
+  test("an apply that never catches up is taken as lost after 5 s", async () => {
+    const world = await gatewayWorld();
+    const { apply } = world.admission;
+    let isStuck = true;
+    world.admission.apply = (ask) =>
+      isStuck ? Promise.reject(new Error("no answer")) : apply(ask);
+    await topUp(world, 10);
+    await world.clock.advance(4_000);
+    expect(await owners(world)).toEqual([1]);
+    await world.clock.advance(2_500);
+    isStuck = false;
+    await world.clock.advance(3_000);
+    expect((await owners(world)).length).toBeGreaterThan(1);
+    await expectServing(world, 1);
+  });
+
+  test("to another process ends this one: it claims nothing more", async () => {
+    const world = await gatewayWorld();
+    const stream = streams.writers("us");
+    const [last] = await world.store.read(stream, { from: "end", direction: "backward", max: 1 });
+    const event = newEvent(
+      stream,
+      "owner:2:9",
+      "OwnerChanged.v1",
+      { ownerEpoch: 2, writerEpoch: 9, servers: ["server-2"] },
+      metadata,
+    );
+    await world.store.append(stream, [event], last?.revision ?? "no_stream");
+    let isSuperseded = false;
+    void world.ledger.superseded.then(() => (isSuperseded = true));
+    await world.clock.advance(60_000);
+    expect([isSuperseded, world.ledger.isReady()]).toEqual([true, false]);
+    expect(await owners(world)).toEqual([1, 2]);
+  });
+});
+
+test("a failure in the middle of a batch carries it once more, and nothing twice", async () => {
+  const world = await gatewayWorld();
+  const { directory } = world.gateway.parts;
+  const { put } = directory;
+  let failures = 2;
+  directory.put = (hash, entry) =>
+    failures-- > 0 ? Promise.reject(new Error("no answer")) : put(hash, entry);
+  const stream = streams.key("key_00000000000000000000000009");
+  const keyId = "key_00000000000000000000000009";
+  const facts = {
+    keyId,
+    orgId: ORG,
+    scope: "regional",
+    homeRegion: "us",
+    name: "late",
+    displayPrefix: "x",
+    limits: {},
+  } as const;
+  const data = { ...facts, tokenHash: "9".repeat(64), bodySha256: "0".repeat(64) };
+  await world.store.append(
+    stream,
+    [newEvent(stream, "issued", "KeyIssued.v1", data, metadata)],
+    "no_stream",
+  );
+  await topUp(world, 10);
+  await world.clock.advance(5_000);
+  expect(await directory.lookup("9".repeat(64))).toMatchObject({ keyId });
+  expect(world.alarms).toContain("ledger_follow_failed");
+  expect(world.alarms).not.toContain("fault");
+  expect(await owners(world)).toEqual([1]);
+  await expectServing(world, 1);
+});
+
+test("a stop ends everything that it started", async () => {
+  const world = await gatewayWorld();
+  const stopping = world.ledger.stop();
+  await settled();
+  await stopping;
+  expect(world.ledger.isReady()).toBe(false);
+  await topUp(world, 10);
+  await world.clock.advance(10_000);
+  expect((await world.balance()).available).toBe(FUNDED_MICRO);
+});
