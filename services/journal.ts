@@ -36,8 +36,13 @@ export interface Journal {
   readonly writerEpoch: number;
   /** True once somebody, or this process itself, has sealed it: nothing more can be recorded here. */
   readonly isSealed: () => boolean;
-  /** Takes a place in the bounded queue for one request, before anything is taken for it; false when there is none. */
+  /**
+   * Takes a place in the bounded queue for one request, before anything is taken for it; false when there is none, or
+   * when the store has not answered for so long that nothing new should wait for it.
+   */
   reserve(): boolean;
+  /** Every place is taken: this process has as much to do as it can. */
+  isFull(): boolean;
   release(): void;
   /** Never rejects. Waits as long as the store needs: callers set their own limit. */
   record(entry: JournalEntry): Promise<RecordOutcome>;
@@ -226,6 +231,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       places += 1;
       return true;
     },
+    isFull: () => places >= placesMax,
     release() {
       places -= 1;
     },

@@ -88,6 +88,7 @@ export type RequestChanges = Partial<GatewayRequest> & {
 
 const LIMITS: GatewayLimits = {
   bodyBytesMax: 10_000,
+  bodyDepthMax: 64,
   answerBytesMax: 10_000,
   inFlightBytesMax: 100_000,
   readOnMs: 60_000,

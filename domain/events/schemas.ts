@@ -124,6 +124,8 @@ export const EVENT_SCHEMAS = {
       "upstream_error",
       "upstream_timeout",
       "ledger_timeout",
+      "overloaded",
+      "stopping",
       "internal_error",
     ]),
     forwarded: z.boolean(),

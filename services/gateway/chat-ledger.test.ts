@@ -97,7 +97,7 @@ describe("a store that is slow at admission", () => {
     expect(world.calls).toHaveLength(1);
   });
 
-  test("gets no new requests once it is stuck: overloaded, with nothing taken", async () => {
+  test("gets no new requests once it is stuck: ledger_unavailable, with nothing taken", async () => {
     const world = await gatewayWorld();
     world.stall();
     world.ask(handleChat);
@@ -105,7 +105,7 @@ describe("a store that is slow at admission", () => {
     const { held } = await world.balance();
     const answer = world.ask(handleChat);
     await answer.done;
-    expect([answer.status, answer.json().error["code"]]).toEqual([503, "overloaded"]);
+    expect([answer.status, answer.json().error["code"]]).toEqual([503, "ledger_unavailable"]);
     expect((await world.balance()).held).toBe(held);
     world.release();
     await world.expectAtRest();

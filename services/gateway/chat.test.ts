@@ -351,6 +351,13 @@ describe("a client that leaves", () => {
     await world.clock.advance(60_001);
     await answer.done;
     expect(call.aborted).toBe(true);
+    // One byte had come: it is charged as the estimate says, like a stream that is cut.
+    expect(await lastOf(world)).toMatchObject({
+      billedBy: "estimate",
+      clientGone: true,
+      finish: "read_on_over",
+      tokens: { output: 1 },
+    });
     await world.expectAtRest();
   });
 

@@ -31,15 +31,17 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
   if ("gone" in body) return gateway.count(run, { status: 499, code: "client_gone" });
   try {
     // 2 resolve and 3 price: which bindings may serve it, and the most that it can cost.
-    const offer = makeOffer(parts.catalogue, parts.region, body.bytes());
+    const offer = makeOffer(parts.catalogue, parts.region, body.bytes(), parts.limits.bodyDepthMax);
     if ("code" in offer) return refuse(gateway, run, caller, offer);
     run.model = offer.ask.model;
     // A place in the journal first, so that a full queue is a refusal that took nothing.
     const life = gateway.writer.life();
     if (!life)
       return refuse(gateway, run, caller, { code: "ledger_unavailable", retryAfterSeconds: 1 });
-    if (!life.journal.reserve())
-      return refuse(gateway, run, caller, { code: "overloaded", retryAfterSeconds: 1 });
+    if (!life.journal.reserve()) {
+      const code = life.journal.isFull() ? "overloaded" : "ledger_unavailable";
+      return refuse(gateway, run, caller, { code, retryAfterSeconds: 1 });
+    }
     try {
       // 4 admit and 5 record: the money is held and RequestAdmitted is durable before anything goes out.
       const opened = await openHold(gateway.money, life, holdAskOf(run, request, caller, offer));

@@ -61,6 +61,8 @@ export async function conclude(gateway: Gateway, run: Run, call: EndedCall): Pro
         : concludeRefused(gateway, run, call, ended);
     case "stream_done":
       return concludeStream(gateway, run, call, undefined);
+    case "plain_cut":
+      return concludeCut(gateway, run, call, ended.bytes);
     case "stream_broke":
       return concludeStream(gateway, run, call, ended.why);
   }
@@ -87,11 +89,13 @@ const BROKEN = {
     reason: "upstream_error",
     error: { code: "upstream_error" },
   },
+  // The client has left, so its error is for nobody.
+  read_on_over: { outcome: "aborted", reason: "client_gone", error: { code: "upstream_timeout" } },
   truncated: { outcome: "reset", reason: "upstream_error", error: { code: "upstream_error" } },
   too_large: { outcome: "garbage", reason: "upstream_error", error: { code: "upstream_error" } },
   no_room: {
     outcome: "aborted",
-    reason: "internal_error",
+    reason: "overloaded",
     error: { code: "overloaded", retryAfterSeconds: 1 },
   },
   journal_sealed: {
@@ -101,7 +105,7 @@ const BROKEN = {
   },
   stopping: {
     outcome: "aborted",
-    reason: "internal_error",
+    reason: "stopping",
     error: { code: "overloaded", retryAfterSeconds: 1 },
   },
 } as const satisfies Record<
@@ -124,6 +128,20 @@ async function concludeFailed(
   const unbilledMicro = why === "connect" ? 0 : call.hold.totalCostMicro;
   await release(gateway, call, reason, { outcome }, unbilledMicro);
   answerError(gateway, run, error);
+}
+
+/** A plain answer that nobody waits for any more was cut: it is charged by what had come of it. */
+async function concludeCut(
+  gateway: Gateway,
+  run: Run,
+  call: EndedCall,
+  visibleBytes: number,
+): Promise<void> {
+  call.forwarded.forget();
+  const unknown = { usage: undefined, servedModel: undefined, serviceTier: undefined };
+  const seen = { ...unknown, visibleBytes, chunks: 1, finish: "read_on_over" };
+  await settle(gateway, run, call, seen, "read_on_over");
+  gateway.count(run, { status: 499, code: "client_gone" });
 }
 
 async function concludeRefused(

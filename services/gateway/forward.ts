@@ -33,8 +33,11 @@ export type Ended =
         | "upstream_error"
         | "truncated"
         | "no_room"
+        | "read_on_over"
         | CutReason;
     }
+  /** A plain answer whose client had left, cut because it went on for too long or too far. */
+  | { readonly how: "plain_cut"; readonly bytes: number }
   /** A plain answer, or anything before the first byte, that broke. */
   | { readonly how: "failed"; readonly why: UpstreamFailure | "too_large" | "no_room" | CutReason }
   /** The client left before the first byte; the upstream was told. */
@@ -129,11 +132,18 @@ export function forward(options: ForwardOptions): Forwarded {
     else finish({ how: "failed", why }, abort);
   }
 
+  /** Nobody reads the answer and it does not end: what has come is what will be known of it. */
+  function readOnOver(): void {
+    if (isStream()) finish({ how: "stream_broke", why: "read_on_over" }, true);
+    else if (status >= 200 && status < 300) finish({ how: "plain_cut", bytes }, true);
+    else finish({ how: "failed", why: "idle_timeout" }, true);
+  }
+
   function clientLeft(): void {
     if (over) return;
     cancelStall();
     if (firstByteMs === undefined) return finish({ how: "client_left" }, true);
-    cancelReadOn = clock.timer(limits.readOnMs, () => broke("idle_timeout", true));
+    cancelReadOn = clock.timer(limits.readOnMs, readOnOver);
     if (paused) resume();
   }
 
@@ -234,7 +244,7 @@ export function forward(options: ForwardOptions): Forwarded {
       firstByteMs ??= Math.round(clock.elapsed() - begun);
       if (sink.isGone()) {
         bytesSinceGone += piece.length;
-        if (bytesSinceGone > limits.readOnBytesMax) broke("idle_timeout", true);
+        if (bytesSinceGone > limits.readOnBytesMax) readOnOver();
       }
       if (over) return true;
       return stream && isStream() ? streamed(piece, stream) : kept(piece);

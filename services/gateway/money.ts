@@ -153,7 +153,11 @@ export async function renewOwner(parts: MoneyParts, orgId: string, attempt: numb
   await sleep(parts.clock, backOffMs(attempt, 10, 200));
 }
 
-/** Repeats the drop until it is acknowledged; under a fence there is nothing left to drop. */
+/**
+ * Repeats the drop until it is acknowledged, or the admission that it undoes can never be let in again: its owner is
+ * over. A fence alone does not say so: while the newest owner has not adopted the organization yet, a drop is fenced,
+ * and an admission that is still on its way would find it adopted.
+ */
 async function dropHold(
   parts: MoneyParts,
   orgId: string,
@@ -164,7 +168,12 @@ async function dropHold(
     const answer = await parts.admission
       .drop({ orgId, ownerEpoch, requestId })
       .catch(() => undefined);
-    if (answer) return;
+    if (answer?.outcome === "dropped") return;
+    if (answer) {
+      if (answer.fenced === "fault") return;
+      await parts.writer.refreshOwner().catch(() => {});
+      if (parts.writer.ownerEpoch() > ownerEpoch) return;
+    }
     await sleep(parts.clock, backOffMs(attempt, 50, 2000));
   }
 }

@@ -28,8 +28,9 @@ export function makeOffer(
   catalogue: Catalogue,
   processingArea: string,
   body: Buffer,
+  depthMax?: number,
 ): Offer | ApiError {
-  const read = readChatRequest(body);
+  const read = readChatRequest(body, depthMax);
   if (!read.ok) return { code: "invalid_request", ...read.error };
   const { ask } = read;
   if (ask.modelRegion !== undefined && ask.modelRegion !== "global") {

@@ -5,7 +5,7 @@ import type { ScanFailure } from "./json-bytes.ts";
 import { inputTokensBound, predictionTokens, sumMessages } from "./openai-chat-bounds.ts";
 import type { ChatBounds, PromptSums } from "./openai-chat-bounds.ts";
 
-/** The deepest nesting of a body. */
+/** The deepest nesting of a body where the settings say nothing else. */
 export const JSON_DEPTH_MAX = 64;
 /**
  * Members, elements and containers of a body together. Twenty megabytes of `{},` are seven million objects, whose
@@ -156,8 +156,8 @@ function fault(param: string | null, message: string): { ok: false; error: BodyF
  * Reads the body of `POST /v1/chat/completions`. Refused is what relai cannot read safely or cannot bound; all other
  * validation is the upstream's. The body is scanned first, for depth and doubled members, and then parsed once.
  */
-export function readChatRequest(body: Buffer): ChatRead {
-  const unreadable = scanBody(body);
+export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRead {
+  const unreadable = scanBody(body, depthMax);
   if (unreadable !== undefined) return { ok: false, error: unreadable };
   // The scan's findings are taken before anything else can scan.
   const spans = SCAN.spans.slice(0, EDITED_COUNT * 4);
@@ -190,7 +190,7 @@ export function readChatRequest(body: Buffer): ChatRead {
   if ("error" in plain) return plain;
   const hosted = hostedTool(fields);
   if (hosted !== undefined) return { ok: false, error: hosted };
-  const options = readStreamOptions(body, fields.stream_options, spans);
+  const options = readStreamOptions(body, fields.stream_options, spans, depthMax);
   if ("error" in options) return options;
 
   return {
@@ -217,7 +217,7 @@ export function readChatRequest(body: Buffer): ChatRead {
 
 const NOWHERE: MemberSpan = { keyStart: 0, keyEnd: 0, valueStart: 0, valueEnd: 0 };
 
-function scanBody(body: Buffer): BodyFault | undefined {
+function scanBody(body: Buffer, depthMax: number): BodyFault | undefined {
   if (body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf) {
     return {
       param: null,
@@ -225,8 +225,8 @@ function scanBody(body: Buffer): BodyFault | undefined {
     };
   }
   if (!isUtf8(body)) return { param: null, message: "The body is not valid UTF-8." };
-  const failure = scanObject(body, 0, body.length, TABLE, SCAN, JSON_DEPTH_MAX, JSON_VALUES_MAX);
-  if (failure !== undefined) return { param: null, message: scanMessage(failure) };
+  const failure = scanObject(body, 0, body.length, TABLE, SCAN, depthMax, JSON_VALUES_MAX);
+  if (failure !== undefined) return { param: null, message: scanMessage(failure, depthMax) };
   const twice = SCAN.duplicateSlot < 0 ? undefined : READ[SCAN.duplicateSlot];
   if (twice !== undefined) return { param: twice, message: `'${twice}' is given more than once.` };
   const alike = SCAN.lookalikeSlot < 0 ? undefined : READ[SCAN.lookalikeSlot];
@@ -239,12 +239,12 @@ function scanBody(body: Buffer): BodyFault | undefined {
   return undefined;
 }
 
-function scanMessage(failure: ScanFailure): string {
+function scanMessage(failure: ScanFailure, depthMax: number): string {
   switch (failure) {
     case "not_an_object":
       return "The body must be a JSON object.";
     case "too_deep":
-      return `The body is nested deeper than ${JSON_DEPTH_MAX} levels.`;
+      return `The body is nested deeper than ${depthMax} levels.`;
     case "too_many_values":
       return `The body has more than ${JSON_VALUES_MAX} members, elements and brackets.`;
     case "trailing_bytes":
@@ -325,6 +325,7 @@ function readStreamOptions(
   body: Buffer,
   options: unknown,
   spans: Int32Array,
+  depthMax: number,
 ): { asked: boolean; inside: StreamOptionsSpans | undefined } | { ok: false; error: BodyFault } {
   if (options === undefined || options === null) return { asked: false, inside: undefined };
   const span = spanAt(spans, SLOT.stream_options);
@@ -339,15 +340,8 @@ function readStreamOptions(
     );
   }
   const { valueStart, valueEnd } = span;
-  const failure = scanObject(
-    body,
-    valueStart,
-    valueEnd,
-    OPTIONS_TABLE,
-    OPTIONS_SCAN,
-    JSON_DEPTH_MAX,
-  );
-  if (failure !== undefined) return fault("stream_options", scanMessage(failure));
+  const failure = scanObject(body, valueStart, valueEnd, OPTIONS_TABLE, OPTIONS_SCAN, depthMax);
+  if (failure !== undefined) return fault("stream_options", scanMessage(failure, depthMax));
   if (OPTIONS_SCAN.duplicateSlot >= 0 || OPTIONS_SCAN.lookalikeSlot >= 0) {
     return fault(
       "stream_options.include_usage",

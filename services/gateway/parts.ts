@@ -20,6 +20,8 @@ export interface HostEndpoint {
 
 export interface GatewayLimits {
   readonly bodyBytesMax: number;
+  /** How deep a body's JSON may nest. */
+  readonly bodyDepthMax: number;
   readonly answerBytesMax: number;
   readonly inFlightBytesMax: number;
   /** How long, and how far, an answer is read on after its client has left. */

@@ -132,6 +132,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     gatewayCount,
     limits: {
       bodyBytesMax: config.bodyBytesMax,
+      bodyDepthMax: config.bodyDepthMax,
       answerBytesMax: config.bodyBytesMax,
       inFlightBytesMax: config.inFlightBytesMax,
       readOnMs: config.readOnMs,

@@ -40,6 +40,7 @@ async function startRelayOnly(upstreamUrl: string): Promise<Ready> {
     telemetry,
     limits: {
       bodyBytesMax: 20 * 1024 * 1024,
+      bodyDepthMax: 64,
       answerBytesMax: 20 * 1024 * 1024,
       inFlightBytesMax: 256 * 1024 * 1024,
       readOnMs: 60_000,

@@ -1,0 +1,172 @@
+/** A proof: a test file, and a part of the name of the test in it that must notice. */
+export interface Proof {
+  readonly file: string;
+  readonly test: string;
+}
+
+/** One way to break a promise, as a patch to one place of the product, and the test that must turn red. */
+export interface Mutant {
+  readonly name: string;
+  /** What then goes wrong. */
+  readonly why: string;
+  readonly file: string;
+  /** Stands exactly once in the file. */
+  readonly find: string;
+  readonly replace: string;
+  readonly proof: Proof;
+}
+
+const JOURNAL_TEST = "services/journal.test.ts";
+const CHAT_TEST = "services/gateway/chat.test.ts";
+const FAULTS_TEST = "test/faults/store.test.ts";
+const KILL_TEST = "test/faults/kill.test.ts";
+const STORE_TEST = "test/conformance/event-store.test.ts";
+
+export const MUTANTS: readonly Mutant[] = [
+  {
+    name: "no-fence",
+    why: "a journal appends takings of an owner whose fence stands in it",
+    file: "services/journal.ts",
+    find: "entry.takingUnder < fencedBelow",
+    replace: "entry.takingUnder < 0",
+    proof: { file: JOURNAL_TEST, test: "takings of older owners are dropped" },
+  },
+  {
+    name: "batch-cut-anew-after-unknown",
+    why: "an append of unknown outcome is not repeated as it was, so a fact can stand twice",
+    file: "services/journal.ts",
+    find: "      mayBeWritten = true;\n",
+    replace: "      queue.unshift(...batch);\n      return;\n",
+    proof: { file: JOURNAL_TEST, test: "the identical call is repeated, and the fact stands once" },
+  },
+  {
+    name: "refused-append-taken-as-written",
+    why: "money is taken and the request forwarded although the store refused the event",
+    file: "services/journal.ts",
+    find: 'waiting.settle({ outcome: "dropped", why: "refused" });',
+    replace: 'waiting.settle({ outcome: "recorded", position: 0n });',
+    proof: { file: JOURNAL_TEST, test: "takings are dropped, ends are repeated until they are in" },
+  },
+  {
+    name: "forward-before-durable",
+    why: "the upstream is called while RequestAdmitted is still on its way to the disk",
+    file: "services/gateway/money.ts",
+    find: "  const outcome = await within(parts.clock, RECORD_MS_MAX, recording);\n  if (outcome !== TIMED_OUT && outcome",
+    replace:
+      '  const outcome = { outcome: "recorded", position: 0n } as Awaited<typeof recording> | typeof TIMED_OUT;\n  if (outcome !== TIMED_OUT && outcome',
+    proof: { file: CHAT_TEST, test: "nothing is forwarded before RequestAdmitted is durable" },
+  },
+  {
+    name: "last-bytes-before-record",
+    why: "the caller has the end of its answer before the usage is durable",
+    file: "services/gateway/conclude.ts",
+    find: "  const charge = await settle(gateway, run, call, {\n    ...answer,",
+    replace:
+      "  run.sink.head(200, run.headers);\n  await call.forwarded.deliver(body);\n  const charge = await settle(gateway, run, call, {\n    ...answer,",
+    proof: { file: CHAT_TEST, test: "not a byte of the answer goes out before UsageRecorded" },
+  },
+  {
+    name: "close-before-append",
+    why: "the rest of a hold is free for others while its charge may still be lost",
+    file: "services/gateway/charge.ts",
+    find: "    const outcome = await hold.journal.record({\n      events,",
+    replace:
+      "    await closeHold(parts, hold, chargedMicro);\n    const outcome = await hold.journal.record({\n      events,",
+    proof: { file: FAULTS_TEST, test: "refuses to write: requests are refused" },
+  },
+  {
+    name: "late-usage-charged",
+    why: "a gateway whose journal was sealed charges the customer in its next life all the same",
+    file: "services/gateway/charge.ts",
+    find: '      await noteLate(parts, hold, usage.tokens, cost.micro);\n      return { outcome: "late" };\n',
+    replace: `      await note(parts, (stream) =>
+        newEvent(
+          stream,
+          \`ended:\${requestId}\`,
+          "UsageRecorded.v1",
+          usageEvent(parts, hold, usage, {
+            chargedMicro,
+            overHoldMicro: sale.micro - chargedMicro,
+            residualPico: sale.residualPico,
+            providerCostMicro: cost.micro,
+          }),
+          metadata,
+        ),
+      );
+      return { outcome: "charged", chargedMicro };
+`,
+    proof: { file: FAULTS_TEST, test: "its late usage is noted and charged to nobody" },
+  },
+  {
+    name: "retire-without-seal",
+    why: "the journals of dead writers are only fenced, and what they held stays held for ever",
+    file: "services/ledger/retire.ts",
+    find: 'if (decide(writerEpoch) === "seal") {',
+    replace: "if (decide(writerEpoch) === undefined) {",
+    proof: { file: KILL_TEST, test: "the next start seals the journal and expires each hold" },
+  },
+  {
+    name: "expiry-without-unbilled",
+    why: "what the provider may bill for a call whose gateway died stands in no book",
+    file: "services/ledger/retire.ts",
+    find: "      holdMicro,\n      unbilledMicro,\n    },",
+    replace: "      holdMicro,\n      unbilledMicro: 0,\n    },",
+    proof: { file: KILL_TEST, test: "the next start seals the journal and expires each hold" },
+  },
+  {
+    name: "charge-above-hold",
+    why: "a customer is charged more than was held, so more than may be there",
+    file: "services/gateway/charge.ts",
+    find: "const chargedMicro = Math.min(sale.micro, hold.totalMicro);",
+    replace: "const chargedMicro = sale.micro;",
+    proof: { file: CHAT_TEST, test: "as far as the money goes; the rest is the company's" },
+  },
+  {
+    name: "hold-kept-when-client-leaves",
+    why: "a caller who leaves early keeps money held for ever",
+    file: "services/gateway/conclude.ts",
+    find: '      await release(gateway, call, "client_gone", { outcome: "aborted" }, call.hold.totalCostMicro);\n',
+    replace: "",
+    proof: { file: CHAT_TEST, test: "ends the call, and is released" },
+  },
+  {
+    name: "hold-without-output",
+    why: "a hold covers the prompt only, so the answer can cost more than there is",
+    file: "domain/hold.ts",
+    find: "{ input: bounds.inputTokensBound, output: bounds.outputTokensBound }",
+    replace: "{ input: bounds.inputTokensBound, output: 0 }",
+    proof: { file: "domain/hold.test.ts", test: "a hold covers any usage within its bounds" },
+  },
+  {
+    name: "rate-window-of-60-buckets",
+    why: "more requests than the limit fit into one minute",
+    file: "domain/accounts/rate-window.ts",
+    find: "const BUCKETS = 61;",
+    replace: "const BUCKETS = 60;",
+    proof: { file: "domain/accounts/rate-window.test.ts", test: "never more than the limit" },
+  },
+  {
+    name: "synchronous-off",
+    why: "an append is answered before it is on the disk",
+    file: "infra/event-store/sqlite-file.ts",
+    find: "PRAGMA synchronous = FULL",
+    replace: "PRAGMA synchronous = OFF",
+    proof: { file: STORE_TEST, test: "writes through a log that is synced on every commit" },
+  },
+  {
+    name: "repeat-written-twice",
+    why: "a repeat of an append whose answer was lost is written a second time",
+    file: "infra/event-store/sqlite-core.ts",
+    find: 'return repeatOf(stream, expected, rows) ?? { outcome: "conflict", actual };',
+    replace:
+      'return repeatOf(stream, expected, rows) ? { next: actual + 1 } : { outcome: "conflict", actual };',
+    proof: { file: STORE_TEST, test: "answers an identical repeat as the first time" },
+  },
+];
+
+/** Fast ones, of three different parts. */
+export const CI_MUTANTS: readonly string[] = [
+  "no-fence",
+  "forward-before-durable",
+  "synchronous-off",
+];
