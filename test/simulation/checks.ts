@@ -1,0 +1,126 @@
+import { availableMicro, type Accounts } from "#domain/accounts/accounts.ts";
+import type { Admission } from "#domain/accounts/admission.ts";
+import { leftMicro, type Sum } from "#domain/invariants/money.ts";
+import type { Audit } from "#domain/invariants.ts";
+import type { RecordedEvent } from "#domain/events/events.ts";
+import { accountsProjection } from "#projections/accounts.ts";
+import type { Seen } from "./clients.ts";
+import type { BookEntry } from "./upstream.ts";
+import type { Watch } from "./watch.ts";
+
+/**
+ * 12 PESS: the admission store never shows more available than the events leave, on any balance, lot or budget. Money
+ * comes in by its event first, goes out by the store first, and comes back (close) only behind its terminal event; so
+ * this holds at every moment, for every organization that is adopted at all, under whichever owner.
+ */
+export function checkPessimistic(admission: Admission, audit: Audit, watch: Watch): void {
+  const { orgs, lots, budgets } = audit.money;
+  const leftOf = (sum: Sum | undefined) => (sum ? leftMicro(sum) : 0);
+  for (const [orgId, { accounts }] of admission.orgs) {
+    const shown = availableMicro(accounts);
+    const left = leftOf(orgs.get(orgId));
+    if (shown > left) watch.broken("PESS", `${orgId} shows ${shown} available of ${left}`);
+    if (shown < 0) watch.broken("NOSPEND", `admission overspends ${orgId}: ${shown}`);
+    let inLots = 0;
+    for (const lot of accounts.lots.values()) {
+      inLots += lot.availableMicro;
+      if (lot.availableMicro < 0 || lot.heldMicro < 0)
+        watch.broken("NOSPEND", `admission overspends ${lot.lotId}`);
+      if (lot.availableMicro > leftOf(lots.get(lot.lotId)))
+        watch.broken("PESS", `${lot.lotId} shows more than its events leave`);
+    }
+    if (inLots !== shown) watch.broken("LIAB", `the lots of ${orgId} add up to ${inLots}`);
+    for (const key of accounts.keys.values()) {
+      if (key.budgetMicro === undefined) continue;
+      const budget = key.budgetMicro - key.spentMicro - key.heldMicro;
+      if (budget < 0) watch.broken("NOSPEND", `admission overspends the budget of ${key.keyId}`);
+      if (budget > leftOf(budgets.get(key.keyId)))
+        watch.broken("PESS", `the budget of ${key.keyId} shows more than its events leave`);
+    }
+  }
+}
+
+/** 3 LIAB inside admission: what is held is the sum of the holds. Dearer, so not after every step. */
+export function checkHeld(admission: Admission, watch: Watch): void {
+  for (const [orgId, { accounts }] of admission.orgs) {
+    let held = 0;
+    for (const hold of accounts.holds.values()) held += hold.totalMicro;
+    if (held !== accounts.heldMicro)
+      watch.broken("LIAB", `${orgId} holds ${accounts.heldMicro}, its holds add up to ${held}`);
+  }
+}
+
+/** 11 REPLAY: the rows of the accounts are the same for any batch size, and for a fold that is stopped and opened again. */
+export function checkReplay(events: readonly RecordedEvent[], sizes: readonly number[]): string[] {
+  const texts = sizes.map((size) => rowsText(events, size));
+  return texts.every((text) => text === texts[0]) ? [] : [`batches of ${sizes.join(", ")} differ`];
+}
+
+function rowsText(events: readonly RecordedEvent[], size: number): string {
+  const rows = new Map<string, { table: string; key: string; value: unknown }>();
+  const { handles } = accountsProjection;
+  for (let at = 0; at < events.length; at += size) {
+    const stored = [...rows.values()].map((row) => structuredClone(row));
+    const fold = accountsProjection.open(stored as never, () => {});
+    for (const event of events.slice(at, at + size)) if (handles.has(event.type)) fold.apply(event);
+    for (const write of fold.takeWrites()) {
+      if (write.value === null) rows.delete(`${write.table}/${write.key}`);
+      else rows.set(`${write.table}/${write.key}`, structuredClone(write));
+    }
+  }
+  const sorted = [...rows].sort(([one], [other]) => (one < other ? -1 : 1));
+  return JSON.stringify(sorted);
+}
+
+/** Every call in the upstream's book has exactly one outcome, with the book's tokens where usage had arrived. */
+export function checkBook(book: readonly BookEntry[], seen: readonly Seen[], watch: Watch): void {
+  const { holds } = watch.audit.holds;
+  const usage = new Map<string, Extract<RecordedEvent, { type: "UsageRecorded.v1" }>>();
+  for (const event of watch.events)
+    if (event.type === "UsageRecorded.v1") usage.set(event.data.requestId, event);
+  const booked = new Set<string>();
+  for (const entry of book) {
+    const { requestId } = entry;
+    if (booked.has(requestId)) watch.broken("ONCE", `${requestId} reached the upstream twice`);
+    booked.add(requestId);
+    const hold = holds.get(requestId);
+    if (!hold) watch.broken("CLOSE", `${requestId} is in the upstream's book only`);
+    else if (hold.ended === undefined) watch.broken("CLOSE", `${requestId} has no outcome`);
+    const recorded = usage.get(requestId);
+    if (recorded?.data.billedBy === "provider") {
+      const told = JSON.stringify(entriesOf(entry.tokens));
+      if (told !== JSON.stringify(entriesOf(recorded.data.tokens)))
+        watch.broken("PRICE", `${requestId} is recorded with other tokens than the book's ${told}`);
+    }
+  }
+  for (const requestId of usage.keys())
+    if (!booked.has(requestId)) watch.broken("PRICE", `${requestId} is charged and never called`);
+  for (const one of seen) checkSeen(one, usage, watch);
+}
+
+function checkSeen(seen: Seen, usage: ReadonlyMap<string, RecordedEvent>, watch: Watch): void {
+  if (!seen.complete) return;
+  if (seen.requestId === undefined || !usage.has(seen.requestId))
+    watch.broken("CLOSE", `${seen.requestId} was seen whole and is not recorded as used`);
+}
+
+function entriesOf(tokens: object): unknown {
+  return Object.entries(tokens)
+    .filter(([, count]) => count !== 0)
+    .sort(([one], [other]) => (one < other ? -1 : 1));
+}
+
+/** What is still held anywhere once all is at rest. */
+export function stillHeld(admission: Admission, accounts: ReadonlyMap<string, Accounts>): string[] {
+  const found: string[] = [];
+  for (const [orgId, folded] of accounts) {
+    if (folded.heldMicro !== 0) found.push(`the events leave ${folded.heldMicro} held of ${orgId}`);
+    const org = admission.orgs.get(orgId);
+    if (!org) found.push(`${orgId} is not adopted`);
+    else if (org.accounts.heldMicro !== 0)
+      found.push(`admission holds ${org.accounts.heldMicro} of ${orgId}`);
+    else if (availableMicro(org.accounts) !== availableMicro(folded))
+      found.push(`admission and the events differ on ${orgId}`);
+  }
+  return found;
+}

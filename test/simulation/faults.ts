@@ -1,0 +1,106 @@
+import { diceOf } from "./random.ts";
+
+/**
+ * What can go wrong, each kind with how often per occasion. `lost`: the call never arrived; `reply_lost`: it took
+ * effect and nobody was told; `late`: the caller gave up and it took effect afterwards; `repeated`: it arrived again.
+ */
+export const FAULT_RATES = {
+  store_lost: 0.004,
+  store_reply_lost: 0.006,
+  store_refused: 0.012,
+  store_read_failed: 0.004,
+  follow_dropped: 0.004,
+  admission_lost: 0.006,
+  admission_reply_lost: 0.006,
+  admission_late: 0.004,
+  admission_repeated: 0.03,
+  admission_restarted: 0.02,
+  disk_failed: 0.01,
+  disk_lost: 0.3,
+  slow: 0.03,
+  crash: 0.12,
+  gateway_paused: 0.03,
+  ledger_paused: 0.02,
+  gateway_stopped: 0.03,
+  connect_failed: 0.03,
+  upstream_failed: 0.3,
+  client_left: 0.12,
+  client_slow: 0.1,
+  clock_skewed: 0.5,
+  stray: 0.1,
+} as const satisfies Record<string, number>;
+
+export type FaultKind = keyof typeof FAULT_RATES;
+export const FAULT_KINDS = Object.keys(FAULT_RATES) as FaultKind[];
+
+/** How likely a kind of fault is to be missing from a world altogether. */
+const SPARED = 0.2;
+
+/** A call of a port at which a process can end, before it arrives or after it took effect. */
+export const CRASH_POINTS = [
+  ...["append", "read"].map((method) => `gateway store.${method}`),
+  ...["admit", "extend", "drop", "close", "want"].map((method) => `gateway admission.${method}`),
+  "gateway directory.lookup",
+  "gateway upstream.send",
+  ...["append", "read", "fence", "follow", "head"].map((method) => `ledger store.${method}`),
+  ...["server", "wanted", "figures", "apply", "adopt", "sweep"].map(
+    (method) => `ledger admission.${method}`,
+  ),
+  "ledger directory.put",
+  ...["open", "checkpoint", "rows", "commit"].map((method) => `ledger disk.${method}`),
+].flatMap((call) => [`${call} before`, `${call} after`]);
+
+/** The faults of one world: drawn by kind, counted, and all off once the world is healed. */
+export interface Faults {
+  /** Whether a fault of this kind happens on this occasion. */
+  strikes(kind: FaultKind): boolean;
+  /** Arms the next crash point: the first call that passes it ends its process. */
+  armCrash(): void;
+  /** Whether the process that passes this point now ends here. */
+  crashesAt(point: string): boolean;
+  /** From now on nothing goes wrong any more. */
+  heal(): void;
+  readonly isHealed: () => boolean;
+  readonly counts: ReadonlyMap<FaultKind, number>;
+  readonly crashes: ReadonlyMap<string, number>;
+}
+
+export function createFaults(seed: number, off: ReadonlySet<FaultKind>): Faults {
+  const dice = new Map(FAULT_KINDS.map((kind) => [kind, diceOf(seed, `fault ${kind}`)]));
+  const counts = new Map<FaultKind, number>();
+  const crashes = new Map<string, number>();
+  // A point that is seldom passed stays armed until it is.
+  const armed = new Set<string>();
+  // Seeds walk through the points from different places, so that a set of them passes all.
+  let next = (seed * 7) % CRASH_POINTS.length;
+  let healed = false;
+  // Each world is spared some kinds: what one fault would repair or hide is seen where that fault is missing.
+  const choice = diceOf(seed, "spared kinds");
+  const spared = new Set(FAULT_KINDS.filter(() => choice.chance(SPARED)));
+
+  function strikes(kind: FaultKind): boolean {
+    if (healed || off.has(kind) || spared.has(kind)) return false;
+    if (!dice.get(kind)?.chance(FAULT_RATES[kind])) return false;
+    counts.set(kind, (counts.get(kind) ?? 0) + 1);
+    return true;
+  }
+
+  return {
+    strikes,
+    armCrash() {
+      armed.add(CRASH_POINTS[next] ?? "");
+      next = (next + 1) % CRASH_POINTS.length;
+    },
+    crashesAt(point) {
+      if (healed || !armed.delete(point)) return false;
+      crashes.set(point, (crashes.get(point) ?? 0) + 1);
+      return true;
+    },
+    heal() {
+      healed = true;
+    },
+    isHealed: () => healed,
+    counts,
+    crashes,
+  };
+}

@@ -1,0 +1,225 @@
+import type { Admission } from "#domain/accounts/admission.ts";
+import type { NewEvent, RecordedEvent } from "#domain/events/events.ts";
+import type {
+  AdmissionStore,
+  AppendOutcome,
+  EventStore,
+  ExpectedRevision,
+  KeyDirectory,
+  ReadModel,
+  ReadModels,
+} from "#services/ports.ts";
+import type { Faults } from "./faults.ts";
+import type { Link } from "./link.ts";
+import type { Dice } from "./random.ts";
+import type { SimProcess } from "./process.ts";
+import type { Timeline } from "./timeline.ts";
+
+/** A call that was given up: the port rejects. */
+export class NoAnswer extends Error {
+  override readonly name = "NoAnswer";
+}
+
+function noAnswer(): never {
+  throw new NoAnswer("no answer came in time");
+}
+
+export interface StoreParts {
+  /** The one event store of the region, which itself never fails. */
+  readonly store: EventStore;
+  readonly link: Link;
+  readonly process: SimProcess;
+  readonly faults: Faults;
+  readonly dice: Dice;
+  /** True while the store's disk is full: nothing is written. */
+  readonly isFull: () => boolean;
+}
+
+/** The event store as one process sees it: with delays, lost replies, refusals and dropped subscriptions. */
+export function simulatedStore(parts: StoreParts): EventStore {
+  const { store, link, process, faults, dice } = parts;
+  return {
+    append: (stream, events, expected) =>
+      link.call<AppendOutcome>({
+        method: "append",
+        lost: "store_lost",
+        replyLost: "store_reply_lost",
+        async effect() {
+          // A full disk refuses what is new; a repeat of what is written needs no room.
+          if (parts.isFull() && !(await isWritten(store, stream, events, expected)))
+            return { outcome: "refused", reason: "disk_full" };
+          return store.append(stream, events, expected);
+        },
+        unanswered: () => ({ outcome: "unknown", reason: "no answer came in time" }),
+      }),
+    read: (stream, options) =>
+      link.call({
+        method: "read",
+        lost: "store_read_failed",
+        effect: () => store.read(stream, options),
+        unanswered: noAnswer,
+      }),
+    fence: (stream, event) =>
+      link.call({
+        method: "fence",
+        lost: "store_lost",
+        replyLost: "store_reply_lost",
+        async effect() {
+          if (parts.isFull()) throw new Error("the store refuses to write: disk_full");
+          return store.fence(stream, event);
+        },
+        unanswered: noAnswer,
+      }),
+    head: () =>
+      link.call({
+        method: "head",
+        lost: "store_read_failed",
+        effect: () => store.head(),
+        unanswered: noAnswer,
+      }),
+    async *follow(options) {
+      // A process that has ended must not stay subscribed: its end of the connection is gone.
+      const ended = new AbortController();
+      process.onEnd(() => ended.abort());
+      const signal = AbortSignal.any([options.signal, ended.signal]);
+      for await (const batch of store.follow({ ...options, signal })) {
+        for (const piece of cutAtRandom(batch, dice)) {
+          await link.wait("follow");
+          if (options.signal.aborted) return;
+          if (faults.strikes("follow_dropped")) throw new NoAnswer("the subscription was dropped");
+          yield piece;
+        }
+      }
+      if (!process.isAlive()) await new Promise(() => {});
+    },
+  };
+}
+
+async function isWritten(
+  store: EventStore,
+  stream: string,
+  events: readonly NewEvent[],
+  expected: ExpectedRevision,
+): Promise<boolean> {
+  const from = expected === "no_stream" ? 0n : expected + 1n;
+  const found = await store.read(stream, { from, direction: "forward", max: 1 });
+  return found[0]?.id === events[0]?.id;
+}
+
+/** The same events in the same order, in batches of another size now and then. */
+function cutAtRandom(batch: readonly RecordedEvent[], dice: Dice): RecordedEvent[][] {
+  if (batch.length < 2 || dice.chance(0.5)) return [[...batch]];
+  const at = dice.between(1, batch.length - 1);
+  return [batch.slice(0, at), batch.slice(at)];
+}
+
+export interface AdmissionParts {
+  /** The server that runs now, and its state: another one after a restart. */
+  readonly server: () => { readonly port: AdmissionStore; readonly state: Admission };
+  readonly link: Link;
+  readonly timeline: Timeline;
+  readonly faults: Faults;
+  readonly dice: Dice;
+}
+
+/** The admission store as one process sees it. */
+export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
+  const { link, faults, timeline, dice } = parts;
+  const port = () => parts.server().port;
+
+  /** A verb that is keyed by request id: a network may repeat it, as long as the server still knows the hold. */
+  function verb<T>(
+    method: string,
+    ask: { readonly orgId: string; readonly requestId: string },
+    run: () => Promise<T>,
+    late: boolean,
+  ): Promise<T> {
+    return link.call({
+      method,
+      effect: run,
+      unanswered: noAnswer,
+      lost: "admission_lost",
+      replyLost: "admission_reply_lost",
+      ...(late ? { late: "admission_late" as const } : {}),
+      arrived() {
+        if (method === "extend" || method === "drop") return;
+        if (!faults.strikes("admission_repeated")) return;
+        timeline.after(dice.next() * dice.between(1, 400), () => {
+          const hold = parts.server().state.orgs.get(ask.orgId)?.accounts.holds.get(ask.requestId);
+          if (hold) void run();
+        });
+      },
+    });
+  }
+
+  /** A verb of the ledger process, or one that may be lost. */
+  const plain = <T>(method: string, run: () => Promise<T>) =>
+    link.call({
+      method,
+      effect: run,
+      unanswered: noAnswer,
+      lost: "admission_lost",
+      replyLost: "admission_reply_lost",
+    });
+
+  return {
+    // Only an admission may come after the drop that undoes it: that is what tombstones are for.
+    admit: (ask) => verb("admit", ask, () => port().admit(ask), true),
+    extend: (ask) => verb("extend", ask, () => port().extend(ask), false),
+    drop: (ask) => verb("drop", ask, () => port().drop(ask), false),
+    close: (ask) => verb("close", ask, () => port().close(ask), true),
+    figures: (ask) => plain("figures", () => port().figures(ask)),
+    want: (orgId) => plain("want", () => port().want(orgId)),
+    wanted: () => plain("wanted", () => port().wanted()),
+    server: () => plain("server", () => port().server()),
+    apply: (ask) => plain("apply", () => port().apply(ask)),
+    adopt: (ask) => plain("adopt", () => port().adopt(ask)),
+    sweep: (ask) => plain("sweep", () => port().sweep(ask)),
+  };
+}
+
+/** The key directory as one process sees it. */
+export function simulatedDirectory(directory: KeyDirectory, link: Link): KeyDirectory {
+  return {
+    lookup: (tokenHash) =>
+      link.call({
+        method: "lookup",
+        effect: () => directory.lookup(tokenHash),
+        unanswered: noAnswer,
+      }),
+    put: (tokenHash, entry) =>
+      link.call({
+        method: "put",
+        lost: "admission_lost",
+        replyLost: "admission_reply_lost",
+        effect: () => directory.put(tokenHash, entry),
+        unanswered: noAnswer,
+      }),
+  };
+}
+
+/** Read models on the disk of the process's machine. */
+export function simulatedReadModels(readModels: ReadModels, link: Link): ReadModels {
+  const call = <T>(method: string, effect: () => Promise<T>) =>
+    link.call({ method, effect, unanswered: noAnswer });
+  const modelOf = (model: ReadModel): ReadModel => ({
+    checkpoint: () => call("checkpoint", () => model.checkpoint()),
+    rows: () => call("rows", () => model.rows()),
+    commit: (writes, checkpoint) =>
+      link.call({
+        method: "commit",
+        lost: "disk_failed",
+        replyLost: "disk_failed",
+        effect: () => model.commit(writes, checkpoint),
+        unanswered: noAnswer,
+      }),
+  });
+  return {
+    open: async (name, version) =>
+      modelOf(await call("open", () => readModels.open(name, version))),
+    openAside: async (name, version) =>
+      modelOf(await call("openAside", () => readModels.openAside(name, version))),
+    swapIn: async (name) => modelOf(await call("swapIn", () => readModels.swapIn(name))),
+    close: () => readModels.close(),
+  };
+}
