@@ -72,7 +72,6 @@ function forgetfulStore(): EventStore {
     },
     read: () => Promise.resolve([]),
     fence: () => Promise.resolve(0n),
-    // oxlint-disable-next-line require-yield -- there is never an event to follow
     async *follow() {},
     head: () => Promise.resolve("start"),
   };
