@@ -22,6 +22,10 @@ export function systemClock(): Clock {
     now: () => Date.now(),
     elapsed: () => performance.now(),
     timer(delayMs, callback) {
+      if (delayMs === 0) {
+        const immediate = setImmediate(callback);
+        return () => clearImmediate(immediate);
+      }
       if (!(delayMs >= 0)) throw new RangeError(`a timer cannot wait ${delayMs} ms`);
       const timer = new Timer(performance.now() + delayMs, callback);
       timer.arm(delayMs);

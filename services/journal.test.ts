@@ -19,6 +19,7 @@ describe("one append is in flight at a time", () => {
     const { told, give } = watcher(journal);
     world.scripts.push("hang");
     void give("1", taking(1));
+    await settled();
     void give("2", ending(2));
     void give("3", taking(3));
     await settled();
@@ -36,6 +37,13 @@ describe("one append is in flight at a time", () => {
     );
   });
 
+  test("what one turn of the event loop brings is one append", async () => {
+    const world = scripted();
+    const journal = await world.open();
+    await Promise.all([journal.record(taking(1)), journal.record(ending(2))]);
+    expect(world.appends.map((append) => append.ids.length)).toEqual([2]);
+  });
+
   test("an append carries at most 500 events, and an entry is never split", async () => {
     const world = scripted();
     const journal = await world.open();
@@ -43,10 +51,9 @@ describe("one append is in flight at a time", () => {
     const pair = (number: number) => ({
       events: [admitted(STREAM, number), usage(STREAM, number)],
     });
-    const all = [
-      give("first", taking(0)),
-      ...Array.from({ length: 601 }, (_, at) => give("pair", pair(at + 1))),
-    ];
+    const first = give("first", taking(0));
+    await settled();
+    const all = [first, ...Array.from({ length: 601 }, (_, at) => give("pair", pair(at + 1)))];
     await Promise.all(all);
     expect(world.appends.map((append) => append.ids.length)).toEqual([
       1,
@@ -172,6 +179,7 @@ describe("an unknown outcome", () => {
     const journal = await world.open();
     world.scripts.push(script, UNKNOWN);
     const first = journal.record(taking(1));
+    await settled();
     const second = journal.record(ending(2));
     await world.clock.advance(200);
     expect(await first).toMatchObject({ outcome: "recorded" });
@@ -218,6 +226,7 @@ describe("a refusal is certain", () => {
       const { told, give } = watcher(journal);
       world.scripts.push("hang", ...Array.from({ length: 5 }, () => REFUSED(reason)));
       void give("0", ending(0));
+      await settled();
       void give("1", taking(1));
       void give("2", ending(2));
       void give("3", taking(3));

@@ -195,10 +195,11 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     if (pumping) return;
     pumping = true;
     try {
-      while (!sealed) {
+      while (!sealed && queue.length > 0) {
+        // All requests that this turn of the event loop serves share one append: it costs a commit, however many they are.
+        await sleep(clock, 0);
         const batch = nextBatch();
-        if (batch.length === 0) break;
-        await appendBatch(batch);
+        if (batch.length > 0) await appendBatch(batch);
       }
       if (sealed) for (const waiting of queue.splice(0)) waiting.settle({ outcome: "sealed" });
     } finally {

@@ -21,7 +21,10 @@ export interface Clock {
   now(): number;
   /** Milliseconds on a clock that never goes back: for durations. Fractions are allowed. */
   elapsed(): number;
-  /** Calls back once, at the earliest after `delayMs`. The returned function cancels. */
+  /**
+   * Calls back once, at the earliest after `delayMs`; with 0 as soon as what has arrived already was handled. The
+   * returned function cancels.
+   */
   timer(delayMs: number, callback: () => void): () => void;
 }
 

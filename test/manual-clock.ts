@@ -33,6 +33,15 @@ export function manualClock(): ManualClock {
     now: () => START_MS + elapsedMs + skewMs,
     elapsed: () => elapsedMs,
     timer(delayMs, callback) {
+      if (delayMs === 0) {
+        let cancelled = false;
+        queueMicrotask(() => {
+          if (!cancelled) callback();
+        });
+        return () => {
+          cancelled = true;
+        };
+      }
       const timer = { dueMs: elapsedMs + delayMs, callback };
       timers.add(timer);
       return () => void timers.delete(timer);

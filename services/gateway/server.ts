@@ -57,8 +57,6 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   });
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.on("timeout", (socket: Socket) => closeIdle(gateway.parts.clock, socket));
-  // Each pipelined request listens for the end of its connection; that there are many of them is no leak.
-  app.server.on("connection", (socket) => socket.setMaxListeners(0));
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
 
@@ -173,21 +171,14 @@ function sinkOf(gateway: Gateway, raw: IncomingMessage, response: ServerResponse
   let told = { drained: () => {}, gone: () => {} };
   /** The head of an answer to a request that has not come whole; it waits for its body. */
   let early: { status: number; headers: Readonly<Record<string, string>> } | undefined;
-  let closed = false;
 
-  function close(): void {
-    if (closed) return;
-    closed = true;
-    socket.off("close", close);
+  running.set(socket, (running.get(socket) ?? 0) + 1);
+  response.on("close", () => {
     running.set(socket, (running.get(socket) ?? 1) - 1);
     if (gone || response.writableFinished) return;
     gone = true;
     told.gone();
-  }
-  running.set(socket, (running.get(socket) ?? 0) + 1);
-  response.on("close", close);
-  // A pipelined request's response has no connection until its turn comes, and would not hear that it was closed.
-  socket.on("close", close);
+  });
   response.on("drain", () => told.drained());
   // A client that breaks the connection is noticed by "close"; the error itself says nothing more.
   response.on("error", () => {});

@@ -142,7 +142,7 @@ describe("a client that leaves a stream after the first byte", () => {
     expect(usage).toMatchObject({
       billedBy: "estimate",
       clientGone: true,
-      finish: "idle_timeout",
+      finish: "read_on_over",
       tokens: { input: Math.ceil(text.length / 4) },
       overHoldMicro: 0,
     });
@@ -192,15 +192,17 @@ describe("a client that leaves a plain answer after its first byte", () => {
     await expectNothingHeld(credits_micro, usage.chargedMicro);
   });
 
-  test("is released when it does not: there is nothing to charge it by", async () => {
+  test("is cut and estimated by what had come when it does not", async () => {
     const { credits_micro } = await balanceOf(relai);
-    const events = await eventsOf(relai, await leaveHalfway(undefined));
-    expect(only(events, "RequestReleased.v1")).toMatchObject({
-      reason: "upstream_timeout",
+    const id = await leaveHalfway(undefined);
+    const usage = only(await eventsOf(relai, id), "UsageRecorded.v1");
+    expect(usage).toMatchObject({
+      billedBy: "estimate",
       clientGone: true,
-      forwarded: true,
-      unbilledMicro: only(events, "RequestAdmitted.v1").holdCostMicro,
+      finish: "read_on_over",
+      tokens: { input: Math.ceil("Hello".length / 4), output: Math.ceil(40 / 3) },
+      attempts: [{ outcome: "aborted" }],
     });
-    await expectNothingHeld(credits_micro, 0);
+    await expectNothingHeld(credits_micro, usage.chargedMicro);
   });
 });
