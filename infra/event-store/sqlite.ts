@@ -89,8 +89,9 @@ export async function openSqliteEventStore(
   async function shut(): Promise<void> {
     await queue.close();
     followers.end();
-    await writer.close(answerMsMax);
+    // The writer closes last: the last connection carries the log back into the file, and a reader could not.
     db.close();
+    await writer.close(answerMsMax);
   }
 
   return {
