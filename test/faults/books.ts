@@ -65,13 +65,14 @@ function isTerminal(event: RecordedEvent): event is Terminal {
 /**
  * Holds the ledger against the upstream's own book and against what clients saw, and says in sentences what is wrong:
  * each call in the book has exactly one outcome (usage with the book's tokens, or an expiry, or, where the caller had
- * gone, a release, either with the admitted cost as unbilled); every answer that was seen whole is recorded as used;
+ * gone by the book or by its own word, a release, either with the admitted cost as unbilled); every answer that was seen whole is recorded as used;
  * nothing is charged that the book does not know; the invariants of the books hold.
  */
 export function compare(
   ledger: Ledger,
   book: readonly BookCall[],
   seen: readonly Seen[],
+  left: ReadonlySet<string> = new Set(),
 ): string[] {
   const found: string[] = [];
   const booked = new Set<string>();
@@ -79,7 +80,7 @@ export function compare(
     const requestId = call.requestId ?? "";
     if (booked.has(requestId)) found.push(`${requestId} reached the upstream twice`);
     booked.add(requestId);
-    const wrong = wrongOutcome(ledger, call, requestId);
+    const wrong = wrongOutcome(ledger, call, requestId, left);
     if (wrong !== undefined) found.push(`${requestId} ${wrong}`);
   }
   for (const [requestId, ends] of ledger.ends)
@@ -99,7 +100,12 @@ export function compare(
 }
 
 /** What is wrong with the outcome of one call in the book; undefined when it is as it must be. */
-function wrongOutcome(ledger: Ledger, call: BookCall, requestId: string): string | undefined {
+function wrongOutcome(
+  ledger: Ledger,
+  call: BookCall,
+  requestId: string,
+  left: ReadonlySet<string>,
+): string | undefined {
   const admitted = ledger.admitted.get(requestId);
   if (!admitted) return "reached the upstream and was never admitted";
   const ends = ledger.ends.get(requestId) ?? [];
@@ -115,7 +121,8 @@ function wrongOutcome(ledger: Ledger, call: BookCall, requestId: string): string
   }
   if (end.data.unbilledMicro !== admitted.data.holdCostMicro)
     return `leaves ${end.data.unbilledMicro} unbilled of ${admitted.data.holdCostMicro}`;
-  if (end.type === "RequestReleased.v1" && !call.clientGone)
+  const hasLeft = call.clientGone || left.has(admitted.data.clientRequestId ?? "");
+  if (end.type === "RequestReleased.v1" && !hasLeft)
     return `was released (${end.data.reason}) and the book knows of no client that left`;
   return undefined;
 }

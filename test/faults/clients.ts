@@ -29,7 +29,14 @@ export interface Ask {
 export interface Customer {
   readonly gateway: string;
   readonly key: string;
+  /**
+   * The clients' own ids of the requests that they left. The upstream's book cannot know of one whose answer was on its
+   * way already when its caller hung up.
+   */
+  readonly left?: Set<string>;
 }
+
+let asks = 0;
 
 const MODEL = "gpt-4o-mini";
 const problem = z.object({
@@ -41,10 +48,17 @@ const pause = (delayMs: number) => new Promise((resolve) => setTimeout(resolve, 
 /** Asks once and reads the answer to its end, as far as it comes; throws when nobody answers at all. */
 export async function ask(customer: Customer, asked: Ask): Promise<Seen> {
   const leaving = new AbortController();
+  asks += 1;
+  const clientRequestId = `client-${asks}`;
+  leaving.signal.addEventListener("abort", () => customer.left?.add(clientRequestId));
   if (asked.leaveAfter === 0) setTimeout(() => leaving.abort(), 15);
   const response = await fetch(`${customer.gateway}/v1/chat/completions`, {
     method: "POST",
-    headers: { authorization: `Bearer ${customer.key}`, "content-type": "application/json" },
+    headers: {
+      authorization: `Bearer ${customer.key}`,
+      "content-type": "application/json",
+      "x-client-request-id": clientRequestId,
+    },
     body: JSON.stringify({
       model: MODEL,
       messages: [{ role: "user", content: `[sim ${asked.words}]` }],
