@@ -9,7 +9,7 @@ test("the benchmark runs: every part of it, for a moment, and no figure is judge
     encoding: "utf8",
     timeout: 120_000,
   });
-  expect(run.status, run.stderr).toBe(0);
+  expect({ status: run.status, stderr: run.stderr }).toMatchObject({ status: 0 });
   for (const measured of ["bare", "relay-only", "relai"]) {
     expect(run.stdout).toMatch(new RegExp(`^  ${measured} +\\d[\\d,]*/s .*request \\d+ µs`, "m"));
   }
