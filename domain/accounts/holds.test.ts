@@ -13,6 +13,7 @@ import {
 import { admit, apply, close, drop, extend, figures, sweep, type Admission } from "./admission.ts";
 import { HOLD_TABLE, type HoldVerb } from "./holds.ts";
 import type { Effect, HoldState } from "./types.ts";
+import { HOLD_CELLS } from "#test/hold-cells.ts";
 
 /** A hold of 120 (the whole first lot and 20 of the second), charged with 30 where it is charged. */
 const requestId = "req_1";
@@ -72,67 +73,7 @@ const SAY: Record<HoldVerb, (admission: Admission) => { outcome: string }> = {
   sweep: (admission) => sweep(admission, { orgId: ORG, ownerEpoch: 1, writerEpoch: 7 }),
 };
 
-type Cell = "fault" | readonly [answer: string, state: HoldState, held: number, spent: number];
-
-/** What the design says, written out once more by hand: the answer, what is left of the hold, and the money. */
-const EXPECTED: Record<HoldState, Record<HoldVerb, Cell>> = {
-  absent: {
-    admit: ["admitted", "provisional", 10, 0],
-    extend: ["gone", "absent", 0, 0],
-    drop: ["dropped", "tombstone", 0, 0],
-    close: ["closed", "absent", 0, 0],
-    apply_open: ["applied", "open", 120, 0],
-    apply_extended: "fault",
-    apply_close: "fault",
-    sweep: ["swept", "absent", 0, 0],
-  },
-  provisional: {
-    admit: ["refused", "provisional", 120, 0],
-    extend: ["raised", "provisional", 130, 0],
-    drop: ["dropped", "tombstone", 0, 0],
-    close: ["closed", "closed", 0, 30],
-    apply_open: ["applied", "open", 120, 0],
-    apply_extended: "fault",
-    apply_close: "fault",
-    sweep: ["swept", "absent", 0, 0],
-  },
-  open: {
-    admit: ["refused", "open", 120, 0],
-    extend: ["raised", "open", 130, 0],
-    drop: "fault",
-    close: ["closed", "closed", 0, 30],
-    apply_open: "fault",
-    apply_extended: ["applied", "open", 125, 0],
-    apply_close: ["applied", "absent", 0, 30],
-    sweep: ["swept", "open", 120, 0],
-  },
-  closed: {
-    admit: ["refused", "closed", 0, 30],
-    extend: "fault",
-    drop: "fault",
-    close: ["closed", "closed", 0, 30],
-    apply_open: ["applied", "closed", 0, 30],
-    apply_extended: ["applied", "closed", 0, 30],
-    apply_close: ["applied", "absent", 0, 30],
-    sweep: ["swept", "closed", 0, 30],
-  },
-  tombstone: {
-    admit: ["refused", "tombstone", 0, 0],
-    extend: "fault",
-    drop: ["dropped", "tombstone", 0, 0],
-    close: ["closed", "tombstone", 0, 0],
-    apply_open: "fault",
-    apply_extended: "fault",
-    apply_close: "fault",
-    sweep: ["swept", "tombstone", 0, 0],
-  },
-};
-
-const cells = Object.entries(EXPECTED).flatMap(([state, row]) =>
-  Object.entries(row).map(([verb, cell]) => [state as HoldState, verb as HoldVerb, cell] as const),
-);
-
-describe.each(cells)("a hold that is %s meets %s", (state, verb, cell) => {
+describe.each(HOLD_CELLS)("a hold that is %s meets %s", (state, verb, cell) => {
   test(cell === "fault" ? "and closes the organization" : `and is ${cell[1]}`, () => {
     const told: string[] = [];
     const observe = (from: HoldState, by: HoldVerb) => told.push(`${from} ${by}`);

@@ -22,6 +22,7 @@ import {
   watched,
   type AdmissionStoreUnderTest,
 } from "./admission-store-suite.ts";
+import { HOLD_CELLS } from "#test/hold-cells.ts";
 
 const REACH: Record<HoldState, (store: AdmissionStore) => Promise<unknown>> = {
   absent: async () => undefined,
@@ -57,70 +58,6 @@ async function stateOf(store: AdmissionStore): Promise<HoldState> {
   return (await carry(store, opened)).outcome === "applied" ? "closed" : "tombstone";
 }
 
-type Cell = "fault" | readonly [answer: string, state: HoldState, held: number, spent: number];
-
-/**
- * What each verb does to each state: the answer, what is left of the hold, and the money. Every cell is reached through
- * the port but one: a sweep goes through the holds that there are, so it cannot meet an absent one. That row shows a
- * sweep where nothing is held.
- */
-const CELLS: Record<HoldState, Record<HoldVerb, Cell>> = {
-  absent: {
-    admit: ["admitted", "provisional", 10, 0],
-    extend: ["gone", "absent", 0, 0],
-    drop: ["dropped", "tombstone", 0, 0],
-    close: ["closed", "absent", 0, 0],
-    apply_open: ["applied", "open", 120, 0],
-    apply_extended: "fault",
-    apply_close: "fault",
-    sweep: ["swept", "absent", 0, 0],
-  },
-  provisional: {
-    admit: ["refused", "provisional", 120, 0],
-    extend: ["raised", "provisional", 130, 0],
-    drop: ["dropped", "tombstone", 0, 0],
-    close: ["closed", "closed", 0, 30],
-    apply_open: ["applied", "open", 120, 0],
-    apply_extended: "fault",
-    apply_close: "fault",
-    sweep: ["swept", "absent", 0, 0],
-  },
-  open: {
-    admit: ["refused", "open", 120, 0],
-    extend: ["raised", "open", 130, 0],
-    drop: "fault",
-    close: ["closed", "closed", 0, 30],
-    apply_open: "fault",
-    apply_extended: ["applied", "open", 125, 0],
-    apply_close: ["applied", "absent", 0, 30],
-    sweep: ["swept", "open", 120, 0],
-  },
-  closed: {
-    admit: ["refused", "closed", 0, 30],
-    extend: "fault",
-    drop: "fault",
-    close: ["closed", "closed", 0, 30],
-    apply_open: ["applied", "closed", 0, 30],
-    apply_extended: ["applied", "closed", 0, 30],
-    apply_close: ["applied", "absent", 0, 30],
-    sweep: ["swept", "closed", 0, 30],
-  },
-  tombstone: {
-    admit: ["refused", "tombstone", 0, 0],
-    extend: "fault",
-    drop: ["dropped", "tombstone", 0, 0],
-    close: ["closed", "tombstone", 0, 0],
-    apply_open: "fault",
-    apply_extended: "fault",
-    apply_close: "fault",
-    sweep: ["swept", "tombstone", 0, 0],
-  },
-};
-
-const cells = Object.entries(CELLS).flatMap(([state, row]) =>
-  Object.entries(row).map(([verb, cell]) => [state as HoldState, verb as HoldVerb, cell] as const),
-);
-
 /** The life of a hold, every cell of its table, through the port alone: the second half of what every adapter is held to. */
 export function admissionHoldsSuite(
   name: string,
@@ -135,7 +72,7 @@ export function admissionHoldsSuite(
     });
     afterEach(() => made.cleanUp());
 
-    test.each(cells)("a hold that is %s meets %s: %s", async (state, verb, cell) => {
+    test.each(HOLD_CELLS)("a hold that is %s meets %s: %s", async (state, verb, cell) => {
       await fund(store, ORG, OTHER);
       await REACH[state](store);
       const answer = await SAY[verb](store);
