@@ -74,7 +74,8 @@ export function makeOffer(
 /** An image or a reference whose size cannot be known takes the model's whole context window. */
 function boundsOf(ask: ChatAsk, { model }: Binding, outputCapTokens: number): HoldBounds {
   const { bounds } = ask;
-  const images = bounds.imageCount * (model.imageTokensMax ?? model.contextWindowTokens);
+  const sized = bounds.imageCount - bounds.remoteImageCount;
+  const images = sized * (model.imageTokensMax ?? model.contextWindowTokens);
   const known = bounds.inputTokensBound + images;
   return {
     inputTokensBound: bounds.unknownSize ? Math.max(known, model.contextWindowTokens) : known,

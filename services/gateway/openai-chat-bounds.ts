@@ -23,9 +23,13 @@ export interface ChatBounds {
   readonly promptBytes: number;
   /** promptBytes / 2 rounded up, 8 for each message and 16 for the request. Images are not in it. */
   readonly inputTokensBound: number;
-  /** Images that are in the body as data URLs; each costs at most the catalogue's `imageTokensMax`. */
+  /** Images of every kind; the estimate takes each at the catalogue's `imageTokensMax`. */
   readonly imageCount: number;
+  /** Those among them that are not in the body as data URLs: nothing bounds their size, so they set `unknownSize`. */
+  readonly remoteImageCount: number;
   readonly hasAudioInput: boolean;
+  /** The decoded bytes of the audio in the messages; the estimate rests on it, the hold does not. */
+  readonly audioBytes: number;
   readonly hasAudioOutput: boolean;
   /**
    * The request refers to something whose size the bytes do not bound: a remote image, a file, an earlier answer's
@@ -41,7 +45,9 @@ export interface ChatBounds {
 export interface PromptSums {
   bytes: number;
   images: number;
+  remoteImages: number;
   audio: boolean;
+  audioBytes: number;
   unknownSize: boolean;
 }
 
@@ -106,14 +112,20 @@ function sumPart(part: unknown, sums: PromptSums): void {
     case "image_url": {
       const image = part["image_url"];
       const url = isMembers(image) ? image["url"] : image;
-      if (typeof url === "string" && url.startsWith("data:image/")) sums.images += 1;
-      else sums.unknownSize = true;
+      sums.images += 1;
+      if (typeof url === "string" && url.startsWith("data:image/")) return;
+      sums.remoteImages += 1;
+      sums.unknownSize = true;
       return;
     }
-    case "input_audio":
+    case "input_audio": {
+      const audio = part["input_audio"];
+      const data = isMembers(audio) ? audio["data"] : undefined;
+      if (typeof data === "string") sums.audioBytes += Buffer.byteLength(data, "base64");
       sums.audio = true;
       sums.unknownSize = true;
       return;
+    }
     case "file":
       sums.unknownSize = true;
       return;

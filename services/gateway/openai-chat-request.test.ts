@@ -229,7 +229,9 @@ describe("bounds", () => {
       promptBytes: 5,
       inputTokensBound: 3 + 8 + 16,
       imageCount: 0,
+      remoteImageCount: 0,
       hasAudioInput: false,
+      audioBytes: 0,
       hasAudioOutput: false,
       unknownSize: false,
       predictionTokensBound: 0,
@@ -297,6 +299,25 @@ describe("bounds", () => {
       content: [image(url), image(url), { type: "text", text: "ab" }],
     });
     expect(found).toMatchObject({ imageCount: 2, promptBytes: 2, unknownSize: false });
+  });
+
+  it("count remote images beside those in the body", () => {
+    const remote = image("https://example.com/a.png");
+    const content = [remote, image("data:image/png;base64,AAAA"), remote];
+    expect(ofMessage({ role: "user", content })).toMatchObject({
+      imageCount: 3,
+      remoteImageCount: 2,
+      unknownSize: true,
+    });
+  });
+
+  it("count audio by its decoded bytes, never as text", () => {
+    const audio = (data: unknown): unknown => ({ type: "input_audio", input_audio: { data } });
+    const content = [1000, 5].map((size) => audio(Buffer.alloc(size).toString("base64")));
+    expect(ofMessage({ role: "user", content: [...content, audio(7)] })).toMatchObject({
+      audioBytes: 1005,
+      promptBytes: 0,
+    });
   });
 
   it.each<[string, unknown]>([

@@ -357,14 +357,23 @@ function readStreamOptions(
 }
 
 function boundsOf(messages: readonly unknown[], fields: Fields, countedBytes: number): ChatBounds {
-  const sums: PromptSums = { bytes: countedBytes, images: 0, audio: false, unknownSize: false };
+  const sums: PromptSums = {
+    bytes: countedBytes,
+    images: 0,
+    remoteImages: 0,
+    audio: false,
+    audioBytes: 0,
+    unknownSize: false,
+  };
   sumMessages(messages, sums);
   const { modalities } = fields;
   return {
     promptBytes: sums.bytes,
     inputTokensBound: inputTokensBound(sums.bytes, messages.length),
     imageCount: sums.images,
+    remoteImageCount: sums.remoteImages,
     hasAudioInput: sums.audio,
+    audioBytes: sums.audioBytes,
     hasAudioOutput:
       (Array.isArray(modalities) && modalities.includes("audio")) ||
       (fields.audio ?? null) !== null,
