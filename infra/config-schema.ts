@@ -75,9 +75,10 @@ export const SETTINGS = z.strictObject({
   RELAI_UPSTREAM_IDLE_MS: milliseconds.default(120_000),
   RELAI_UPSTREAM_CONNECTIONS_MAX: whole(1, 65_535).default(512),
   RELAI_UPSTREAM_WAITING_MAX: whole(0, 65_535).default(512),
-  RELAI_READ_ON_MS: milliseconds.default(60_000),
-  RELAI_READ_ON_BYTES: bytes.default(4 * 1024 * 1024),
+  RELAI_READ_ON_MS: milliseconds.default(600_000),
+  RELAI_READ_ON_BYTES: bytes.default(64 * 1024 * 1024),
   RELAI_BODY_BYTES_MAX: bytes.default(20 * 1024 * 1024),
+  RELAI_ANSWER_BYTES_MAX: bytes.default(64 * 1024 * 1024),
   RELAI_BODY_DEPTH_MAX: whole(1, 1_000).default(64),
   RELAI_IN_FLIGHT_BYTES_MAX: bytes.default(256 * 1024 * 1024),
 });

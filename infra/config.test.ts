@@ -49,10 +49,11 @@ test("without settings the defaults hold", () => {
     upstreamIdleMs: 120_000,
     upstreamConnectionsMax: 512,
     upstreamWaitingMax: 512,
-    readOnMs: 60_000,
-    readOnBytes: 4_194_304,
+    readOnMs: 600_000,
+    readOnBytes: 67_108_864,
     bodyBytesMax: 20_971_520,
     bodyDepthMax: 64,
+    answerBytesMax: 67_108_864,
     inFlightBytesMax: 268_435_456,
   });
 });

@@ -50,6 +50,8 @@ export interface Config {
   /** Of one request's body, and how deep its JSON may nest. */
   readonly bodyBytesMax: number;
   readonly bodyDepthMax: number;
+  /** Of one answer that is not streamed. */
+  readonly answerBytesMax: number;
   /** Bodies and buffered answers of one process together; beyond it requests are refused as `overloaded`. */
   readonly inFlightBytesMax: number;
   readonly sources: ReadonlyMap<string, SettingSource>;
@@ -202,6 +204,7 @@ function named(settings: Settings): Omit<Config, "sources" | "settings"> {
     readOnBytes: settings.RELAI_READ_ON_BYTES,
     bodyBytesMax: settings.RELAI_BODY_BYTES_MAX,
     bodyDepthMax: settings.RELAI_BODY_DEPTH_MAX,
+    answerBytesMax: settings.RELAI_ANSWER_BYTES_MAX,
     inFlightBytesMax: settings.RELAI_IN_FLIGHT_BYTES_MAX,
   };
 }

@@ -79,3 +79,12 @@ test("a late note joins its request, whichever of the two was recorded first", (
   }
   expect(rowsOf([note])).toEqual([]);
 });
+
+test("what a provider may bill beyond an estimate stands in the row; an event from before it was known says zero", () => {
+  const event = events.find((one) => one.type === "UsageRecorded.v1");
+  if (event?.type !== "UsageRecorded.v1") throw new Error("the history has no usage");
+  const estimated = { ...event.data, billedBy: "estimate", unbilledMicro: 41 } as const;
+  const unbilled = (data: typeof event.data) =>
+    rowsOf([{ ...event, data, metadata: event.metadata }])[0]?.unbilledMicro;
+  expect([unbilled(estimated), unbilled(event.data)]).toEqual([41, 0]);
+});

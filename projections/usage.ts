@@ -49,7 +49,7 @@ const LATE = "late";
 /** One row per request, keyed by its id. Amounts are set from one event, never added up, so a replay is exact. */
 export const usageProjection: Projection = {
   name: "usage",
-  version: 1,
+  version: 2,
   handles: new Set(["UsageRecorded.v1", "RequestReleased.v1", "RequestExpired.v1", "UsageLate.v1"]),
   resumes: false,
   open: () => settingFold(writeOf),
@@ -118,6 +118,7 @@ function charged(event: Recorded<"UsageRecorded.v1">): UsageRow {
     chargedMicro: data.chargedMicro,
     overHoldMicro: data.overHoldMicro,
     providerCostMicro: data.providerCostMicro,
+    unbilledMicro: data.unbilledMicro ?? 0,
     billedBy: data.billedBy,
     clientGone: data.clientGone,
     finish: data.finish,

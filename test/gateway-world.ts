@@ -50,7 +50,7 @@ function counting(): Random {
   return {
     bytes(count) {
       drawn += 1;
-      return Uint8Array.from({ length: count }, (_, at) => (drawn * 31 + at * 7) % 248);
+      return Uint8Array.from({ length: count }, (_, at) => (at < 3 ? drawn >> (8 * at) : at) & 255);
     },
   };
 }
@@ -96,7 +96,7 @@ const LIMITS: GatewayLimits = {
   clientIdleMs: 30_000,
 };
 
-function setUp(keyText: (at: number) => string): [string, NewEvent[]][] {
+function setUp(keyText: (at: number) => string, fundedMicro: number): [string, NewEvent[]][] {
   const org = streams.org(ORG);
   const sha = sha256Hex("body");
   const common = { orgId: ORG, bodySha256: sha };
@@ -115,7 +115,7 @@ function setUp(keyText: (at: number) => string): [string, NewEvent[]][] {
           org,
           LOT,
           "CreditToppedUp.v1",
-          { ...common, topUpId: LOT, amountMicro: FUNDED_MICRO, source: "manual", pot: "paid" },
+          { ...common, topUpId: LOT, amountMicro: fundedMicro, source: "manual", pot: "paid" },
           metadata,
         ),
       ],
@@ -149,7 +149,11 @@ function setUp(keyText: (at: number) => string): [string, NewEvent[]][] {
 }
 
 export async function gatewayWorld(
-  options: { limits?: Partial<GatewayLimits>; parts?: Partial<GatewayParts> } = {},
+  options: {
+    limits?: Partial<GatewayLimits>;
+    parts?: Partial<GatewayParts>;
+    fundedMicro?: number;
+  } = {},
 ): Promise<GatewayWorld> {
   const clock = manualClock();
   const random = counting();
@@ -179,7 +183,8 @@ export async function gatewayWorld(
   const directory = createMemoryKeyDirectory();
   const calls: SeenCall[] = [];
   const world: Partial<GatewayWorld> & Pick<GatewayWorld, "judge"> = { judge: undefined };
-  for (const [stream, events] of setUp(keyText)) await inner.append(stream, events, "no_stream");
+  for (const [stream, events] of setUp(keyText, options.fundedMicro ?? FUNDED_MICRO))
+    await inner.append(stream, events, "no_stream");
 
   async function begin() {
     const projector = await startProjector({

@@ -109,6 +109,8 @@ export const EVENT_SCHEMAS = {
     residualPico: z.int(),
     providerCostMicro: micro,
     billedBy: z.enum(["provider", "estimate"]),
+    /** Only with an estimate: what the provider may bill beyond it, up to what the hold could cost. */
+    unbilledMicro: micro.exactOptional(),
     clientGone: z.boolean(),
     attempts: z.array(attempt),
     firstByteMs: ms,

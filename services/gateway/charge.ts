@@ -89,6 +89,7 @@ async function finishCharge(
     if (sale.micro > hold.totalMicro) await takeExcess(parts, hold, sale.micro);
     const metadata = metadataAfter(parts, hold);
     const chargedMicro = Math.min(sale.micro, hold.totalMicro);
+    const unbilledMicro = Math.max(0, hold.totalCostMicro - cost.micro);
     const ended = newEvent(
       hold.journal.stream,
       `ended:${requestId}`,
@@ -98,6 +99,8 @@ async function finishCharge(
         overHoldMicro: sale.micro - chargedMicro,
         residualPico: sale.residualPico,
         providerCostMicro: cost.micro,
+        // A provider that was not heard may bill up to what the request could cost; one that was bills what it said.
+        ...(usage.billedBy === "estimate" ? { unbilledMicro } : {}),
       }),
       metadata,
     );
@@ -176,7 +179,7 @@ function usageEvent(
   usage: UsageFacts,
   amounts: Pick<
     EventData<"UsageRecorded.v1">,
-    "chargedMicro" | "overHoldMicro" | "residualPico" | "providerCostMicro"
+    "chargedMicro" | "overHoldMicro" | "residualPico" | "providerCostMicro" | "unbilledMicro"
   >,
 ): EventData<"UsageRecorded.v1"> {
   const tokens: Tokens = {};

@@ -85,7 +85,7 @@ async function serve(
   }
   let forwarded: Forwarded | undefined;
   try {
-    forwarded = call(gateway, run, offer, body);
+    forwarded = call(gateway, run, offer, hold, body);
     const ended = await gateway.whileRunning(life, forwarded);
     await conclude(gateway, run, { offer, hold, forwarded, ended });
   } catch (error) {
@@ -103,7 +103,7 @@ async function serve(
   }
 }
 
-function call(gateway: Gateway, run: Run, offer: Offer, body: Body): Forwarded {
+function call(gateway: Gateway, run: Run, offer: Offer, hold: OpenHold, body: Body): Forwarded {
   const { parts } = gateway;
   const { ask, candidates, outputCapTokens } = offer;
   const [binding] = candidates;
@@ -117,6 +117,7 @@ function call(gateway: Gateway, run: Run, offer: Offer, body: Body): Forwarded {
     inFlight: gateway.inFlight,
     sink: run.sink,
     sent: body.give,
+    readOn: () => gateway.readOns.begin(hold.ask.orgId),
     streaming: ask.stream
       ? { includeUsageAsked: ask.includeUsageAsked, headers: streamHeaders(run) }
       : undefined,

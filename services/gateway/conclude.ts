@@ -8,8 +8,8 @@ import type { Gateway } from "./gateway.ts";
 import { chargeHold, type ChargeOutcome, type UsageFacts } from "./charge.ts";
 import { releaseHold, type OpenHold } from "./money.ts";
 import type { Offer } from "./offer.ts";
-import { readChatAnswer, visibleOfAnswer } from "./openai-chat-answer.ts";
-import { estimateTokens, type ReadUsage } from "./openai-chat-usage.ts";
+import { readChatAnswer, seenInAnswer } from "./openai-chat-answer.ts";
+import { estimateTokens, type ReadUsage, type SeenOutput } from "./openai-chat-usage.ts";
 import { refusedByUpstream } from "./upstream-refusals.ts";
 
 /** A call that has ended, and all that is needed to settle it. */
@@ -25,12 +25,13 @@ interface Served {
   readonly usage: ReadUsage | undefined;
   readonly servedModel: string | undefined;
   readonly serviceTier: string | undefined;
-  readonly visibleBytes: number;
-  readonly chunks: number;
+  readonly seen: SeenOutput;
   readonly finish: string;
 }
 
 const DONE = "data: [DONE]\n\n";
+const NOTHING_SEEN: SeenOutput = { visibleBytes: 0, chunks: 0, audioBytes: 0 };
+const NOT_RECORDED: ApiError = { code: "ledger_unavailable", doNotRetry: true };
 
 const FINISH_WORDS: ReadonlySet<string> = new Set([
   "stop",
@@ -51,8 +52,7 @@ export async function conclude(gateway: Gateway, run: Run, call: EndedCall): Pro
   switch (ended.how) {
     case "client_left":
       await release(gateway, call, "client_gone", { outcome: "aborted" }, call.hold.totalCostMicro);
-      gateway.count(run, { status: 499, code: "client_gone" });
-      return;
+      return countGone(gateway, run);
     case "failed":
       return concludeFailed(gateway, run, call, ended.why);
     case "whole":
@@ -90,7 +90,7 @@ const BROKEN = {
     error: { code: "upstream_error" },
   },
   // The client has left, so its error is for nobody.
-  read_on_over: { outcome: "aborted", reason: "client_gone", error: { code: "upstream_timeout" } },
+  read_on_over: { outcome: "aborted", reason: "client_gone", error: { code: "upstream_error" } },
   truncated: { outcome: "reset", reason: "upstream_error", error: { code: "upstream_error" } },
   too_large: { outcome: "garbage", reason: "upstream_error", error: { code: "upstream_error" } },
   no_room: {
@@ -117,7 +117,10 @@ const BROKEN = {
   }
 >;
 
-/** Nothing of use came: nothing is charged. What the upstream may bill us all the same is booked as unbilled. */
+/**
+ * Nothing of use came: nothing is charged. What the upstream may bill us all the same is booked as unbilled. Once it has
+ * answered, or was waited for until the limit, a repeat could be billed again: the caller's library is told not to.
+ */
 async function concludeFailed(
   gateway: Gateway,
   run: Run,
@@ -127,7 +130,19 @@ async function concludeFailed(
   const { outcome, reason, error } = BROKEN[why];
   const unbilledMicro = why === "connect" ? 0 : call.hold.totalCostMicro;
   await release(gateway, call, reason, { outcome }, unbilledMicro);
-  answerError(gateway, run, error);
+  const isFinal = call.forwarded.isAnswered() || why === "first_byte_timeout";
+  answer(gateway, run, call, isFinal ? { code: error.code, doNotRetry: true } : error);
+}
+
+/** Answers with an error whoever is still there. */
+function answer(gateway: Gateway, run: Run, call: EndedCall, error: ApiError): void {
+  if (call.forwarded.clientGone()) countGone(gateway, run);
+  else if (call.forwarded.headSent()) endWithError(gateway, run, error);
+  else answerError(gateway, run, error);
+}
+
+function countGone(gateway: Gateway, run: Run): void {
+  gateway.count(run, { status: 499, code: "client_gone" });
 }
 
 /** A plain answer that nobody waits for any more was cut: it is charged by what had come of it. */
@@ -135,26 +150,31 @@ async function concludeCut(
   gateway: Gateway,
   run: Run,
   call: EndedCall,
-  visibleBytes: number,
+  bytes: number,
 ): Promise<void> {
   call.forwarded.forget();
   const unknown = { usage: undefined, servedModel: undefined, serviceTier: undefined };
-  const seen = { ...unknown, visibleBytes, chunks: 1, finish: "read_on_over" };
-  await settle(gateway, run, call, seen, "read_on_over");
-  gateway.count(run, { status: 499, code: "client_gone" });
+  // The most of an answer with audio is its base64.
+  const isAudio = call.offer.ask.bounds.hasAudioOutput;
+  const seen = isAudio
+    ? { visibleBytes: 0, chunks: 1, audioBytes: Math.floor((bytes * 3) / 4) }
+    : { visibleBytes: bytes, chunks: 1, audioBytes: 0 };
+  const cut = { ...unknown, seen, finish: "read_on_over" };
+  const charge = await settle(gateway, run, call, cut, "read_on_over");
+  if (charge.outcome !== "charged") countGone(gateway, run);
 }
 
 async function concludeRefused(
   gateway: Gateway,
   run: Run,
   call: EndedCall,
-  answer: Extract<Ended, { how: "whole" }>,
+  refusal: Extract<Ended, { how: "whole" }>,
 ): Promise<void> {
   const host = gateway.parts.hosts.get(call.offer.candidates[0].host.slug);
-  const { outcome, error } = refusedByUpstream(answer, host?.credential ?? "");
+  const { outcome, error } = refusedByUpstream(refusal, host?.credential ?? "");
   const reason = outcome === "failed" ? "upstream_error" : "upstream_refused";
-  await release(gateway, call, reason, { outcome, status: answer.status }, 0);
-  answerError(gateway, run, error);
+  await release(gateway, call, reason, { outcome, status: refusal.status }, 0);
+  answer(gateway, run, call, error);
 }
 
 async function concludeWhole(
@@ -163,23 +183,17 @@ async function concludeWhole(
   call: EndedCall,
   body: Buffer,
 ): Promise<void> {
-  const answer = readChatAnswer(body);
-  if (!answer.ok)
-    return concludeFailed(
-      gateway,
-      run,
-      call,
-      answer.kind === "error" ? "upstream_error" : "garbage",
-    );
-  const seen = answer.usage ? { visibleBytes: 0, chunks: 0 } : visibleOfAnswer(body);
-  const charge = await settle(gateway, run, call, {
-    ...answer,
-    ...seen,
-    finish: finishWord(answer.finish),
-  });
-  if (charge.outcome !== "charged") {
-    return answerError(gateway, run, { code: "ledger_unavailable", doNotRetry: true });
+  const read = readChatAnswer(body);
+  if (!read.ok) {
+    const why = read.kind === "error" ? "upstream_error" : "garbage";
+    return concludeFailed(gateway, run, call, why);
   }
+  const charge = await settle(gateway, run, call, {
+    ...read,
+    seen: read.usage ? NOTHING_SEEN : seenInAnswer(body),
+    finish: finishWord(read.finish),
+  });
+  if (charge.outcome !== "charged") return answer(gateway, run, call, NOT_RECORDED);
   run.sink.head(200, {
     ...run.headers,
     "content-type": "application/json; charset=utf-8",
@@ -201,26 +215,16 @@ async function concludeStream(
   const { stream } = forwarded;
   if (!stream) throw new Error("a streamed answer has a stream");
   const { facts } = stream;
-  if (broke && !facts.usage && facts.visibleBytes === 0) {
-    if (!forwarded.headSent()) return concludeFailed(gateway, run, call, broke);
-    const { outcome, reason, error } = BROKEN[broke];
-    await release(gateway, call, reason, { outcome }, call.hold.totalCostMicro);
-    return endWithError(gateway, run, error);
-  }
+  const isEmpty = !facts.usage && facts.visibleBytes === 0 && facts.audioBytes === 0;
+  // Whoever left is charged for its prompt although nothing showed yet: the answer was cut because nobody reads it.
+  if (broke && isEmpty && broke !== "read_on_over")
+    return concludeFailed(gateway, run, call, broke);
   const finish = broke ?? finishWord(facts.finishReasons[0]);
-  const charge = await settle(gateway, run, call, { ...facts, finish }, broke);
-  if (charge.outcome !== "charged") {
-    const error: ApiError = { code: "ledger_unavailable", doNotRetry: true };
-    return forwarded.headSent()
-      ? endWithError(gateway, run, error)
-      : answerError(gateway, run, error);
-  }
-  if (broke) {
-    const { error } = BROKEN[broke];
-    return forwarded.headSent()
-      ? endWithError(gateway, run, error)
-      : answerError(gateway, run, { ...error, doNotRetry: true });
-  }
+  const charge = await settle(gateway, run, call, { ...facts, seen: facts, finish }, broke);
+  if (charge.outcome !== "charged") return answer(gateway, run, call, NOT_RECORDED);
+  if (broke === "read_on_over") return;
+  if (broke)
+    return answer(gateway, run, call, { code: BROKEN[broke].error.code, doNotRetry: true });
   if (!forwarded.headSent()) run.sink.head(200, forwarded.headers);
   run.sink.end(DONE);
 }
@@ -267,7 +271,7 @@ async function settle(
   const { offer, hold, forwarded } = call;
   const { parts } = gateway;
   const admitted = offer.candidates[0];
-  const tokens: Tokens = served.usage?.tokens ?? estimate(offer, served);
+  const tokens: Tokens = served.usage?.tokens ?? estimate(offer, served.seen);
   if (served.usage?.anomaly) {
     parts.telemetry.alarm("usage_parts_exceed_total", { requestId: run.requestId });
   }
@@ -277,6 +281,7 @@ async function settle(
     served.servedModel ?? admitted.upstreamModel,
   );
   const serviceTier = servedTier(binding.price, served.serviceTier);
+  const firstByteAtMs = forwarded.firstByteAtMs() ?? forwarded.beganMs;
   const usage: UsageFacts = {
     tokens,
     binding,
@@ -290,17 +295,16 @@ async function settle(
         status: 200,
       }),
     ],
-    firstByteMs: forwarded.firstByteMs() ?? 0,
+    firstByteMs: Math.round(firstByteAtMs - forwarded.beganMs),
     durationMs: Math.round(parts.clock.elapsed() - run.beganMs),
     finish: served.finish,
   };
   const charge = await chargeHold(gateway.money, hold, usage);
   // Anything else ends with an error, which is counted where it is told.
-  if (!broke && charge.outcome === "charged") {
+  if ((!broke || broke === "read_on_over") && charge.outcome === "charged") {
     gateway.count(run, {
-      status: 200,
-      code: "ok",
-      firstByteMs: usage.firstByteMs,
+      ...(usage.clientGone ? { status: 499, code: "client_gone" } : { status: 200, code: "ok" }),
+      firstByteMs: firstByteAtMs - run.beganMs,
       chargedMicro: charge.chargedMicro,
       inputTokens: totalInput(tokens),
       outputTokens: (tokens.output ?? 0) + (tokens.outputAudio ?? 0),
@@ -309,11 +313,12 @@ async function settle(
   return charge;
 }
 
-function estimate(offer: Offer, served: Served): Tokens {
-  return estimateTokens({
-    visibleBytes: served.visibleBytes,
-    chunks: served.chunks,
-    promptBytes: offer.ask.bounds.promptBytes,
-    outputCapTokens: offer.outputCapTokens * offer.ask.n,
-  });
+function estimate({ ask, candidates, outputCapTokens }: Offer, seen: SeenOutput): Tokens {
+  const { bounds } = ask;
+  const asked = {
+    ...bounds,
+    imageTokens: bounds.imageCount * (candidates[0].model.imageTokensMax ?? 0),
+    outputCapTokens: outputCapTokens * ask.n,
+  };
+  return estimateTokens(asked, seen);
 }

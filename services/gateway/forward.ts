@@ -13,6 +13,8 @@ import type { GatewayLimits, Sink } from "./parts.ts";
 /** Why a call was ended from this side. */
 export type CutReason = "journal_sealed" | "stopping";
 
+type Broke = UpstreamFailure | "too_large" | "no_room" | CutReason;
+
 /** How a call to the upstream ended. `firstByte` says whether a byte of the answer's body had come. */
 export type Ended =
   /** A whole body: of a plain answer, or of any status that is not a success. */
@@ -24,22 +26,15 @@ export type Ended =
     }
   /** A stream that came to its `[DONE]`, or ended cleanly after every choice had finished. */
   | { readonly how: "stream_done" }
-  /** A stream that broke: what was relayed was relayed, and must not look finished. */
+  /** A stream that broke: what was relayed was relayed, and must not look finished. `read_on_over`: its client had left. */
   | {
       readonly how: "stream_broke";
-      readonly why:
-        | UpstreamFailure
-        | "garbage"
-        | "upstream_error"
-        | "truncated"
-        | "no_room"
-        | "read_on_over"
-        | CutReason;
+      readonly why: Broke | "garbage" | "upstream_error" | "truncated" | "read_on_over";
     }
-  /** A plain answer whose client had left, cut because it went on for too long or too far. */
+  /** A plain answer whose client had left, cut from this side: so many bytes of its body had come. */
   | { readonly how: "plain_cut"; readonly bytes: number }
   /** A plain answer, or anything before the first byte, that broke. */
-  | { readonly how: "failed"; readonly why: UpstreamFailure | "too_large" | "no_room" | CutReason }
+  | { readonly how: "failed"; readonly why: Broke }
   /** The client left before the first byte; the upstream was told. */
   | { readonly how: "client_left" };
 
@@ -50,8 +45,12 @@ export interface Forwarded {
   readonly stream: ChatStream | undefined;
   /** The head of a streamed answer; empty for a plain one. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Milliseconds from the call to the first byte of the body; undefined while there is none. */
-  firstByteMs(): number | undefined;
+  /** When the first byte of the body came, on the monotonic clock; undefined while there is none. */
+  firstByteAtMs(): number | undefined;
+  /** When the upstream was called, on the same clock. */
+  readonly beganMs: number;
+  /** The upstream has answered with a success: from here on the call may be billed. */
+  isAnswered(): boolean;
   clientGone(): boolean;
   /** The head has gone to the client, so an error can only go into the stream. */
   headSent(): boolean;
@@ -79,20 +78,27 @@ export interface ForwardOptions {
     | undefined;
   /** Called when the upstream has the whole request. */
   readonly sent: () => void;
+  /**
+   * Takes a place among the answers that are read on although their client has left; undefined when every place is
+   * taken. What it gives is called once, to give the place back.
+   */
+  readonly readOn: () => (() => void) | undefined;
 }
 
 const KEEP_ALIVE_MS = 15_000;
 const REFUSAL_BYTES_MAX = 64 * 1024;
+/** A body is delivered in pieces of this size, so that a slow client is seen to take some. */
+const DELIVERED_BYTES = 64 * 1024;
 
 /**
  * Calls the upstream and relays its answer. Before a success's first byte nothing goes to the client, so that a
  * refusal keeps its status. The client leaving ends a call that has not answered yet; one that has is read on to its
- * end, within limits, because it will be billed.
+ * end, because it will be billed: within limits of time and bytes, and as long as there is a place for it.
  */
 export function forward(options: ForwardOptions): Forwarded {
   // `options` and the call itself are in no closure below, so that the request's body is not kept while it is answered.
-  const { upstream, clock, limits, inFlight, sink, streaming, sent } = options;
-  const begun = clock.elapsed();
+  const { upstream, clock, limits, inFlight, sink, streaming, sent, readOn } = options;
+  const beganMs = clock.elapsed();
   const stream = streaming && createChatStream(streaming);
   const pieces = createPieces();
   let status = 0;
@@ -100,12 +106,12 @@ export function forward(options: ForwardOptions): Forwarded {
   /** What this answer has taken of the room for bodies. */
   let bytes = 0;
   let bytesSinceGone = 0;
-  let firstByteMs: number | undefined;
+  let firstByteAtMs: number | undefined;
   let headSent = false;
   let paused = false;
   let over = false;
-  let lastWriteAt = begun;
-  let cancelReadOn = () => {};
+  let lastWriteAt = beganMs;
+  let endReadOn = () => {};
   let cancelStall = () => {};
   let cancelKeepAlive = () => {};
   let settle: (ended: Ended) => void = () => {};
@@ -113,12 +119,13 @@ export function forward(options: ForwardOptions): Forwarded {
     settle = resolve;
   });
 
-  const isStream = () => stream !== undefined && status >= 200 && status < 300;
+  const isAnswered = () => status >= 200 && status < 300;
+  const isStream = () => stream !== undefined && isAnswered();
 
   function finish(result: Ended, abort: boolean): void {
     if (over) return;
     over = true;
-    cancelReadOn();
+    endReadOn();
     cancelStall();
     cancelKeepAlive();
     if (abort) exchange.abort();
@@ -127,23 +134,41 @@ export function forward(options: ForwardOptions): Forwarded {
     settle(result);
   }
 
-  function broke(why: UpstreamFailure | CutReason, abort: boolean): void {
-    if (isStream() && firstByteMs !== undefined) finish({ how: "stream_broke", why }, abort);
+  function broke(why: Broke, abort: boolean): void {
+    if (isStream() && firstByteAtMs !== undefined) finish({ how: "stream_broke", why }, abort);
+    // The status of a refusal says enough, however much of its body came.
+    else if (status !== 0 && !isAnswered()) whole(abort);
     else finish({ how: "failed", why }, abort);
   }
 
-  /** Nobody reads the answer and it does not end: what has come is what will be known of it. */
+  function whole(abort: boolean): void {
+    finish({ how: "whole", status, retryAfter, body: pieces.take() }, abort);
+  }
+
+  /** Nobody reads the answer, and it is not read on any further: what has come is what will be known of it. */
   function readOnOver(): void {
     if (isStream()) finish({ how: "stream_broke", why: "read_on_over" }, true);
-    else if (status >= 200 && status < 300) finish({ how: "plain_cut", bytes }, true);
-    else finish({ how: "failed", why: "idle_timeout" }, true);
+    else if (isAnswered()) finish({ how: "plain_cut", bytes }, true);
+    else whole(true);
+  }
+
+  /** Ends the call from this side. What a client that has left would have got is then charged by what had come of it. */
+  function cut(why: Broke): void {
+    if (sink.isGone() && firstByteAtMs !== undefined) readOnOver();
+    else broke(why, true);
   }
 
   function clientLeft(): void {
     if (over) return;
     cancelStall();
-    if (firstByteMs === undefined) return finish({ how: "client_left" }, true);
-    cancelReadOn = clock.timer(limits.readOnMs, readOnOver);
+    if (firstByteAtMs === undefined) return finish({ how: "client_left" }, true);
+    const giveBack = readOn();
+    if (!giveBack) return readOnOver();
+    const cancel = clock.timer(limits.readOnMs, readOnOver);
+    endReadOn = () => {
+      cancel();
+      giveBack();
+    };
     if (paused) resume();
   }
 
@@ -187,7 +212,7 @@ export function forward(options: ForwardOptions): Forwarded {
   function streamed(piece: Uint8Array, filter: ChatStream): boolean {
     const { out, failed } = filter.push(piece);
     const goOn = out === undefined || out.length === 0 || relay(out);
-    if (!makeRoom(filter.heldBytes)) finish({ how: "stream_broke", why: "no_room" }, true);
+    if (!makeRoom(filter.heldBytes)) cut("no_room");
     else if (failed) finish({ how: "stream_broke", why: failed }, true);
     // What may follow [DONE] is of no use to anybody; the connection is left to end by itself and be used again.
     else if (filter.done) finish({ how: "stream_done" }, false);
@@ -202,12 +227,12 @@ export function forward(options: ForwardOptions): Forwarded {
     return true;
   }
 
-  /** Bytes that are kept until the body is whole. */
+  /** Bytes that are kept until the body is whole. Of a refusal the first ones are enough. */
   function kept(piece: Uint8Array): boolean {
-    const most = status >= 200 && status < 300 ? limits.answerBytesMax : REFUSAL_BYTES_MAX;
-    if (bytes + piece.length > most) finish({ how: "failed", why: "too_large" }, true);
-    else if (!makeRoom(bytes + piece.length)) finish({ how: "failed", why: "no_room" }, true);
-    else pieces.add(piece);
+    const most = isAnswered() ? limits.answerBytesMax : REFUSAL_BYTES_MAX;
+    const isTooLarge = bytes + piece.length > most;
+    if (!isTooLarge && makeRoom(bytes + piece.length)) pieces.add(piece);
+    else cut(isTooLarge ? "too_large" : "no_room");
     return true;
   }
 
@@ -218,17 +243,28 @@ export function forward(options: ForwardOptions): Forwarded {
 
   function deliver(body: Uint8Array): Promise<void> {
     return new Promise((resolve) => {
-      const through = () => {
+      let at = 0;
+      function through(): void {
         cancelStall();
         sink.end();
         resolve();
-      };
-      sink.listen({ drained: through, gone: through });
-      if (sink.isGone() || sink.write(body)) return through();
-      cancelStall = clock.timer(limits.clientIdleMs, () => {
-        sink.destroy();
-        resolve();
-      });
+      }
+      function goOn(): void {
+        cancelStall();
+        while (at < body.length && !sink.isGone()) {
+          const piece = body.subarray(at, at + DELIVERED_BYTES);
+          at += piece.length;
+          if (sink.write(piece)) continue;
+          cancelStall = clock.timer(limits.clientIdleMs, () => {
+            sink.destroy();
+            resolve();
+          });
+          return;
+        }
+        through();
+      }
+      sink.listen({ drained: goOn, gone: through });
+      goOn();
     });
   }
 
@@ -241,7 +277,7 @@ export function forward(options: ForwardOptions): Forwarded {
     },
     data(piece) {
       if (over) return true;
-      firstByteMs ??= Math.round(clock.elapsed() - begun);
+      firstByteAtMs ??= clock.elapsed();
       if (sink.isGone()) {
         bytesSinceGone += piece.length;
         if (bytesSinceGone > limits.readOnBytesMax) readOnOver();
@@ -250,10 +286,7 @@ export function forward(options: ForwardOptions): Forwarded {
       return stream && isStream() ? streamed(piece, stream) : kept(piece);
     },
     end() {
-      if (!stream || !isStream()) {
-        finish({ how: "whole", status, retryAfter, body: pieces.take() }, false);
-        return;
-      }
+      if (!stream || !isStream()) return whole(false);
       const { out, failed } = stream.end();
       if (out !== undefined && out.length > 0) relay(out);
       if (failed) finish({ how: "stream_broke", why: failed }, false);
@@ -267,10 +300,12 @@ export function forward(options: ForwardOptions): Forwarded {
     ended,
     stream,
     headers: streaming?.headers ?? {},
-    firstByteMs: () => firstByteMs,
+    beganMs,
+    firstByteAtMs: () => firstByteAtMs,
+    isAnswered,
     clientGone: () => sink.isGone(),
     headSent: () => headSent,
-    cut: (reason) => broke(reason, true),
+    cut,
     deliver,
     forget,
   };

@@ -7,6 +7,7 @@ import { createInFlight, type InFlight } from "./in-flight.ts";
 import type { MoneyParts } from "./money.ts";
 import type { GatewayParts } from "./parts.ts";
 import { capRetryAfterSeconds, createRefusalCaps } from "./refusal-caps.ts";
+import { createReadOns, type ReadOns } from "./read-ons.ts";
 import type { Writer, WriterLife } from "./writer.ts";
 
 /** Failed logins per caller address and minute, and refusals per key and minute for a key without a rate limit. */
@@ -22,6 +23,7 @@ export interface Gateway {
   readonly writer: Writer;
   readonly money: MoneyParts;
   readonly inFlight: InFlight;
+  readonly readOns: ReadOns;
   /** Waits for a forwarded call; when the writer's life ends meanwhile, the call is cut. */
   whileRunning(life: WriterLife, forwarded: Forwarded): Promise<Ended>;
   /** The refusal in place of another, when the caller has had too many of them. */
@@ -75,6 +77,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     parts,
     writer,
     inFlight,
+    readOns: createReadOns(),
     money: {
       admission: parts.admission,
       clock,

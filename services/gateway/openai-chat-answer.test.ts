@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
-import { readChatAnswer, visibleOfAnswer } from "./openai-chat-answer.ts";
+import { readChatAnswer, seenInAnswer } from "./openai-chat-answer.ts";
 
 const CHOICE = {
   index: 0,
@@ -78,7 +78,7 @@ describe("readChatAnswer", () => {
   });
 });
 
-describe("visibleOfAnswer", () => {
+describe("seenInAnswer", () => {
   it("counts the decoded text of all choices", () => {
     const text = fc.string({ unit: "binary" });
     fc.assert(
@@ -100,13 +100,18 @@ describe("visibleOfAnswer", () => {
         for (const parts of texts)
           for (const part of parts) visibleBytes += Buffer.byteLength(part);
         visibleBytes += names * texts.length;
-        expect(visibleOfAnswer(bytes({ choices }))).toEqual({ visibleBytes, chunks: texts.length });
+        expect(seenInAnswer(bytes({ choices }))).toEqual({
+          visibleBytes,
+          chunks: texts.length,
+          audioBytes: 0,
+        });
       }),
     );
   });
 
   it("finds nothing in garbage", () => {
-    expect(visibleOfAnswer(Buffer.from("garbage"))).toEqual({ visibleBytes: 0, chunks: 0 });
-    expect(visibleOfAnswer(bytes({}))).toEqual({ visibleBytes: 0, chunks: 0 });
+    const nothing = { visibleBytes: 0, chunks: 0, audioBytes: 0 };
+    expect(seenInAnswer(Buffer.from("garbage"))).toEqual(nothing);
+    expect(seenInAnswer(bytes({}))).toEqual(nothing);
   });
 });

@@ -10,7 +10,7 @@ import { scanObject, valueEnd, valueStart } from "./json-bytes.ts";
 import { readChoice, readFinishReason, UPSTREAM_DEPTH_MAX } from "./openai-chat-choice.ts";
 import type { ChoiceFacts } from "./openai-chat-choice.ts";
 import { readUsage } from "./openai-chat-usage.ts";
-import type { ReadUsage } from "./openai-chat-usage.ts";
+import type { ReadUsage, SeenOutput } from "./openai-chat-usage.ts";
 
 const CHOICES = 0;
 const USAGE = 1;
@@ -29,7 +29,7 @@ const NAME_BYTES_MAX = 256;
 export type ChatAnswer =
   | {
       readonly ok: true;
-      /** Undefined when the upstream gave none, or one that cannot be read: then {@link visibleOfAnswer} and the estimate. */
+      /** Undefined when the upstream gave none, or one that cannot be read: then {@link seenInAnswer} and the estimate. */
       readonly usage: ReadUsage | undefined;
       /** The model and service tier that the answer names. */
       readonly servedModel: string | undefined;
@@ -63,12 +63,13 @@ export function readChatAnswer(body: Buffer): ChatAnswer {
   };
 }
 
-/** What an answer without usage shows, for the estimate: its visible bytes, and each choice that shows some as one chunk. */
-export function visibleOfAnswer(body: Buffer): { visibleBytes: number; chunks: number } {
-  const sum = { visibleBytes: 0, chunks: 0 };
+/** What an answer without usage shows, for the estimate; each choice that shows some text is one chunk. */
+export function seenInAnswer(body: Buffer): SeenOutput {
+  const sum = { visibleBytes: 0, chunks: 0, audioBytes: 0 };
   const facts: ChoiceFacts = {
     index: 0,
     visibleBytes: 0,
+    audioBytes: 0,
     finishReason: "",
     contentStart: 0,
     contentEnd: 0,
@@ -80,6 +81,7 @@ export function visibleOfAnswer(body: Buffer): { visibleBytes: number; chunks: n
     const to = readChoice(body, from, end, facts);
     if (to < 0) break;
     sum.visibleBytes += facts.visibleBytes;
+    sum.audioBytes += facts.audioBytes;
     if (facts.visibleBytes > 0) sum.chunks += 1;
     from = nextElement(body, to, end);
   }

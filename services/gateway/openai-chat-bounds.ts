@@ -1,3 +1,5 @@
+import { AUDIO_COMPRESSION } from "./openai-chat-usage.ts";
+
 /**
  * How large a chat request can be for the model, in bytes of text. No tokenizer runs here: on untrusted text they take
  * seconds for kilobytes. Holds take two bytes for a token; what is still larger is charged beyond the hold.
@@ -28,9 +30,14 @@ export interface ChatBounds {
   /** Those among them that are not in the body as data URLs: nothing bounds their size, so they set `unknownSize`. */
   readonly remoteImageCount: number;
   readonly hasAudioInput: boolean;
-  /** The decoded bytes of the audio in the messages; the estimate rests on it, the hold does not. */
+  /**
+   * The decoded bytes of the audio in the messages, as if none were compressed; the estimate rests on it, the hold does
+   * not.
+   */
   readonly audioBytes: number;
   readonly hasAudioOutput: boolean;
+  /** The audio that was asked for is not plain samples (`pcm16`, `wav`). */
+  readonly isAudioOutputCompressed: boolean;
   /**
    * The request refers to something whose size the bytes do not bound: a remote image, a file, an earlier answer's
    * audio, a part of a type that relai does not know, or audio, whose sample rate is the caller's choice. The hold
@@ -121,7 +128,8 @@ function sumPart(part: unknown, sums: PromptSums): void {
     case "input_audio": {
       const audio = part["input_audio"];
       const data = isMembers(audio) ? audio["data"] : undefined;
-      if (typeof data === "string") sums.audioBytes += Buffer.byteLength(data, "base64");
+      if (isMembers(audio) && typeof data === "string")
+        sums.audioBytes += Buffer.byteLength(data, "base64") * weightOf(audio);
       sums.audio = true;
       sums.unknownSize = true;
       return;
@@ -133,6 +141,16 @@ function sumPart(part: unknown, sums: PromptSums): void {
       sums.bytes += textBytes(part);
       sums.unknownSize = true;
   }
+}
+
+/** True when an `input_audio` or `audio` member names a compressed format; without one the samples are taken as plain. */
+export function isCompressed(audio: unknown): boolean {
+  const format = isMembers(audio) ? audio["format"] : undefined;
+  return typeof format === "string" && format !== "pcm16" && format !== "wav";
+}
+
+function weightOf(audio: Members): number {
+  return isCompressed(audio) ? AUDIO_COMPRESSION : 1;
 }
 
 /** The text of all members but one. A text part has usually only its text beside its type, and then only that counts. */

@@ -38,13 +38,17 @@ const DELTA_SHAPE = shape(
 
 const TOOL_CALL = shape(["function", "custom"], ["index", "id", "type"]);
 const FUNCTION = shape(["name", "arguments", "input"], []);
-const AUDIO_SHAPE = shape(["transcript"], ["id", "data", "expires_at"]);
+const TRANSCRIPT = 0;
+const AUDIO_DATA = 1;
+const AUDIO_SHAPE = shape(["transcript", "data"], ["id", "expires_at"]);
 
 /** What one choice of an answer or of a chunk says. Filled anew by each reading. */
 export interface ChoiceFacts {
   index: number;
   /** UTF-8 bytes of text that the caller sees: content, refusal, reasoning, names and arguments of tool calls, transcript. */
   visibleBytes: number;
+  /** Decoded bytes of audio. */
+  audioBytes: number;
   /** The reason in the bytes; empty when the choice goes on. */
   finishReason: string;
   /** The span of the content's string, when it is all that the choice says; a start of 0 otherwise. */
@@ -68,14 +72,16 @@ export function readChoice(bytes: Buffer, start: number, end: number, facts: Cho
   const from = valueStart(scan, said);
   const to = valueEnd(scan, said);
   facts.visibleBytes = 0;
+  facts.audioBytes = 0;
   facts.contentStart = 0;
   if (from === 0 || isNull(bytes, from, to)) return choiceEnd;
-  const visible = visibleIn(bytes, from, to);
+  const visible = visibleIn(bytes, from, to, facts);
   if (visible < 0) return -1;
   facts.visibleBytes = visible;
   const content = valueStart(DELTA_SHAPE.scan, CONTENT);
   const contentEnd = valueEnd(DELTA_SHAPE.scan, CONTENT);
-  if (content !== 0 && visible > 0 && visible === decodedBytes(bytes, content, contentEnd)) {
+  const isAllContent = visible > 0 && facts.audioBytes === 0;
+  if (content !== 0 && isAllContent && visible === decodedBytes(bytes, content, contentEnd)) {
     facts.contentStart = content;
     facts.contentEnd = contentEnd;
   }
@@ -108,8 +114,8 @@ function smallInteger(bytes: Buffer, start: number, end: number): number {
   return value;
 }
 
-/** The visible bytes of a delta or message, -1 when it is no object. */
-function visibleIn(bytes: Buffer, start: number, end: number): number {
+/** The visible bytes of a delta or message, -1 when it is no object; its audio goes into the facts. */
+function visibleIn(bytes: Buffer, start: number, end: number, facts: ChoiceFacts): number {
   const { table, scan } = DELTA_SHAPE;
   if (scanObject(bytes, start, end, table, scan, UPSTREAM_DEPTH_MAX) !== undefined) return -1;
   let sum = textAt(bytes, scan, CONTENT) + textAt(bytes, scan, REFUSAL);
@@ -118,7 +124,7 @@ function visibleIn(bytes: Buffer, start: number, end: number): number {
   const call = valueStart(scan, FUNCTION_CALL);
   if (call !== 0) sum += textOfFunction(bytes, call, valueEnd(scan, FUNCTION_CALL));
   const audio = valueStart(scan, AUDIO);
-  if (audio !== 0) sum += textOf(bytes, audio, valueEnd(scan, AUDIO), AUDIO_SHAPE);
+  if (audio !== 0) sum += readAudio(bytes, audio, valueEnd(scan, AUDIO), facts);
   const calls = valueStart(scan, TOOL_CALLS);
   return calls === 0 ? sum : sum + textOfToolCalls(bytes, calls, valueEnd(scan, TOOL_CALLS));
 }
@@ -134,6 +140,14 @@ function textOf(bytes: Buffer, start: number, end: number, { table, scan }: Shap
   let sum = 0;
   for (let slot = 0; slot < table.names.length; slot += 1) sum += textAt(bytes, scan, slot);
   return sum;
+}
+
+/** The text of an audio member; the bytes that its base64 stands for go into the facts. */
+function readAudio(bytes: Buffer, start: number, end: number, facts: ChoiceFacts): number {
+  const { table, scan } = AUDIO_SHAPE;
+  if (scanObject(bytes, start, end, table, scan, UPSTREAM_DEPTH_MAX) !== undefined) return 0;
+  facts.audioBytes = Math.floor((textAt(bytes, scan, AUDIO_DATA) * 3) / 4);
+  return textAt(bytes, scan, TRANSCRIPT);
 }
 
 function textOfFunction(bytes: Buffer, start: number, end: number): number {

@@ -38,6 +38,7 @@ const SCAN = createScan(TABLE);
 const CHOICE: ChoiceFacts = {
   index: 0,
   visibleBytes: 0,
+  audioBytes: 0,
   finishReason: "",
   contentStart: 0,
   contentEnd: 0,
@@ -53,6 +54,7 @@ export interface ChunkFacts {
   startedCount: number;
   finishedCount: number;
   visibleBytes: number;
+  audioBytes: number;
   /** Chunks that showed something. */
   chunks: number;
 }
@@ -144,6 +146,7 @@ function readChoices(bytes: Buffer, facts: ChunkFacts): number {
     if (to < 0) return -1;
     count += 1;
     visibleBytes += CHOICE.visibleBytes;
+    facts.audioBytes += CHOICE.audioBytes;
     const before = facts.finishReasons[CHOICE.index];
     if (before === undefined) facts.startedCount += 1;
     if (CHOICE.finishReason !== "" && !before) facts.finishedCount += 1;

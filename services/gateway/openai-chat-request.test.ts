@@ -233,6 +233,7 @@ describe("bounds", () => {
       hasAudioInput: false,
       audioBytes: 0,
       hasAudioOutput: false,
+      isAudioOutputCompressed: false,
       unknownSize: false,
       predictionTokensBound: 0,
     });

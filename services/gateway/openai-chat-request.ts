@@ -2,7 +2,12 @@ import { isUtf8 } from "node:buffer";
 
 import { createScan, keyTable, scanObject, valueEnd, valueStart } from "./json-bytes.ts";
 import type { ScanFailure } from "./json-bytes.ts";
-import { inputTokensBound, predictionTokens, sumMessages } from "./openai-chat-bounds.ts";
+import {
+  inputTokensBound,
+  isCompressed,
+  predictionTokens,
+  sumMessages,
+} from "./openai-chat-bounds.ts";
 import type { ChatBounds, PromptSums } from "./openai-chat-bounds.ts";
 
 /** The deepest nesting of a body where the settings say nothing else. */
@@ -377,6 +382,7 @@ function boundsOf(messages: readonly unknown[], fields: Fields, countedBytes: nu
     hasAudioOutput:
       (Array.isArray(modalities) && modalities.includes("audio")) ||
       (fields.audio ?? null) !== null,
+    isAudioOutputCompressed: isCompressed(fields.audio),
     unknownSize: sums.unknownSize,
     predictionTokensBound: predictionTokens(fields.prediction),
   };

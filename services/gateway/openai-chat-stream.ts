@@ -81,6 +81,7 @@ export function createChatStream(options: { readonly includeUsageAsked: boolean 
       startedCount: 0,
       finishedCount: 0,
       visibleBytes: 0,
+      audioBytes: 0,
       chunks: 0,
     },
     seen: { model: EMPTY, serviceTier: EMPTY, changed: false },

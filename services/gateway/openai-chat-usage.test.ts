@@ -152,24 +152,32 @@ describe("readUsage", () => {
 });
 
 describe("estimateTokens", () => {
+  const ASKED = {
+    promptBytes: 0,
+    imageTokens: 0,
+    audioBytes: 0,
+    isAudioOutputCompressed: false,
+    outputCapTokens: 10,
+  };
+  const SEEN = { visibleBytes: 0, chunks: 0, audioBytes: 0 };
   it.each([
+    [{}, {}, { input: 0, output: 0 }],
+    [{ promptBytes: 9 }, { visibleBytes: 10, chunks: 1 }, { input: 3, output: 4 }],
+    [{ promptBytes: 8 }, { visibleBytes: 10, chunks: 7 }, { input: 2, output: 7 }],
+    [{ promptBytes: 1 }, { visibleBytes: 100, chunks: 7 }, { input: 1, output: 10 }],
+    [{ imageTokens: 85 }, {}, { input: 0, output: 0, inputImage: 85 }],
+    [{ audioBytes: 4_801 }, {}, { input: 0, output: 0, inputAudio: 2 }],
     [
-      { visibleBytes: 0, chunks: 0, promptBytes: 0, outputCapTokens: 10 },
-      { input: 0, output: 0 },
+      { outputCapTokens: 25 },
+      { visibleBytes: 60, audioBytes: 24_000 },
+      { input: 0, output: 15, outputAudio: 10 },
     ],
     [
-      { visibleBytes: 10, chunks: 1, promptBytes: 9, outputCapTokens: 10 },
-      { input: 3, output: 4 },
+      { isAudioOutputCompressed: true, outputCapTokens: 50 },
+      { visibleBytes: 60, audioBytes: 24_000 },
+      { input: 0, output: 0, outputAudio: 50 },
     ],
-    [
-      { visibleBytes: 10, chunks: 7, promptBytes: 8, outputCapTokens: 10 },
-      { input: 2, output: 7 },
-    ],
-    [
-      { visibleBytes: 100, chunks: 7, promptBytes: 1, outputCapTokens: 10 },
-      { input: 1, output: 10 },
-    ],
-  ])("of %j is %j", (seen, tokens) => {
-    expect(estimateTokens(seen)).toEqual(tokens);
+  ])("of %j and %j is %j", (asked, seen, tokens) => {
+    expect(estimateTokens({ ...ASKED, ...asked }, { ...SEEN, ...seen })).toEqual(tokens);
   });
 });

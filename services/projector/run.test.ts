@@ -67,7 +67,9 @@ describe("restarts", () => {
     // The memory store hands events over in microtasks.
     await new Promise((resolve) => setImmediate(resolve));
     await projector.close();
-    expect(await (await world.readModels.open("usage", 1)).checkpoint()).toBe(head);
+    expect(await (await world.readModels.open("usage", usageProjection.version)).checkpoint()).toBe(
+      head,
+    );
     await expect(projector.rows("usage", "start")).rejects.toThrow("stopped");
   });
 
@@ -76,7 +78,9 @@ describe("restarts", () => {
     await live(100);
     crash();
     await new Promise((resolve) => setTimeout(resolve, 40));
-    expect(await (await world.readModels.open("usage", 1)).checkpoint()).toBe("start");
+    expect(await (await world.readModels.open("usage", usageProjection.version)).checkpoint()).toBe(
+      "start",
+    );
   });
 
   test("read models that stand at different places catch up together, each event once", async () => {
@@ -136,7 +140,9 @@ describe("a read model that cannot be stored", () => {
     await expect.poll(() => alarms).toHaveLength(1);
     // One append, and none after it that would set off another commit.
     const head = await live(1);
-    await expect.poll(async () => (await inner.open("usage", 1)).checkpoint()).toBe(head);
+    await expect
+      .poll(async () => (await inner.open("usage", usageProjection.version)).checkpoint())
+      .toBe(head);
     expect(await (await inner.open("accounts", 1)).checkpoint()).toBe(head);
   });
 

@@ -133,7 +133,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     limits: {
       bodyBytesMax: config.bodyBytesMax,
       bodyDepthMax: config.bodyDepthMax,
-      answerBytesMax: config.bodyBytesMax,
+      answerBytesMax: config.answerBytesMax,
       inFlightBytesMax: config.inFlightBytesMax,
       readOnMs: config.readOnMs,
       readOnBytesMax: config.readOnBytes,

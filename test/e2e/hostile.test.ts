@@ -375,7 +375,7 @@ describe("upstreams that do not keep to the protocol", () => {
     "10 MB line": [failed, failed],
     "no newline for ever": [failed, failed],
     "comments for ever": [failed, failed],
-    "large refusal": [failed, failed],
+    "large refusal": ["400", "400"],
     "many headers": [failed, failed],
     gzip: [failed, failed],
     "length too long": [failed, failed],
