@@ -1,4 +1,7 @@
 import { availableMicro, type Accounts } from "#domain/accounts/accounts.ts";
+import { pricesAt } from "#domain/catalogue/lookup.ts";
+import type { Catalogue } from "#domain/catalogue/types.ts";
+import { costOf, totalInput } from "#domain/prices.ts";
 import type { Admission } from "#domain/accounts/admission.ts";
 import { leftMicro, type Sum } from "#domain/invariants/money.ts";
 import type { Audit } from "#domain/invariants.ts";
@@ -72,12 +75,25 @@ function rowsText(events: readonly RecordedEvent[], size: number): string {
   return JSON.stringify(sorted);
 }
 
-/** Every call in the upstream's book has exactly one outcome, with the book's tokens where usage had arrived. */
-export function checkBook(book: readonly BookEntry[], seen: readonly Seen[], watch: Watch): void {
+/**
+ * Every call in the upstream's book has exactly one outcome: with the book's tokens where usage had arrived, whether its
+ * client was still there or not; and where none had, with all that the upstream may bill, up to what was held.
+ */
+export function checkBook(
+  book: readonly BookEntry[],
+  seen: readonly Seen[],
+  catalogue: Catalogue,
+  watch: Watch,
+): void {
   const { holds } = watch.audit.holds;
   const usage = new Map<string, Extract<RecordedEvent, { type: "UsageRecorded.v1" }>>();
-  for (const event of watch.events)
+  const owed = new Map<string, number>();
+  for (const event of watch.events) {
     if (event.type === "UsageRecorded.v1") usage.set(event.data.requestId, event);
+    const { requestId, providerCostMicro = 0, unbilledMicro = 0 } = event.data as Owed;
+    if (requestId !== undefined)
+      owed.set(requestId, (owed.get(requestId) ?? 0) + providerCostMicro + unbilledMicro);
+  }
   const booked = new Set<string>();
   for (const entry of book) {
     const { requestId } = entry;
@@ -87,6 +103,13 @@ export function checkBook(book: readonly BookEntry[], seen: readonly Seen[], wat
     if (!hold) watch.broken("CLOSE", `${requestId} is in the upstream's book only`);
     else if (hold.ended === undefined) watch.broken("CLOSE", `${requestId} has no outcome`);
     const recorded = usage.get(requestId);
+    if (entry.usageSent && hold?.ended !== "RequestExpired.v1" && !recorded)
+      watch.broken("PRICE", `${requestId} told its usage and is not charged`);
+    if (entry.usageSent && recorded && recorded.data.billedBy !== "provider")
+      watch.broken("PRICE", `${requestId} told its usage and is charged by an estimate`);
+    const billedMicro = Math.min(costMicroOf(entry, catalogue), hold?.costTotalMicro ?? 0);
+    if ((owed.get(requestId) ?? 0) < billedMicro)
+      watch.broken("PRICE", `${requestId} costs ${billedMicro}, and the books hide a part of it`);
     if (recorded?.data.billedBy === "provider") {
       const told = JSON.stringify(entriesOf(entry.tokens));
       if (told !== JSON.stringify(entriesOf(recorded.data.tokens)))
@@ -96,6 +119,20 @@ export function checkBook(book: readonly BookEntry[], seen: readonly Seen[], wat
   for (const requestId of usage.keys())
     if (!booked.has(requestId)) watch.broken("PRICE", `${requestId} is charged and never called`);
   for (const one of seen) checkSeen(one, usage, watch);
+}
+
+/** What an event of a request says that we may owe its provider. */
+interface Owed {
+  readonly requestId?: string;
+  readonly providerCostMicro?: number;
+  readonly unbilledMicro?: number;
+}
+
+/** What the upstream charges for a call at the catalogue's cost prices. */
+function costMicroOf({ model, tokens }: BookEntry, catalogue: Catalogue): number {
+  const price = catalogue.bindings.get(model)?.[0]?.price;
+  if (!price) return 0;
+  return costOf(tokens, pricesAt(price, "default", totalInput(tokens)).costPico).micro;
 }
 
 function checkSeen(seen: Seen, usage: ReadonlyMap<string, RecordedEvent>, watch: Watch): void {

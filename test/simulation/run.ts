@@ -170,7 +170,7 @@ async function rest(world: World, customers: Customers): Promise<void> {
   for (const stream of watch.audit.holds.sealedWithOpenHolds())
     watch.broken("CLOSE", `${stream} is sealed with open holds`);
   checkHeld(servers.admission().state, watch);
-  checkBook(world.book, world.seen, watch);
+  checkBook(world.book, world.seen, world.catalogue, watch);
   for (const sentence of checkReplay(watch.events, [1, 7, 100_000]))
     watch.broken("REPLAY", sentence);
   watch.hold();

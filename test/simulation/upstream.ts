@@ -10,6 +10,7 @@ import type { Timeline } from "./timeline.ts";
 /** A call that reached the upstream, as the upstream wrote it down. */
 export interface BookEntry {
   readonly requestId: string;
+  readonly model: string;
   readonly atMs: number;
   /** What the upstream charges for it; empty for an error or garbage. */
   readonly tokens: Tokens;
@@ -100,6 +101,7 @@ function createExchange(
     const plan = planAnswer(request, stamp);
     entry = {
       requestId: call.requestId,
+      model: request.model,
       atMs: timeline.nowMs(),
       tokens: plan.tokens,
       finished: false,
@@ -152,6 +154,8 @@ function createExchange(
         over = true;
         cancelIdle();
         if (entry && plan.complete) entry.finished = true;
+        // A whole body tells its usage only when it has come to its end.
+        if (entry && plan.tellsUsage && !plan.cut) entry.usageSent = true;
         receiver.end();
       });
     }
@@ -179,5 +183,5 @@ function* piecesOf(plan: AnswerPlan): Generator<{ text: string; tellsUsage: bool
   }
   const middle = body.length >> 1;
   yield { text: body.slice(0, middle), tellsUsage: false };
-  yield { text: body.slice(middle), tellsUsage: plan.tellsUsage };
+  yield { text: body.slice(middle), tellsUsage: false };
 }

@@ -1,4 +1,5 @@
 import { buildCatalogue } from "#domain/catalogue/build.ts";
+import type { Catalogue } from "#domain/catalogue/types.ts";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
 import type { ReadModels } from "#services/ports.ts";
 import { checkPessimistic } from "./checks.ts";
@@ -42,6 +43,7 @@ export interface World {
   readonly faults: Faults;
   readonly servers: Servers;
   readonly watch: Watch;
+  readonly catalogue: Catalogue;
   readonly book: readonly BookEntry[];
   readonly seen: readonly Seen[];
   readonly alarms: ReadonlyMap<string, number>;
@@ -262,6 +264,7 @@ export function createWorld(options: WorldOptions): World {
     faults,
     servers,
     watch,
+    catalogue,
     book,
     seen,
     alarms,
