@@ -3,28 +3,24 @@ import {
   firstElement,
   isNull,
   keyTable,
-  nextElement,
   readString,
+  scanObject,
+  valueEnd,
+  valueStart,
 } from "./json-bytes.ts";
-import { scanObject, valueEnd, valueStart } from "./json-bytes.ts";
-import { readChoice, readFinishReason, UPSTREAM_DEPTH_MAX } from "./openai-chat-choice.ts";
-import type { ChoiceFacts } from "./openai-chat-choice.ts";
-import { readUsage } from "./openai-chat-usage.ts";
-import type { ReadUsage, SeenOutput } from "./openai-chat-usage.ts";
+import { addChoices, nameOf, noFacts, UPSTREAM_DEPTH_MAX } from "./openai-chat-chunk.ts";
+import { readUsage, type ReadUsage, type SeenOutput } from "./openai-chat-usage.ts";
 
 const CHOICES = 0;
 const USAGE = 1;
 const MODEL = 2;
 const SERVICE_TIER = 3;
 const ERROR = 4;
-const TABLE = keyTable(
-  ["choices", "usage", "model", "service_tier", "error"],
-  ["id", "object", "created", "system_fingerprint"],
-);
+const TABLE = keyTable(["choices", "usage", "model", "service_tier", "error"]);
 const SCAN = createScan(TABLE);
 
-/** Names that an upstream gives us are kept only up to this length. */
-const NAME_BYTES_MAX = 256;
+const CHOICE_TABLE = keyTable(["finish_reason"]);
+const CHOICE_SCAN = createScan(CHOICE_TABLE);
 
 export type ChatAnswer =
   | {
@@ -43,8 +39,8 @@ export type ChatAnswer =
 const GARBAGE: ChatAnswer = { ok: false, kind: "garbage" };
 
 /**
- * Reads a whole chat completion in its bytes, parsing only its usage. What is inside the choices is not validated: it
- * is the caller's, and passes as it came.
+ * Reads a whole chat completion in its bytes, parsing only its usage: an answer can be large, and to parse it would take
+ * several times its size. What is inside the choices is not validated: it is the caller's, and passes as it came.
  */
 export function readChatAnswer(body: Buffer): ChatAnswer {
   const failure = scanObject(body, 0, body.length, TABLE, SCAN, UPSTREAM_DEPTH_MAX);
@@ -57,39 +53,35 @@ export function readChatAnswer(body: Buffer): ChatAnswer {
   return {
     ok: true,
     usage: usageAt(body, valueStart(SCAN, USAGE), valueEnd(SCAN, USAGE)),
-    servedModel: nameAt(body, valueStart(SCAN, MODEL), valueEnd(SCAN, MODEL)),
-    serviceTier: nameAt(body, valueStart(SCAN, SERVICE_TIER), valueEnd(SCAN, SERVICE_TIER)),
+    servedModel: nameOf(textAt(body, MODEL)),
+    serviceTier: nameOf(textAt(body, SERVICE_TIER)),
     finish: firstFinish(body, choices, valueEnd(SCAN, CHOICES)),
   };
 }
 
-/** What an answer without usage shows, for the estimate; each choice that shows some text is one chunk. */
+/** What an answer without usage shows, for the estimate. Its choices are parsed. */
 export function seenInAnswer(body: Buffer): SeenOutput {
-  const sum = { visibleBytes: 0, chunks: 0, audioBytes: 0 };
-  const facts: ChoiceFacts = {
-    index: 0,
-    visibleBytes: 0,
-    audioBytes: 0,
-    finishReason: "",
-    contentStart: 0,
-    contentEnd: 0,
-  };
-  if (scanObject(body, 0, body.length, TABLE, SCAN, UPSTREAM_DEPTH_MAX) !== undefined) return sum;
-  const end = valueEnd(SCAN, CHOICES);
-  let from = firstElement(body, valueStart(SCAN, CHOICES), end);
-  while (from >= 0) {
-    const to = readChoice(body, from, end, facts);
-    if (to < 0) break;
-    sum.visibleBytes += facts.visibleBytes;
-    sum.audioBytes += facts.audioBytes;
-    if (facts.visibleBytes > 0) sum.chunks += 1;
-    from = nextElement(body, to, end);
+  const facts = noFacts();
+  if (scanObject(body, 0, body.length, TABLE, SCAN, UPSTREAM_DEPTH_MAX) === undefined) {
+    const [start, end] = [valueStart(SCAN, CHOICES), valueEnd(SCAN, CHOICES)];
+    // Each choice that shows some text counts as one chunk.
+    for (const choice of start === 0 ? [] : listAt(body, start, end)) addChoices([choice], facts);
   }
-  return sum;
+  const { visibleBytes, chunks, audioBytes } = facts;
+  return { visibleBytes, chunks, audioBytes };
+}
+
+function listAt(body: Buffer, start: number, end: number): readonly unknown[] {
+  try {
+    const list: unknown = JSON.parse(body.toString("utf8", start, end));
+    return Array.isArray(list) ? list : [];
+  } catch {
+    return [];
+  }
 }
 
 /** The usage whose value spans [start, end); a start of 0 means that there is none. */
-export function usageAt(bytes: Buffer, start: number, end: number): ReadUsage | undefined {
+function usageAt(bytes: Buffer, start: number, end: number): ReadUsage | undefined {
   if (start === 0 || isNull(bytes, start, end)) return undefined;
   try {
     return readUsage(JSON.parse(bytes.toString("utf8", start, end)));
@@ -98,13 +90,14 @@ export function usageAt(bytes: Buffer, start: number, end: number): ReadUsage | 
   }
 }
 
-/** A short, non-empty string, or undefined. */
-export function nameAt(bytes: Buffer, start: number, end: number): string | undefined {
-  if (start === 0 || end - start > NAME_BYTES_MAX) return undefined;
-  return readString(bytes, start, end) || undefined;
+function textAt(body: Buffer, slot: number): string | undefined {
+  return readString(body, valueStart(SCAN, slot), valueEnd(SCAN, slot));
 }
 
 function firstFinish(body: Buffer, start: number, end: number): string | undefined {
   const from = firstElement(body, start, end);
-  return from < 0 ? undefined : readFinishReason(body, from, end) || undefined;
+  if (from < 0) return undefined;
+  const failure = scanObject(body, from, end, CHOICE_TABLE, CHOICE_SCAN, UPSTREAM_DEPTH_MAX);
+  if (failure !== undefined && failure !== "trailing_bytes") return undefined;
+  return readString(body, valueStart(CHOICE_SCAN, 0), valueEnd(CHOICE_SCAN, 0)) || undefined;
 }

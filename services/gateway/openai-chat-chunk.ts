@@ -1,51 +1,14 @@
-import {
-  createScan,
-  firstElement,
-  isNull,
-  keyTable,
-  nextElement,
-  scanObject,
-} from "./json-bytes.ts";
-import { valueEnd, valueStart } from "./json-bytes.ts";
+import { createScan, keyTable, scanObject, valueEnd } from "./json-bytes.ts";
 import { removalSpan } from "./json-splice.ts";
-import { nameAt, usageAt } from "./openai-chat-answer.ts";
-import { readChoice, UPSTREAM_DEPTH_MAX } from "./openai-chat-choice.ts";
-import type { ChoiceFacts } from "./openai-chat-choice.ts";
-import type { ReadUsage } from "./openai-chat-usage.ts";
+import { readUsage, type ReadUsage, type SeenOutput } from "./openai-chat-usage.ts";
 
-const CHOICES = 0;
-const USAGE = 1;
-const MODEL = 2;
-const SERVICE_TIER = 3;
-const ERROR = 4;
-const MODERATION = 5;
-const PROMPT_FILTER_RESULTS = 6;
-const OBFUSCATION = 7;
-const TABLE = keyTable(
-  [
-    "choices",
-    "usage",
-    "model",
-    "service_tier",
-    "error",
-    "moderation",
-    "prompt_filter_results",
-    "obfuscation",
-  ],
-  ["id", "object", "created", "system_fingerprint", "provider", "x_groq"],
-);
-const SCAN = createScan(TABLE);
-const CHOICE: ChoiceFacts = {
-  index: 0,
-  visibleBytes: 0,
-  audioBytes: 0,
-  finishReason: "",
-  contentStart: 0,
-  contentEnd: 0,
-};
+/** Upstreams are trusted with deeper nesting than callers, but not with any. */
+export const UPSTREAM_DEPTH_MAX = 512;
+/** Names that an upstream gives us are kept only up to this length. */
+const NAME_BYTES_MAX = 256;
 
-/** What the chunks of a stream have said so far. */
-export interface ChunkFacts {
+/** What the chunks of a stream, or the choices of a whole answer, have said so far. */
+export interface ChunkFacts extends SeenOutput {
   usage: ReadUsage | undefined;
   servedModel: string | undefined;
   serviceTier: string | undefined;
@@ -55,16 +18,21 @@ export interface ChunkFacts {
   finishedCount: number;
   visibleBytes: number;
   audioBytes: number;
-  /** Chunks that showed something. */
   chunks: number;
 }
 
-/** A name as it stood in the bytes last time: the same bytes again need no decoding. */
-export interface SeenNames {
-  model: Buffer;
-  serviceTier: Buffer;
-  /** One of them is another than before. Whoever remembers chunks by their bytes looks at it and takes it back. */
-  changed: boolean;
+export function noFacts(): ChunkFacts {
+  return {
+    usage: undefined,
+    servedModel: undefined,
+    serviceTier: undefined,
+    finishReasons: [],
+    startedCount: 0,
+    finishedCount: 0,
+    visibleBytes: 0,
+    audioBytes: 0,
+    chunks: 0,
+  };
 }
 
 /** What becomes of a chunk: it passes, it is taken out, or its usage member is; or the stream has failed. */
@@ -73,118 +41,136 @@ export type ChunkVerdict = "keep" | "drop" | "cut" | "upstream_error" | "garbage
 /** The span to leave out after the verdict `cut`. */
 export const CUT = { start: 0, end: 0 };
 
-interface Span {
-  readonly start: number;
-  readonly end: number;
-}
+const USAGE_TABLE = keyTable(["usage"]);
+const USAGE_SCAN = createScan(USAGE_TABLE);
 
-/** After `keep` or `cut`: where the strings stand that alone change from chunk to chunk, if this is such a chunk. */
-export const CHANGING: { content: Span | undefined; padding: Span | undefined } = {
-  content: undefined,
-  padding: undefined,
-};
+type Members = Readonly<Record<string, unknown>>;
+
+function isMembers(value: unknown): value is Members {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
 
 /**
  * Reads the chunk whose JSON spans [start, end) and adds what it says to the facts. With `hideUsage` it also decides
  * how to take out what the caller did not ask for: the chunk that exists only for usage, or the usage member of others.
+ * Each chunk is parsed: to scan its bytes for the few members of interest costs more than V8's own parser.
  */
 export function readChunk(
   bytes: Buffer,
   start: number,
   end: number,
   facts: ChunkFacts,
-  seen: SeenNames,
   hideUsage: boolean,
 ): ChunkVerdict {
-  CHANGING.content = undefined;
-  if (scanObject(bytes, start, end, TABLE, SCAN, UPSTREAM_DEPTH_MAX) !== undefined)
-    return "garbage";
-  noteName(bytes, MODEL, facts, seen);
-  noteName(bytes, SERVICE_TIER, facts, seen);
-  const usageStart = valueStart(SCAN, USAGE);
-  const usageEnd = valueEnd(SCAN, USAGE);
-  const hasUsage = usageStart !== 0 && !isNull(bytes, usageStart, usageEnd);
+  const chunk = parsed(bytes, start, end);
+  if (!isMembers(chunk)) return "garbage";
+  facts.servedModel = nameOf(chunk["model"]) ?? facts.servedModel;
+  facts.serviceTier = nameOf(chunk["service_tier"]) ?? facts.serviceTier;
+  const usage = chunk["usage"];
   // The last usage wins: providers that repeat it count from the beginning each time. One that cannot be read leaves none.
-  if (hasUsage) facts.usage = usageAt(bytes, usageStart, usageEnd);
-  if (isThere(bytes, ERROR)) return "upstream_error";
-  const choiceCount = readChoices(bytes, facts);
+  if (isThere(usage)) facts.usage = readUsage(usage);
+  if (isThere(chunk["error"])) return "upstream_error";
+  const choiceCount = addChoices(chunk["choices"], facts);
   if (choiceCount < 0) return "garbage";
-  if (choiceCount === 1 && !hasUsage && CHOICE.contentStart !== 0 && CHOICE.finishReason === "")
-    noteChanging(bytes);
-  if (usageStart === 0 || !hideUsage) return "keep";
-  const saysMore = isThere(bytes, MODERATION) || isThere(bytes, PROMPT_FILTER_RESULTS);
-  if (hasUsage && choiceCount === 0 && !saysMore) return "drop";
-  const span = removalSpan(bytes, SCAN.spans[USAGE * 4] ?? 0, usageEnd);
-  CUT.start = span.start;
-  CUT.end = span.end;
+  if (usage === undefined || !hideUsage) return "keep";
+  const saysMore = isThere(chunk["moderation"]) || isThere(chunk["prompt_filter_results"]);
+  if (isThere(usage) && choiceCount === 0 && !saysMore) return "drop";
+  if (usage !== null || !cutLastNull(bytes, end)) {
+    scanObject(bytes, start, end, USAGE_TABLE, USAGE_SCAN, UPSTREAM_DEPTH_MAX);
+    const span = removalSpan(bytes, USAGE_SCAN.spans[0] ?? 0, valueEnd(USAGE_SCAN, 0));
+    CUT.start = span.start;
+    CUT.end = span.end;
+  }
   return "cut";
 }
 
-function noteChanging(bytes: Buffer): void {
-  CHANGING.content = { start: CHOICE.contentStart, end: CHOICE.contentEnd };
-  const start = valueStart(SCAN, OBFUSCATION);
-  const isString = start !== 0 && bytes[start] === 0x22;
-  CHANGING.padding = isString ? { start, end: valueEnd(SCAN, OBFUSCATION) } : undefined;
+const NULL_USAGE = Buffer.from(',"usage":null');
+const BRACKETS: ReadonlySet<number> = new Set(Buffer.from("[]{}"));
+
+/**
+ * The usual place of the usual value, without a scan: a quote within a string is escaped, so these bytes are a member,
+ * and it is one of the chunk itself when no bracket stands between it and the chunk's own last one.
+ */
+function cutLastNull(bytes: Buffer, end: number): boolean {
+  const at = bytes.lastIndexOf(NULL_USAGE, end - 1);
+  if (at < 0) return false;
+  const after = at + NULL_USAGE.length;
+  for (let pos = after; pos < end - 1; pos += 1) if (BRACKETS.has(bytes[pos] ?? 0)) return false;
+  CUT.start = at;
+  CUT.end = after;
+  return bytes[end - 1] === 0x7d;
 }
 
-function isThere(bytes: Buffer, slot: number): boolean {
-  const start = valueStart(SCAN, slot);
-  return start !== 0 && !isNull(bytes, start, valueEnd(SCAN, slot));
+function parsed(bytes: Buffer, start: number, end: number): unknown {
+  try {
+    return JSON.parse(bytes.toString("utf8", start, end));
+  } catch {
+    return undefined;
+  }
 }
 
-/** Adds the choices up and returns how many there are; -1 for garbage. No choices at all is none. */
-function readChoices(bytes: Buffer, facts: ChunkFacts): number {
-  const start = valueStart(SCAN, CHOICES);
-  const end = valueEnd(SCAN, CHOICES);
-  if (start === 0 || isNull(bytes, start, end)) return 0;
-  if (bytes[start] !== 0x5b) return -1;
-  let count = 0;
+function isThere(value: unknown): boolean {
+  return value !== undefined && value !== null;
+}
+
+/** A short, non-empty string, or undefined. */
+export function nameOf(value: unknown): string | undefined {
+  if (typeof value !== "string" || value === "") return undefined;
+  return Buffer.byteLength(value) <= NAME_BYTES_MAX ? value : undefined;
+}
+
+/**
+ * Adds the choices of a chunk (their `delta`) or of a whole answer (their `message`) up, and returns how many there are;
+ * -1 for garbage. No choices at all is none.
+ */
+export function addChoices(choices: unknown, facts: ChunkFacts): number {
+  if (!isThere(choices)) return 0;
+  if (!Array.isArray(choices)) return -1;
   let visibleBytes = 0;
-  let from = firstElement(bytes, start, end);
-  while (from >= 0) {
-    const to = readChoice(bytes, from, end, CHOICE);
-    if (to < 0) return -1;
-    count += 1;
-    visibleBytes += CHOICE.visibleBytes;
-    facts.audioBytes += CHOICE.audioBytes;
-    const before = facts.finishReasons[CHOICE.index];
+  for (const choice of choices as readonly unknown[]) {
+    if (!isMembers(choice)) return -1;
+    const said = choice["delta"] ?? choice["message"];
+    if (isThere(said)) {
+      if (!isMembers(said)) return -1;
+      visibleBytes += visibleIn(said);
+      const audio = said["audio"];
+      if (isMembers(audio)) facts.audioBytes += Math.floor((bytesOf(audio["data"]) * 3) / 4);
+    }
+    const { index: at, finish_reason: reason } = choice;
+    const index = typeof at === "number" && Number.isInteger(at) && at >= 0 && at < 1000 ? at : 0;
+    const finishReason = typeof reason === "string" ? reason : "";
+    const before = facts.finishReasons[index];
     if (before === undefined) facts.startedCount += 1;
-    if (CHOICE.finishReason !== "" && !before) facts.finishedCount += 1;
-    if (before === undefined || CHOICE.finishReason !== "")
-      facts.finishReasons[CHOICE.index] = CHOICE.finishReason;
-    from = nextElement(bytes, to, end);
+    if (finishReason !== "" && !before) facts.finishedCount += 1;
+    if (before === undefined || finishReason !== "") facts.finishReasons[index] = finishReason;
   }
   facts.visibleBytes += visibleBytes;
   if (visibleBytes > 0) facts.chunks += 1;
-  return count;
+  return choices.length;
 }
 
-function noteName(
-  bytes: Buffer,
-  slot: typeof MODEL | typeof SERVICE_TIER,
-  facts: ChunkFacts,
-  seen: SeenNames,
-): void {
-  const start = valueStart(SCAN, slot);
-  if (start === 0) return;
-  const end = valueEnd(SCAN, slot);
-  const before = slot === MODEL ? seen.model : seen.serviceTier;
-  if (sameBytes(before, bytes, start, end)) return;
-  const name = nameAt(bytes, start, end);
-  if (name === undefined) return;
-  const now = Buffer.from(bytes.subarray(start, end));
-  seen.changed = true;
-  if (slot === MODEL) {
-    facts.servedModel = name;
-    seen.model = now;
-  } else {
-    facts.serviceTier = name;
-    seen.serviceTier = now;
+/** UTF-8 bytes of text that the caller sees: content, refusal, reasoning, names and arguments of tool calls, transcript. */
+function visibleIn(said: Members): number {
+  // Some providers send the same reasoning under both names.
+  const reasoning = Math.max(bytesOf(said["reasoning_content"]), bytesOf(said["reasoning"]));
+  let sum = bytesOf(said["content"]) + bytesOf(said["refusal"]) + reasoning;
+  const { audio, function_call: call, tool_calls: calls } = said;
+  if (isMembers(audio)) sum += bytesOf(audio["transcript"]);
+  if (isMembers(call)) sum += textOfCall(call);
+  if (!Array.isArray(calls)) return sum;
+  for (const each of calls as readonly unknown[]) {
+    if (!isMembers(each)) continue;
+    const { function: called, custom } = each;
+    if (isMembers(called)) sum += textOfCall(called);
+    if (isMembers(custom)) sum += textOfCall(custom);
   }
+  return sum;
 }
 
-function sameBytes(name: Buffer, bytes: Buffer, start: number, end: number): boolean {
-  if (name.length !== end - start) return false;
-  for (let at = 0; at < name.length; at += 1) if (name[at] !== bytes[start + at]) return false;
-  return true;
+function textOfCall(call: Members): number {
+  return bytesOf(call["name"]) + bytesOf(call["arguments"]) + bytesOf(call["input"]);
+}
+
+function bytesOf(text: unknown): number {
+  return typeof text === "string" ? Buffer.byteLength(text) : 0;
 }

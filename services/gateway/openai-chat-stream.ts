@@ -1,7 +1,5 @@
-import { CHANGING, CUT, readChunk } from "./openai-chat-chunk.ts";
-import type { ChunkFacts, ChunkVerdict, SeenNames } from "./openai-chat-chunk.ts";
-import { learnTemplate, MATCH, matchTemplate } from "./openai-chat-template.ts";
-import type { ChunkTemplate } from "./openai-chat-template.ts";
+import { CUT, noFacts, readChunk } from "./openai-chat-chunk.ts";
+import type { ChunkFacts, ChunkVerdict } from "./openai-chat-chunk.ts";
 
 /** An event beyond this is no chat completion chunk. */
 export const SSE_EVENT_BYTES_MAX = 4 * 1024 * 1024;
@@ -45,7 +43,6 @@ export interface ChatStream {
 /** Offsets count from the start of the bytes in hand, and move with them. */
 interface Framing {
   readonly facts: ChunkFacts;
-  readonly seen: SeenNames;
   readonly hideUsage: boolean;
   /** The bytes of an event that has begun and is not whole, with room for more; `heldLength` of them count. */
   held: Buffer;
@@ -59,13 +56,7 @@ interface Framing {
   isErrorEvent: boolean;
   isFirstLine: boolean;
   state: "open" | "done" | StreamFailure;
-  template: ChunkTemplate | undefined;
-  /** How many templates more may be learnt before one fits again: where chunks differ elsewhere too, learning is lost. */
-  learningsLeft: number;
 }
-
-/** Templates that are learnt in vain before it is given up. */
-const LEARNINGS_MAX = 4;
 
 const EMPTY = Buffer.alloc(0);
 const NOTHING: ChatStreamOutput = { out: undefined };
@@ -73,18 +64,7 @@ const NOTHING: ChatStreamOutput = { out: undefined };
 /** Makes the filter for one streamed answer. `includeUsageAsked` says whether the caller wants to see usage. */
 export function createChatStream(options: { readonly includeUsageAsked: boolean }): ChatStream {
   const framing: Framing = {
-    facts: {
-      usage: undefined,
-      servedModel: undefined,
-      serviceTier: undefined,
-      finishReasons: [],
-      startedCount: 0,
-      finishedCount: 0,
-      visibleBytes: 0,
-      audioBytes: 0,
-      chunks: 0,
-    },
-    seen: { model: EMPTY, serviceTier: EMPTY, changed: false },
+    facts: noFacts(),
     hideUsage: !options.includeUsageAsked,
     held: EMPTY,
     heldLength: 0,
@@ -95,8 +75,6 @@ export function createChatStream(options: { readonly includeUsageAsked: boolean 
     isErrorEvent: false,
     isFirstLine: true,
     state: "open",
-    template: undefined,
-    learningsLeft: LEARNINGS_MAX,
   };
   return {
     push: (bytes) => pushBytes(framing, bytes),
@@ -136,9 +114,6 @@ function pushBytes(framing: Framing, bytes: Uint8Array): ChatStreamOutput {
  */
 function readEvents(framing: Framing, buffer: Buffer, kept: number[]): Framing["state"] {
   for (;;) {
-    if (framing.template !== undefined && framing.searched === framing.eventStart) {
-      readByTemplate(framing, framing.template, buffer, kept);
-    }
     const lineEnd = buffer.indexOf(LINE_FEED, framing.searched);
     if (lineEnd < 0) {
       framing.searched = buffer.length;
@@ -156,13 +131,6 @@ function readEvents(framing: Framing, buffer: Buffer, kept: number[]): Framing["
         lineEnd + 1 - framing.eventStart > SSE_EVENT_BYTES_MAX
           ? "garbage"
           : readEvent(framing, buffer);
-      if (framing.seen.changed) {
-        // A chunk like those before would change the name back, and so has to be read again.
-        framing.seen.changed = false;
-        framing.template = undefined;
-      }
-      if (CHANGING.content !== undefined && framing.data.length === 2)
-        learn(framing, buffer, lineEnd + 1, verdict === "cut");
       if (verdict === "cut") kept.push(CUT.start, CUT.end);
       else if (verdict === "drop") kept.push(framing.eventStart, lineEnd + 1);
       else if (verdict !== "keep") framing.state = verdict;
@@ -172,42 +140,6 @@ function readEvents(framing: Framing, buffer: Buffer, kept: number[]): Framing["
     if (framing.state !== "open") return framing.state;
     if (end === start) framing.eventStart = lineEnd + 1;
   }
-}
-
-/** Reads as many events as the template fits, without looking at their lines. */
-function readByTemplate(
-  framing: Framing,
-  template: ChunkTemplate,
-  buffer: Buffer,
-  kept: number[],
-): void {
-  let start = framing.eventStart;
-  while (start < buffer.length) {
-    const end = matchTemplate(template, buffer, start);
-    if (end < 0 || end - start > SSE_EVENT_BYTES_MAX) break;
-    framing.learningsLeft = LEARNINGS_MAX;
-    framing.facts.visibleBytes += MATCH.visibleBytes;
-    if (MATCH.visibleBytes > 0) framing.facts.chunks += 1;
-    if (MATCH.cutEnd > MATCH.cutStart) kept.push(MATCH.cutStart, MATCH.cutEnd);
-    start = end;
-  }
-  framing.eventStart = framing.lineStart = framing.searched = start;
-}
-
-function learn(framing: Framing, buffer: Buffer, eventEnd: number, isCut: boolean): void {
-  const { content, padding } = CHANGING;
-  CHANGING.content = undefined;
-  framing.template = undefined;
-  if (content === undefined || framing.learningsLeft === 0) return;
-  framing.learningsLeft -= 1;
-  framing.template = learnTemplate(
-    buffer,
-    framing.eventStart,
-    eventEnd,
-    content,
-    padding,
-    isCut ? CUT : undefined,
-  );
 }
 
 /** Notes one line of an event. False when no event stream has such a line. */
@@ -255,24 +187,24 @@ function isBareField(buffer: Buffer, start: number, end: number): boolean {
 /** Decides about the event whose lines have been read. `done` and the failures end the stream. */
 function readEvent(framing: Framing, buffer: Buffer): ChunkVerdict | "done" {
   if (framing.isErrorEvent) return "upstream_error";
-  const { data, facts, seen, hideUsage } = framing;
+  const { data, facts, hideUsage } = framing;
   if (data.length === 0) return "keep";
   const start = data[0] ?? 0;
   const end = data[1] ?? 0;
   if (data.length > 2) return readJoined(framing, buffer);
   if (end - start < 16 && buffer.toString("latin1", start, end).trim() === DONE) return "done";
-  return readChunk(buffer, start, end, facts, seen, hideUsage);
+  return readChunk(buffer, start, end, facts, hideUsage);
 }
 
 /** An event of several data lines: its text is the lines with line feeds between them. */
 function readJoined(framing: Framing, buffer: Buffer): ChunkVerdict | "done" {
-  const { data, facts, seen, hideUsage } = framing;
+  const { data, facts, hideUsage } = framing;
   const parts: Buffer[] = [];
   for (let at = 0; at < data.length; at += 2)
     parts.push(buffer.subarray(data[at], data[at + 1]), LINE_FEED_BYTES);
   const joined = Buffer.concat(parts.slice(0, -1));
   if (joined.length < 16 && joined.toString("latin1").trim() === DONE) return "done";
-  const verdict = readChunk(joined, 0, joined.length, facts, seen, hideUsage);
+  const verdict = readChunk(joined, 0, joined.length, facts, hideUsage);
   if (verdict === "cut") {
     // Both ends lie in data lines, so what is left of the first and the last one makes one line again.
     CUT.start = placeOf(data, CUT.start);
