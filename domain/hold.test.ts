@@ -116,7 +116,11 @@ describe("output tokens that fit", () => {
 });
 
 const shipped = [
-  ...buildCatalogue({ openai: true, simulator: true, processingArea: "us" }).bindings.values(),
+  ...buildCatalogue({
+    openai: { processingArea: "us" },
+    simulator: true,
+    processingArea: "us",
+  }).bindings.values(),
 ].flat();
 const [template] = shipped;
 if (!template) throw new Error("nothing ships");

@@ -30,14 +30,19 @@ const port = whole(0, 65_535, " (0 takes a free port)");
 const milliseconds = whole(1, 86_400_000, " (milliseconds)");
 const bytes = whole(1, 2 ** 40, " (bytes)");
 
+/** Whether a URL's host name stands for this machine. */
+export function isThisMachine(hostname: string): boolean {
+  return /^(localhost|127(\.\d+){3}|\[::1\])$/u.test(hostname);
+}
+
 const url = setting(
   "a URL with https, or with http to this machine (localhost, 127.…, [::1]), without user name, query or fragment",
   (text) => {
     const parsed = URL.parse(text);
     if (parsed === null || parsed.username !== "" || parsed.password !== "" || /[?#]/u.test(text))
       return undefined;
-    const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/u.test(parsed.hostname);
-    if (parsed.protocol !== "https:" && !(parsed.protocol === "http:" && loopback))
+    const { protocol, hostname } = parsed;
+    if (protocol !== "https:" && !(protocol === "http:" && isThisMachine(hostname)))
       return undefined;
     return parsed.href.replace(/\/+$/u, "");
   },
@@ -62,6 +67,7 @@ export const SETTINGS = z.strictObject({
   ).optional(),
   OPENAI_API_KEY: matching(/^[\x21-\x7e]{1,512}$/u, "1 to 512 visible ASCII characters").optional(),
   OPENAI_BASE_URL: url.default("https://api.openai.com/v1"),
+  OPENAI_AREA: matching(/^[a-z][a-z0-9-]{0,15}$/u, "one name such as us, eu or global").optional(),
   RELAI_BIND: setting("an IP address or localhost", (text) =>
     text === "localhost" || isIP(text) !== 0 ? text : undefined,
   ).default("127.0.0.1"),

@@ -40,6 +40,7 @@ test("without settings the defaults hold", () => {
     adminToken: undefined,
     openaiApiKey: undefined,
     openaiBaseUrl: "https://api.openai.com/v1",
+    openaiArea: undefined,
     bind: "127.0.0.1",
     controlUrl: undefined,
     drainMs: 30_000,
@@ -120,6 +121,8 @@ test.each([
   ["RELAI_LOG_LEVEL", "loud"],
   ["RELAI_BIND", "example.com"],
   ["RELAI_REGIONS", "us,eu"],
+  ["OPENAI_AREA", "US"],
+  ["OPENAI_AREA", "us, eu"],
 ])("%s does not take %j, and says what it takes", (name, value) => {
   const message = refusal({ [name]: value });
   expect(message).toContain(`${name} is "${value}" but must be `);

@@ -32,6 +32,8 @@ export interface Config {
   readonly openaiApiKey: string | undefined;
   /** Base URLs end without a slash. */
   readonly openaiBaseUrl: string;
+  /** Where what `openaiBaseUrl` names processes; undefined where its address says so. */
+  readonly openaiArea: string | undefined;
   readonly bind: string;
   /** Where the command line finds a running process; undefined looks into the data folder. */
   readonly controlUrl: string | undefined;
@@ -191,6 +193,7 @@ function named(settings: Settings): Omit<Config, "sources" | "settings"> {
     adminToken: settings.RELAI_ADMIN_TOKEN,
     openaiApiKey: settings.OPENAI_API_KEY,
     openaiBaseUrl: settings.OPENAI_BASE_URL,
+    openaiArea: settings.OPENAI_AREA,
     bind: settings.RELAI_BIND,
     controlUrl: settings.RELAI_CONTROL_URL,
     drainMs: settings.RELAI_DRAIN_MS,

@@ -7,7 +7,8 @@ import { OPENAI_PRICES } from "./openai-prices.ts";
 import { modelById, pricesAt } from "./lookup.ts";
 import type { Binding } from "./types.ts";
 
-const both = buildCatalogue({ openai: true, simulator: true, processingArea: "us" });
+const OPENAI = { processingArea: "us" };
+const both = buildCatalogue({ openai: OPENAI, simulator: true, processingArea: "us" });
 const all: readonly Binding[] = [...both.bindings.values()].flat();
 
 function only(modelId: string): Binding {
@@ -24,13 +25,25 @@ describe("which names exist", () => {
       [false, true],
       [false, false],
     ] as const) {
-      const catalogue = buildCatalogue({ openai, simulator, processingArea: "us" });
+      const catalogue = buildCatalogue({
+        openai: openai && OPENAI,
+        simulator,
+        processingArea: "us",
+      });
       expect([catalogue.models.has("gpt-4o"), catalogue.models.has("sim-flat")]).toEqual([
         openai,
         simulator,
       ]);
       expect([...catalogue.bindings.keys()]).toEqual([...catalogue.models.keys()]);
     }
+  });
+
+  test("a host that processes in another area than the region's serves none of its models there", () => {
+    const inEu = buildCatalogue({ openai: OPENAI, simulator: true, processingArea: "eu" });
+    expect([...inEu.models.keys()].filter((id) => !id.startsWith("sim-"))).toEqual([]);
+    expect(inEu.models.has("sim-flat")).toBe(true);
+    const areas = [...inEu.bindings.values()].flat().map(({ host }) => host.processingArea);
+    expect(new Set(areas)).toEqual(new Set(["eu"]));
   });
 
   test("only sim-* names lead to the simulator", () => {

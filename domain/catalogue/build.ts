@@ -14,22 +14,27 @@ export const DATA_VERSION = "2026-11-21";
 const OUTPUT_TOKENS_DEFAULT_MAX = 16_384;
 
 export interface CatalogueOptions {
-  /** True when a credential for OpenAI (or a compatible upstream) is configured: without it its names do not exist. */
-  readonly openai: boolean;
+  /** OpenAI, or what speaks its API; false without a credential for it: then its names do not exist. */
+  readonly openai: HostFacts | false;
   /** True when the simulated upstream runs: only `sim-*` names lead to it, and only then do they exist. */
   readonly simulator: boolean;
-  /** Where the configured upstreams process: the region's own area in this build. */
+  /** The region's own area. The simulator processes in it, and a host that processes elsewhere is left out. */
   readonly processingArea: string;
 }
 
+/** What the settings say of a host, and no data file can. */
+export type HostFacts = Pick<Host, "processingArea">;
+
 /**
  * Builds the snapshot from the shipped data: the models and bindings of every configured upstream. Pure: the same
- * options give an equal catalogue. A host that is not configured contributes neither names nor bindings.
+ * options give an equal catalogue. A host that is not configured, or not in the area, contributes neither names nor
+ * bindings.
  */
 export function buildCatalogue(options: CatalogueOptions): Catalogue {
+  const { openai, simulator, processingArea } = options;
   const bindings = [
-    ...(options.openai ? openaiBindings(options.processingArea) : []),
-    ...(options.simulator ? simulatorBindings(options.processingArea) : []),
+    ...(openai && openai.processingArea === processingArea ? openaiBindings(openai) : []),
+    ...(simulator ? simulatorBindings(processingArea) : []),
   ];
   return {
     dataVersion: DATA_VERSION,
@@ -38,8 +43,8 @@ export function buildCatalogue(options: CatalogueOptions): Catalogue {
   };
 }
 
-function openaiBindings(processingArea: string): Binding[] {
-  const host: Host = { slug: "openai", shape: "openai", processingArea };
+function openaiBindings(facts: HostFacts): Binding[] {
+  const host: Host = { slug: "openai", shape: "openai", ...facts };
   const prices = pricesOf(OPENAI_PRICES);
   return OPENAI_MODELS.flatMap((row) => {
     const price = prices.get(row.id);

@@ -5,7 +5,11 @@ import { buildCatalogue } from "./build.ts";
 import { bindingsFor, holdPrices, servedBinding, servedTier, serviceTiersFor } from "./lookup.ts";
 import type { Binding, Catalogue } from "./types.ts";
 
-const us = buildCatalogue({ openai: true, simulator: true, processingArea: "us" });
+const us = buildCatalogue({
+  openai: { processingArea: "us" },
+  simulator: true,
+  processingArea: "us",
+});
 
 function binding(modelId: string, overrides: Partial<Binding> = {}): Binding {
   const [found] = us.bindings.get(modelId) ?? [];

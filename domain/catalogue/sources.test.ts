@@ -35,7 +35,11 @@ const CLASS_OF_PACKAGE_KEY: Readonly<Record<string, TokenClass>> = {
 const PACKAGE_KEYS_OF_NO_TOKENS = new Set(["web_searches_kcount", "storage_searches_kcount"]);
 
 const PROVIDER = [
-  ...buildCatalogue({ openai: true, simulator: false, processingArea: "us" }).bindings.values(),
+  ...buildCatalogue({
+    openai: { processingArea: "us" },
+    simulator: false,
+    processingArea: "us",
+  }).bindings.values(),
 ].flat();
 
 const undated = (modelId: string) => modelId.replace(/-\d{4}-\d{2}-\d{2}$/, "");

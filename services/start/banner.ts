@@ -29,11 +29,14 @@ export function banner(
     demo: Demo | undefined;
     demoFile: string;
     models: number;
+    /** The upstream that serves nothing here, because it processes elsewhere. */
+    outside: { url: string; processingArea: string } | undefined;
     firstModel: string | undefined;
     dataDir: string;
   },
 ): string {
   const { region, gateway, control, internal, simulator } = addresses;
+  const { models, outside } = facts;
   const lines = [
     "relai is ready",
     "",
@@ -42,8 +45,14 @@ export function banner(
     `  internal          ${internal}/metrics`,
     ...(simulator === undefined ? [] : [`  simulator         ${simulator}/openai/v1`]),
     `  data folder       ${facts.dataDir}`,
-    `  models            ${facts.models === 0 ? "none: set OPENAI_API_KEY and start again" : String(facts.models)}`,
+    `  models            ${models === 0 && !outside ? "none: set OPENAI_API_KEY and start again" : models}`,
   ];
+  if (outside)
+    lines.push(
+      "",
+      `${outside.url} serves nothing here: it processes in ${outside.processingArea}, and a region`,
+      `uses only hosts of its own area (this one is ${region}).`,
+    );
   if (facts.demo)
     lines.push(
       "",

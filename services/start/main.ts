@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { FastifyInstance } from "fastify";
-import { buildCatalogue } from "#domain/catalogue/build.ts";
+import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { systemClock } from "#infra/clock.ts";
 import { ConfigError, readConfig, type Config } from "#infra/config.ts";
@@ -10,6 +10,7 @@ import { readSecretFile, writeSecretFile } from "#infra/files.ts";
 import { lockFolder } from "#infra/folder-lock.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createLog } from "#infra/log.ts";
+import { openaiHostOf } from "#infra/openai-host.ts";
 import { systemRandom } from "#infra/random.ts";
 import { openWorkerProjector } from "#infra/read-models/worker-projector.ts";
 import { createTelemetry } from "#infra/telemetry.ts";
@@ -30,6 +31,8 @@ export interface Relai {
   readonly gatewayUrls: readonly string[];
   readonly demo: Demo | undefined;
   readonly models: readonly string[];
+  /** OpenAI's host when it processes in another area than this region's: none of its models is served. */
+  readonly outside: HostFacts | undefined;
   readonly demoFile: string;
   /** Drains, then closes everything in the order in which nothing is lost. */
   stop(): Promise<void>;
@@ -73,6 +76,7 @@ export async function openRelai(
 async function open(config: Config, gatewayCount: number, undo: (() => unknown)[]): Promise<Relai> {
   refuseLoop(config);
   const region = config.regions[0] ?? "us";
+  const openai = openaiHostOf(config, region);
   const dataDir = resolve(config.dataDir);
   const lock = lockFolder(dataDir);
   undo.push(() => lock.release());
@@ -87,11 +91,13 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
   const store = await openSqliteEventStore({ path: eventStorePath, clock });
   undo.push(() => store.close());
   const catalogue = buildCatalogue({
-    openai: config.openaiApiKey !== undefined,
+    openai: openai ?? false,
     simulator: config.demo,
     processingArea: region,
   });
   const telemetry = createTelemetry({ log, models: catalogue.models });
+  const outside = openai?.processingArea === region ? undefined : openai;
+  if (outside) telemetry.alarm("host_outside_area", { host: "openai", region, ...outside });
   const projector = openWorkerProjector({
     entry: PROJECTOR_ENTRY,
     eventStorePath,
@@ -123,7 +129,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     admission,
     directory: createMemoryKeyDirectory(),
     catalogue,
-    hosts: hostsOf(config, simulator),
+    hosts: hostsOf(config, { simulator, openai: !outside }),
     upstream,
     clock,
     random,
@@ -217,6 +223,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     demo,
     demoFile,
     models: [...catalogue.models.keys()],
+    outside,
     stop: () => unwind(undo),
   };
 }
@@ -241,16 +248,17 @@ async function startSimulator(
   });
 }
 
-function hostsOf(config: Config, simulator: string | undefined) {
+/** The hosts that serve, each with its credential; `openai` is false where it processes outside of the region. */
+function hostsOf(config: Config, serving: { simulator: string | undefined; openai: boolean }) {
   const hosts = new Map<string, { baseUrl: string; credential: string; hostKey: string }>();
-  if (simulator !== undefined) {
+  if (serving.simulator !== undefined) {
     hosts.set("simulator", {
-      baseUrl: `${simulator}/openai/v1`,
+      baseUrl: `${serving.simulator}/openai/v1`,
       credential: SIMULATOR_CREDENTIAL,
       hostKey: "embedded",
     });
   }
-  if (config.openaiApiKey !== undefined) {
+  if (config.openaiApiKey !== undefined && serving.openai) {
     hosts.set("openai", {
       baseUrl: config.openaiBaseUrl,
       credential: config.openaiApiKey,
@@ -348,6 +356,7 @@ export async function runStart(options: { config: Config; json: boolean }): Prom
         demo,
         demoFile: relai.demoFile,
         models: relai.models.length,
+        outside: relai.outside && { ...relai.outside, url: config.openaiBaseUrl },
         firstModel: relai.models.includes("sim-small") ? "sim-small" : relai.models[0],
         dataDir: resolve(config.dataDir),
       });

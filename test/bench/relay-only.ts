@@ -32,7 +32,11 @@ async function startRelayOnly(upstreamUrl: string): Promise<Ready> {
       lookup: () => Promise.resolve({ keyId, orgId, revoked: false }),
       put: () => Promise.resolve(),
     },
-    catalogue: buildCatalogue({ openai: true, simulator: false, processingArea: region }),
+    catalogue: buildCatalogue({
+      openai: { processingArea: region },
+      simulator: false,
+      processingArea: region,
+    }),
     hosts: new Map([["openai", { baseUrl: upstreamUrl, credential: "bench", hostKey: "bench" }]]),
     upstream: createUpstream({ clock }),
     clock,
