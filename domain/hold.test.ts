@@ -45,7 +45,7 @@ describe("the size of a hold", () => {
         "sim-flat",
       ) ?? [];
     if (!flat) throw new Error("sim-flat has no binding");
-    const prices = holdPrices([flat], serviceTiersFor(undefined), 1_000);
+    const prices = holdPrices([flat], undefined, 1_000);
     const hold = holdFor({ inputTokensBound: 1_000, outputTokensBound: 9_000, ...TEXT }, prices);
     expect(hold).toEqual({ holdMicro: 10_000, holdCostMicro: 8_000 });
   });
@@ -117,7 +117,7 @@ describe("output tokens that fit", () => {
 
 const shipped = [
   ...buildCatalogue({
-    openai: { processingArea: "us" },
+    openai: { processingArea: "us", pinsServiceTier: true },
     simulator: true,
     processingArea: "us",
   }).bindings.values(),
@@ -195,10 +195,10 @@ test("a hold covers any usage within its bounds, whichever candidate serves it a
       fc.constantFrom(undefined, "auto", "default", "flex", "priority", "fast", "scale"),
       request,
       (bindings, requestedTier, { tokens, bounds }) => {
-        const tiers = serviceTiersFor(requestedTier);
-        const hold = holdFor(bounds, holdPrices(bindings, tiers, bounds.inputTokensBound));
-        for (const { price } of bindings) {
-          for (const served of tiers) {
+        const prices = holdPrices(bindings, requestedTier, bounds.inputTokensBound);
+        const hold = holdFor(bounds, prices);
+        for (const { price, host } of bindings) {
+          for (const served of serviceTiersFor(requestedTier, host)) {
             const { salePico, costPico } = pricesAt(price, served, totalInput(tokens));
             expect(costOf(tokens, salePico).micro).toBeLessThanOrEqual(hold.holdMicro);
             expect(costOf(tokens, costPico).micro).toBeLessThanOrEqual(hold.holdCostMicro);

@@ -44,6 +44,16 @@ test("an address that nobody knows needs OPENAI_AREA, and one of OpenAI's does n
   );
 });
 
+test("only OpenAI itself is held to the default service tier", () => {
+  const pins = (OPENAI_BASE_URL?: string): boolean | undefined => {
+    const env = { OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_AREA: OPENAI_BASE_URL && "eu" };
+    return openaiHostOf(readConfig({ env }), "us")?.pinsServiceTier;
+  };
+  expect([pins(), pins("https://eu.api.openai.com/v1")]).toEqual([true, true]);
+  expect(pins("https://models.example/v1")).toBe(false);
+  expect(pins("http://127.0.0.1:9/v1")).toBe(false);
+});
+
 test("without a credential there is no host, and nobody asks where it would process", () => {
   const env = { OPENAI_BASE_URL: "https://models.example/v1" };
   expect(openaiHostOf(readConfig({ env }), "us")).toBeUndefined();

@@ -18,13 +18,14 @@ export function openaiHostOf(config: Config, region: string): HostFacts | undefi
   const own = OPENAI.exec(hostname);
   if (own) {
     const [, processingArea = "us"] = own;
-    if (openaiArea === undefined || openaiArea === processingArea) return { processingArea };
+    if (openaiArea === undefined || openaiArea === processingArea)
+      return { processingArea, pinsServiceTier: true };
     throw new ConfigError(
       `OPENAI_AREA is "${openaiArea}" but must be "${processingArea}", where ${hostname} processes; it can be left out.`,
     );
   }
   const processingArea = openaiArea ?? (isThisMachine(hostname) ? region : undefined);
-  if (processingArea !== undefined) return { processingArea };
+  if (processingArea !== undefined) return { processingArea, pinsServiceTier: false };
   throw new ConfigError(
     `OPENAI_AREA must say where ${hostname} processes, such as us, eu or global: a region serves only hosts of its own area, and this one is ${region}.`,
   );

@@ -7,7 +7,7 @@ import { OPENAI_PRICES } from "./openai-prices.ts";
 import { modelById, pricesAt } from "./lookup.ts";
 import type { Binding } from "./types.ts";
 
-const OPENAI = { processingArea: "us" };
+const OPENAI = { processingArea: "us", pinsServiceTier: true };
 const both = buildCatalogue({ openai: OPENAI, simulator: true, processingArea: "us" });
 const all: readonly Binding[] = [...both.bindings.values()].flat();
 

@@ -23,7 +23,7 @@ export interface CatalogueOptions {
 }
 
 /** What the settings say of a host, and no data file can. */
-export type HostFacts = Pick<Host, "processingArea">;
+export type HostFacts = Pick<Host, "processingArea" | "pinsServiceTier">;
 
 /**
  * Builds the snapshot from the shipped data: the models and bindings of every configured upstream. Pure: the same
@@ -61,7 +61,12 @@ function openaiBindings(facts: HostFacts): Binding[] {
 }
 
 function simulatorBindings(processingArea: string): Binding[] {
-  const host: Host = { slug: "simulator", shape: "openai", processingArea };
+  const host: Host = {
+    slug: "simulator",
+    shape: "openai",
+    processingArea,
+    pinsServiceTier: false,
+  };
   return SIMULATOR_MODELS.map((row) =>
     bind(modelOf(row, "relai"), host, row.outputCapName, row.price),
   );

@@ -6,7 +6,7 @@ import { bindingsFor, holdPrices, servedBinding, servedTier, serviceTiersFor } f
 import type { Binding, Catalogue } from "./types.ts";
 
 const us = buildCatalogue({
-  openai: { processingArea: "us" },
+  openai: { processingArea: "us", pinsServiceTier: true },
   simulator: true,
   processingArea: "us",
 });
@@ -114,17 +114,19 @@ describe("the binding that was served", () => {
 });
 
 describe("service tiers", () => {
+  const any = ["default", "flex", "priority"];
   test.each([
-    [undefined, ["default"]],
-    ["auto", ["default"]],
-    ["default", ["default"]],
-    ["scale", ["default"]],
-    ["never heard of", ["default"]],
-    ["flex", ["flex", "default"]],
-    ["priority", ["priority", "default"]],
-    ["fast", ["priority", "default"]],
-  ])("asked for %j may be billed at %j", (requested, tiers) => {
-    expect(serviceTiersFor(requested)).toEqual(tiers);
+    [undefined, ["default"], any],
+    ["default", ["default"], ["default"]],
+    ["scale", ["default"], ["default"]],
+    ["never heard of", any, any],
+    ["flex", ["flex", "default"], ["flex", "default"]],
+    ["priority", ["priority", "default"], ["priority", "default"]],
+    ["fast", ["priority", "default"], ["priority", "default"]],
+  ])("asked for %j may be billed at %j where relai pins it, else at %j", (...row) => {
+    const [requested, pinned, elsewhere] = row;
+    expect(serviceTiersFor(requested, { pinsServiceTier: true })).toEqual(pinned);
+    expect(serviceTiersFor(requested, { pinsServiceTier: false })).toEqual(elsewhere);
   });
 
   test.each([
@@ -146,18 +148,23 @@ describe("the prices of a hold", () => {
   const dear = binding("sim-large", {
     price: { default: flat(20, { 1_000: 40 }), priority: flat(90) },
   });
+  const pinned = { ...dear, host: { ...dear.host, pinsServiceTier: true } };
   test.each([
-    ["one binding, first tier", [cheap], undefined, 99, 10],
-    ["one binding, at the boundary", [cheap], undefined, 100, 60],
-    ["two bindings: the dearer", [cheap, dear], undefined, 99, 20],
-    ["two bindings: the dearer changes with the tier", [cheap, dear], undefined, 100, 60],
-    ["a later, cheaper tier does not lower the bound", [cheap, dear], undefined, 1_000, 60],
+    ["one binding, first tier", [cheap], "default", 99, 10],
+    ["one binding, at the boundary", [cheap], "default", 100, 60],
+    ["two bindings: the dearer", [cheap, dear], "default", 99, 20],
+    ["two bindings: the dearer changes with the tier", [cheap, dear], "default", 100, 60],
+    ["a later, cheaper tier does not lower the bound", [cheap, dear], "default", 1_000, 60],
     ["flex may be served at default", [cheap], "flex", 99, 10],
     ["priority counts", [cheap, dear], "priority", 0, 90],
     ["a binding without the tier has its default", [cheap], "priority", 99, 10],
-    ["tiers that were not asked for do not count", [dear], undefined, 0, 20],
+    ["tiers that were not asked for do not count", [dear], "default", 0, 20],
+    ["no tier where nothing pins it: the dearest", [dear], undefined, 0, 90],
+    ["no tier where it is pinned: the default", [pinned], undefined, 0, 20],
+    ["no tier, pinned at one host and not at the other", [pinned, cheap], undefined, 100, 60],
+    ["a tier that nobody knows: the dearest", [pinned], "never heard of", 0, 90],
   ])("%s", (_, bindings, requested, inputTokensBound, pico) => {
-    const prices = holdPrices(bindings, serviceTiersFor(requested), inputTokensBound);
+    const prices = holdPrices(bindings, requested, inputTokensBound);
     expect(prices.salePico).toEqual(completePrices({ input: pico, output: pico }));
     expect(prices.costPico).toEqual(completePrices({ input: pico / 2, output: pico / 2 }));
   });
@@ -177,23 +184,22 @@ describe("the prices of a hold", () => {
       if (!costPico) throw new Error("no tier");
       return binding("sim-flat", { price: { default: [{ ...rest, costPico }] } });
     });
-    const prices = holdPrices(bindings, ["default"], 5);
+    const prices = holdPrices(bindings, "default", 5);
     expect([prices.salePico.input, prices.salePico.output, prices.costPico.input]).toEqual([
       8, 9, 7,
     ]);
   });
 
-  test("are computed once for an array of bindings and a set of tiers", () => {
+  test("are computed once for an array of bindings and a tier, and once for all names that nobody knows", () => {
     const bindings = bindingsFor(us, "sim-tiers", "us");
-    const again = () => holdPrices(bindings, serviceTiersFor("flex"), 500);
+    const again = () => holdPrices(bindings, "flex", 500);
     expect(again()).toBe(again());
-    expect(holdPrices(bindings, ["default", "flex"], 500)).toBe(again());
-    expect(holdPrices(bindings, serviceTiersFor("priority"), 500)).not.toBe(again());
-    expect(holdPrices(bindings, serviceTiersFor("flex"), 200_000)).not.toBe(again());
+    expect(holdPrices(bindings, "priority", 500)).not.toBe(again());
+    expect(holdPrices(bindings, "flex", 200_000)).not.toBe(again());
+    expect(holdPrices(bindings, "a", 500)).toBe(holdPrices(bindings, "b", 500));
   });
 
-  test("do not exist without a binding or a tier", () => {
-    expect(() => holdPrices([], ["default"], 1)).toThrow(RangeError);
-    expect(() => holdPrices([cheap], [], 1)).toThrow(RangeError);
+  test("do not exist without a binding", () => {
+    expect(() => holdPrices([], "default", 1)).toThrow(RangeError);
   });
 });

@@ -1,20 +1,29 @@
 import { TOKEN_CLASSES, tierFor } from "#domain/prices.ts";
 import type { ClassPrices, ContextTier, Price, ServiceTier } from "#domain/prices.ts";
-import type { Binding, Catalogue, Model } from "./types.ts";
+import type { Binding, Catalogue, Host, Model } from "./types.ts";
 
 const NONE: readonly Binding[] = [];
 const DEFAULT_ONLY: readonly ServiceTier[] = ["default"];
-const FLEX: readonly ServiceTier[] = ["flex", "default"];
-const PRIORITY: readonly ServiceTier[] = ["priority", "default"];
-const TIER_BIT = { default: 1, flex: 2, priority: 4 } as const satisfies Record<
-  ServiceTier,
-  number
->;
+const ANY_TIER: readonly ServiceTier[] = ["default", "flex", "priority"];
+/** A provider may always serve the default tier instead of the one asked for. */
+const TIERS_NAMED: ReadonlyMap<string, readonly ServiceTier[]> = new Map([
+  ["default", DEFAULT_ONLY],
+  // Capacity that is paid for elsewhere.
+  ["scale", DEFAULT_ONLY],
+  ["flex", ["flex", "default"]],
+  ["priority", ["priority", "default"]],
+  // Another name for priority.
+  ["fast", ["priority", "default"]],
+]);
+const OTHER = "other";
 
 // What is derived from a snapshot is remembered for as long as the snapshot itself: it never changes.
 const bindingsByArea = new WeakMap<readonly Binding[], Map<string, readonly Binding[]>>();
 const bindingsByUpstream = new WeakMap<Catalogue, ReadonlyMap<string, Binding>>();
-const holdSteps = new WeakMap<readonly Binding[], Map<number, readonly ContextTier[]>>();
+const holdSteps = new WeakMap<
+  readonly Binding[],
+  Map<string | undefined, readonly ContextTier[]>
+>();
 
 /** The model of this exact name, or undefined: names are case-sensitive and dated names are names of their own. */
 export function modelById(catalogue: Catalogue, modelId: string): Model | undefined {
@@ -75,13 +84,15 @@ function bindingByUpstream(
 }
 
 /**
- * The service tiers that a request with this `service_tier` may be billed at. A provider may always serve the default
- * tier instead of the one asked for. `fast` is another name for `priority`; `scale` is capacity paid for elsewhere.
+ * The service tiers that a host may bill a request at that names this one; undefined for a request that names none, or
+ * `auto`. That one, where nothing pins it, and one whose name nobody knows may be served at any tier.
  */
-export function serviceTiersFor(requested: string | undefined): readonly ServiceTier[] {
-  if (requested === "flex") return FLEX;
-  if (requested === "priority" || requested === "fast") return PRIORITY;
-  return DEFAULT_ONLY;
+export function serviceTiersFor(
+  requested: string | undefined,
+  host: Pick<Host, "pinsServiceTier">,
+): readonly ServiceTier[] {
+  if (requested === undefined && host.pinsServiceTier) return DEFAULT_ONLY;
+  return TIERS_NAMED.get(requested ?? OTHER) ?? ANY_TIER;
 }
 
 /** The tier to bill at, from what the response says was served; `default` where the price knows no such tier. */
@@ -97,23 +108,24 @@ export function pricesAt(price: Price, serviceTier: ServiceTier, inputTokens: nu
 }
 
 /**
- * The prices a hold is computed with: for each class the dearest sale and the dearest cost over all bindings, all of the
- * given service tiers (a binding without one has its default instead) and every context tier that an input of at most
- * `inputTokensBound` tokens can fall into. So nothing that can be served within the bounds costs more than the hold.
- * Fast on the second call for the same array of bindings. Throws when there is no binding or no service tier.
+ * The prices a hold is computed with: for each class the dearest sale and the dearest cost over all bindings, all
+ * service tiers that {@link serviceTiersFor} says (a binding without one has its default instead) and every context tier
+ * that an input of at most `inputTokensBound` tokens can fall into. So nothing that can be served within the bounds costs
+ * more than the hold. Fast on the second call for the same array of bindings. Throws when there is no binding.
  */
 export function holdPrices(
   bindings: readonly Binding[],
-  serviceTiers: readonly ServiceTier[],
+  requestedTier: string | undefined,
   inputTokensBound: number,
 ): ContextTier {
-  let tierBits = 0;
-  for (const name of serviceTiers) tierBits |= TIER_BIT[name];
-  let steps = holdSteps.get(bindings)?.get(tierBits);
+  // Callers choose the name, so only known ones are remembered by it.
+  const isKnown = requestedTier === undefined || TIERS_NAMED.has(requestedTier);
+  const asked = isKnown ? requestedTier : OTHER;
+  let steps = holdSteps.get(bindings)?.get(asked);
   if (!steps) {
-    steps = holdStepsOf(bindings, serviceTiers);
-    const byTiers = holdSteps.get(bindings) ?? new Map<number, readonly ContextTier[]>();
-    holdSteps.set(bindings, byTiers.set(tierBits, steps));
+    steps = holdStepsOf(bindings, asked);
+    const byTier = holdSteps.get(bindings) ?? new Map<string | undefined, readonly ContextTier[]>();
+    holdSteps.set(bindings, byTier.set(asked, steps));
   }
   return tierFor(steps, inputTokensBound);
 }
@@ -121,10 +133,10 @@ export function holdPrices(
 /** The maxima as a staircase: at each count of input tokens where a tier begins, the dearest of all that began by then. */
 function holdStepsOf(
   bindings: readonly Binding[],
-  serviceTiers: readonly ServiceTier[],
+  requestedTier: string | undefined,
 ): ContextTier[] {
-  const candidates = bindings.flatMap(({ price }) =>
-    serviceTiers.flatMap((name) => price[name] ?? price.default),
+  const candidates = bindings.flatMap(({ price, host }) =>
+    serviceTiersFor(requestedTier, host).flatMap((name) => price[name] ?? price.default),
   );
   const starts = [...new Set(candidates.map((tier) => tier.fromInputTokens))].sort((a, b) => a - b);
   return starts.map((fromInputTokens) => {

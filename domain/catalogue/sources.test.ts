@@ -36,7 +36,7 @@ const PACKAGE_KEYS_OF_NO_TOKENS = new Set(["web_searches_kcount", "storage_searc
 
 const PROVIDER = [
   ...buildCatalogue({
-    openai: { processingArea: "us" },
+    openai: { processingArea: "us", pinsServiceTier: true },
     simulator: false,
     processingArea: "us",
   }).bindings.values(),

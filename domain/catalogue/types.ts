@@ -27,6 +27,11 @@ export interface Host {
   readonly shape: WireShape;
   /** Where the upstream may process: `us`, `eu`, … or `global`. */
   readonly processingArea: string;
+  /**
+   * True at OpenAI itself: a request that names no service tier is sent with `default`. Elsewhere the name may be
+   * unknown, so such a request goes as it came and may be served at any tier, as the upstream's account is set.
+   */
+  readonly pinsServiceTier: boolean;
 }
 
 /** Model × host, with the name and the price the model has there. */

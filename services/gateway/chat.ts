@@ -110,6 +110,7 @@ function call(gateway: Gateway, run: Run, offer: Offer, hold: OpenHold, body: Bo
   const host = parts.hosts.get(binding.host.slug);
   if (!host) throw new Error(`host ${binding.host.slug} is in the catalogue but has no endpoint`);
   const { upstreamModel, outputCapName } = binding;
+  const { pinsServiceTier } = binding.host;
   return forward({
     upstream: parts.upstream,
     clock: parts.clock,
@@ -131,7 +132,12 @@ function call(gateway: Gateway, run: Run, offer: Offer, hold: OpenHold, body: Bo
         accept: ask.stream ? "text/event-stream" : "application/json",
         "x-client-request-id": run.requestId,
       },
-      body: upstreamBody(body.take(), ask, { upstreamModel, outputCapName, outputCapTokens }),
+      body: upstreamBody(body.take(), ask, {
+        upstreamModel,
+        outputCapName,
+        outputCapTokens,
+        pinsServiceTier,
+      }),
     },
   });
 }

@@ -1,4 +1,4 @@
-import { bindingsFor, holdPrices, serviceTiersFor } from "#domain/catalogue/lookup.ts";
+import { bindingsFor, holdPrices } from "#domain/catalogue/lookup.ts";
 import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
 import { holdFor, outputTokensThatFit, type HoldBounds } from "#domain/hold.ts";
 import type { ContextTier } from "#domain/prices.ts";
@@ -60,7 +60,7 @@ export function makeOffer(
   }
   const outputCapTokens = ask.outputCapTokens ?? first.model.outputTokensDefault;
   const bounds = boundsOf(ask, first, outputCapTokens);
-  const prices = holdPrices(bindings, serviceTiersFor(ask.serviceTier), bounds.inputTokensBound);
+  const prices = holdPrices(bindings, ask.serviceTier, bounds.inputTokensBound);
   return {
     ask,
     candidates: [first, ...others],

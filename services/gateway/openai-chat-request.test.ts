@@ -62,6 +62,10 @@ describe("what is read", () => {
     ).toBe(false);
   });
 
+  it("takes a service tier of auto as none", () => {
+    expect(read({ service_tier: "auto" }).serviceTier).toBeUndefined();
+  });
+
   it("carries what is asked", () => {
     expect(read({ n: 3, service_tier: "flex", model_region: "eu" })).toMatchObject({
       n: 3,
@@ -160,6 +164,7 @@ describe("what is refused", () => {
     "messages",
     "tools",
     "store",
+    "service_tier",
     "stream_options",
   ])("takes no second %s, however it is written", (name) => {
     const [first = ""] = name;

@@ -32,10 +32,10 @@ const READ = [
   "max_completion_tokens",
   "model_region",
   "store",
+  "service_tier",
   "messages",
   "stream",
   "n",
-  "service_tier",
   "tools",
   "functions",
   "response_format",
@@ -51,7 +51,7 @@ const READ = [
 type ReadName = (typeof READ)[number];
 
 /** How many members from the first on can be edited. */
-const EDITED_COUNT = 6;
+const EDITED_COUNT = 7;
 
 /** OpenAI's parameters that the model never sees as text. Any other unknown member counts as its bytes. */
 const PARAMETERS = [
@@ -123,7 +123,7 @@ export interface ChatAsk {
   readonly n: number;
   /** The caller's cap on output tokens, under either name; null when there is none. */
   readonly outputCapTokens: number | null;
-  /** As asked; undefined when absent or null. */
+  /** The tier that is named; undefined when absent, null or `auto`: then whoever serves it chooses. */
   readonly serviceTier: string | undefined;
   readonly modelRegion: string | undefined;
   readonly bounds: ChatBounds;
@@ -138,6 +138,8 @@ export interface ChatAsk {
     readonly modelRegion: MemberSpan | undefined;
     /** Only when the caller asked for the answer to be stored. */
     readonly store: MemberSpan | undefined;
+    /** Also when its value names no tier. */
+    readonly serviceTier: MemberSpan | undefined;
   };
 }
 
@@ -215,6 +217,7 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
         modelRegion: spanAt(spans, SLOT.model_region),
         store:
           fields.store === false || fields.store === null ? undefined : spanAt(spans, SLOT.store),
+        serviceTier: spanAt(spans, SLOT.service_tier),
       },
     },
   };
@@ -298,7 +301,13 @@ function readPlain(fields: Fields): Plain | { ok: false; error: BodyFault } {
   const modelRegion = fields.model_region ?? undefined;
   if (modelRegion !== undefined && typeof modelRegion !== "string")
     return fault("model_region", "'model_region' must be a string.");
-  return { stream, n, outputCapTokens, serviceTier, modelRegion };
+  return {
+    stream,
+    n,
+    outputCapTokens,
+    serviceTier: serviceTier === "auto" ? undefined : serviceTier,
+    modelRegion,
+  };
 }
 
 function isCount(value: unknown): value is number {

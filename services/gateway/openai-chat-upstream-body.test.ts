@@ -9,6 +9,7 @@ const NAMES: UpstreamNames = {
   upstreamModel: "m",
   outputCapName: "max_tokens",
   outputCapTokens: 9,
+  pinsServiceTier: false,
 };
 
 function sent(body: string, names: Partial<UpstreamNames> = {}): string {
@@ -110,6 +111,23 @@ describe("upstreamBody", () => {
     expect(sent(body, names)).toBe(expected);
   });
 
+  const pinned = '{"model":"m","service_tier": "default" ,"messages":[1],"max_tokens":9}';
+  it.each<[string, string, string | undefined]>([
+    ["no tier", '{"model":"m","messages":[1],"max_tokens":9}', undefined],
+    ["a tier of null", pinned.replace('"default"', "null"), pinned],
+    ["auto", pinned.replace('"default"', '"auto"'), pinned],
+    ["auto in escapes", pinned.replace('"default"', '"\\u0061uto"'), pinned],
+    ["the default tier by name", pinned, pinned],
+    ...["flex", "priority", "scale", "AUTO", ""].map((name): [string, string, string] => {
+      const named = pinned.replace("default", name);
+      return [`the tier "${name}"`, named, named];
+    }),
+  ])("pins %s to default at a host that pins, and leaves it elsewhere", (_, body, expected) => {
+    const inserted = `{"service_tier":"default",${body.slice(1)}`;
+    expect(sent(body, { pinsServiceTier: true })).toBe(expected ?? inserted);
+    expect(sent(body)).toBe(body);
+  });
+
   it.each([
     ['"stream_options":null', '"stream_options":{"include_usage":true}'],
     ['"stream_options":{}', '"stream_options":{"include_usage":true}'],
@@ -156,6 +174,7 @@ describe("upstreamBody", () => {
           ["max_tokens", null],
         ),
         store: fc.constantFrom(true, false, null),
+        service_tier: fc.constantFrom("auto", "flex", "default", null),
         other: fc.jsonValue(),
         user: fc.string(),
       },
@@ -168,6 +187,7 @@ describe("upstreamBody", () => {
         "max_tokens",
         "max_completion_tokens",
       ),
+      pinsServiceTier: fc.boolean(),
     });
     fc.assert(
       fc.property(body, space, names, fc.nat(), ({ cap, ...fields }, indent, binding, turn) => {
@@ -200,6 +220,8 @@ describe("upstreamBody", () => {
         if (fields.stream)
           expected["stream_options"] = { ...fields.stream_options, include_usage: true };
         if (fields.store) expected["store"] = false;
+        if (binding.pinsServiceTier && [undefined, null, "auto"].includes(fields.service_tier))
+          expected["service_tier"] = "default";
         // Written and read once more, as the body was: JSON has no -0.
         expect(out).toEqual(JSON.parse(JSON.stringify(expected)));
       }),

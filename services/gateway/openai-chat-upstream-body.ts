@@ -10,12 +10,14 @@ export interface UpstreamNames {
   readonly outputCapName: OutputCapName;
   /** The cap to set: the caller's, or the model's default when the caller gave none. */
   readonly outputCapTokens: number;
+  /** The host serves what names no service tier as its account is set, unless `default` is asked for. */
+  readonly pinsServiceTier: boolean;
 }
 
 /**
  * The body to send upstream: the caller's bytes with the binding's model name, the output cap under the name that the
- * binding knows, usage asked for in a stream, storing switched off, and without `model_region`. Every other byte is
- * the caller's. When nothing differs it is the caller's buffer itself. `body` is the one that `ask` was read from.
+ * binding knows, usage asked for in a stream, storing switched off, the default service tier where the host is to be
+ * held to it and the caller named none, and without `model_region`. Every other byte is the caller's. When nothing differs it is the caller's buffer itself. `body` is the one that `ask` was read from.
  */
 export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): Buffer {
   const { edits: spans } = ask;
@@ -30,6 +32,7 @@ export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): 
   if (spans.modelRegion)
     edits.push(removing(spans.modelRegion.keyStart, spans.modelRegion.valueEnd));
   if (spans.store) edits.push(replacing(spans.store.valueStart, spans.store.valueEnd, "false"));
+  if (names.pinsServiceTier && ask.serviceTier === undefined) pinServiceTier(ask, edits);
   return splice(body, edits);
 }
 
@@ -55,6 +58,16 @@ function capOutput(ask: ChatAsk, names: UpstreamNames, edits: Edit[]): void {
   const stands =
     ask.outputCapTokens === names.outputCapTokens && (own === undefined || other === undefined);
   if (!stands) edits.push(replacing(kept.valueStart, kept.valueEnd, String(names.outputCapTokens)));
+}
+
+/** The hold rests on the default tier's prices, and the account upstream may be set to a dearer one. */
+function pinServiceTier(ask: ChatAsk, edits: Edit[]): void {
+  const { objectStart, serviceTier } = ask.edits;
+  edits.push(
+    serviceTier === undefined
+      ? inserting(objectStart, '"service_tier":"default"', true)
+      : replacing(serviceTier.valueStart, serviceTier.valueEnd, '"default"'),
+  );
 }
 
 function askForUsage(ask: ChatAsk, edits: Edit[]): void {

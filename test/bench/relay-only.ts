@@ -33,7 +33,7 @@ async function startRelayOnly(upstreamUrl: string): Promise<Ready> {
       put: () => Promise.resolve(),
     },
     catalogue: buildCatalogue({
-      openai: { processingArea: region },
+      openai: { processingArea: region, pinsServiceTier: false },
       simulator: false,
       processingArea: region,
     }),
