@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { crc32Of } from "#domain/hash.ts";
+import { openaiErrorBody } from "#services/errors.ts";
 import {
   chat,
   completion,
@@ -237,6 +238,37 @@ describe("refusals have a cap of their own", () => {
     await good.done;
     expect(good.status).toBe(200);
     expect((await refused(world, { ...bearer(world.keys[1]), text: "{" })).status).toBe(400);
+  });
+
+  test("a ledger outage is nobody's doing: after 700 refused requests the caller is served at once", async () => {
+    const world = await gatewayWorld();
+    world.judge = () => ({ outcome: "refused", reason: "disk_full" });
+    const asked = Array.from({ length: 700 }, () => world.ask(handleChat));
+    await world.clock.advance(10_000);
+    const told = asked.map(({ status, text }) => `${status} ${text}`);
+    expect(new Set(told)).toEqual(
+      new Set([`503 ${openaiErrorBody({ code: "ledger_unavailable" })}`]),
+    );
+    world.judge = undefined;
+    await world.clock.advance(1_000);
+    const good = world.ask(handleChat);
+    await settled();
+    world.calls[0]?.answer(completion([1, 1]));
+    await good.done;
+    expect(good.status).toBe(200);
+    expect((await refused(world, { text: "{" })).status).toBe(400);
+    await world.expectAtRest();
+  });
+
+  test("a full room is nobody's doing either, and reading routes are no other case", async () => {
+    const world = await gatewayWorld({ limits: { inFlightBytesMax: 50 } });
+    for (let tried = 0; tried < 700; tried++)
+      expect((await refused(world, {})).code).toBe("overloaded");
+    const fenced = { outcome: "fenced", fenced: "absent" } as const;
+    world.admission.figures = () => Promise.resolve(fenced);
+    for (let tried = 0; tried < 700; tried++)
+      expect((await refused(world, { method: "GET" }, handleBalance)).status).toBe(503);
+    expect((await refused(world, { method: "PUT" })).code).toBe("method_not_allowed");
   });
 });
 

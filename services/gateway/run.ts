@@ -74,7 +74,7 @@ export function refuseLogin(
   answerError(gateway, run, capped ?? error);
 }
 
-/** A refusal after the login is counted per key. */
+/** A refusal after the login is counted per key; a fault of the server (any 5xx) is nobody's doing and never counts. */
 export function refuse(
   gateway: Gateway,
   run: Run,
@@ -82,7 +82,8 @@ export function refuse(
   error: ApiError,
   rpm?: number,
 ): void {
-  answerError(gateway, run, gateway.capRefusal(caller.keyId, rpm) ?? error);
+  const capped = statusOf(error) < 500 ? gateway.capRefusal(caller.keyId, rpm) : undefined;
+  answerError(gateway, run, capped ?? error);
 }
 
 /**
