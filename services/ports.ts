@@ -208,6 +208,8 @@ export interface Projector {
 
 export interface UpstreamCall {
   readonly requestId: string;
+  /** Under whose name the call counts: no organization takes all connections to an upstream, or all places to wait. */
+  readonly orgId: string;
   readonly baseUrl: string;
   /** Below the base URL, with its slash: `/chat/completions`. */
   readonly path: string;
@@ -215,8 +217,16 @@ export interface UpstreamCall {
   readonly body: Uint8Array;
 }
 
-/** `connect`: certainly not sent. The others may have reached the upstream. */
-export type UpstreamFailure = "connect" | "reset" | "first_byte_timeout" | "idle_timeout";
+/**
+ * `overloaded`: no connection was free here, or none that this organization may have; no fault of the upstream's.
+ * `connect`: the upstream took no connection. Both were certainly not sent; the others may have reached the upstream.
+ */
+export type UpstreamFailure =
+  | "overloaded"
+  | "connect"
+  | "reset"
+  | "first_byte_timeout"
+  | "idle_timeout";
 
 /** Called in order: head, data…, then exactly one of end and failed; nothing after `abort`. */
 export interface UpstreamReceiver {

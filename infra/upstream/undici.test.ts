@@ -77,7 +77,8 @@ async function tcpServer(onSocket: (socket: Socket) => void): Promise<string> {
 
 function callTo(baseUrl: string, more: Partial<UpstreamCall> = {}): UpstreamCall {
   const body = new TextEncoder().encode('{"model":"m"}');
-  return { requestId: "req_1", baseUrl, path: "/chat/completions", headers: {}, body, ...more };
+  const ids = { requestId: "req_1", orgId: "org_a" };
+  return { ...ids, baseUrl, path: "/chat/completions", headers: {}, body, ...more };
 }
 
 interface Heard {
@@ -237,7 +238,7 @@ test("connect: a host that accepts and never finishes the handshake, after exact
   expect(heard.said).toEqual(["failed connect"]);
 });
 
-test("connect: no connection free and no place to wait, no connection free in time; a place given up is free", async () => {
+test("overloaded: no connection free and no place to wait, no connection free in time; a place given up is free", async () => {
   const { upstream, clock } = setUp({ connectionsMax: 1, waitingMax: 1 });
   const answers: ServerResponse[] = [];
   const baseUrl = await httpServer((_request, response) => answers.push(response));
@@ -248,9 +249,11 @@ test("connect: no connection free and no place to wait, no connection free in ti
   const waitsTooLong = send(upstream, callTo(baseUrl));
   const refused = send(upstream, callTo(baseUrl));
   await refused.until("failed");
-  expect(refused.said).toEqual(["failed connect"]);
-  clock.advance(5_000);
-  expect(waitsTooLong.said).toEqual(["failed connect"]);
+  expect(refused.said).toEqual(["failed overloaded"]);
+  clock.advance(4_999);
+  expect(waitsTooLong.said).toEqual([]);
+  clock.advance(1);
+  expect(waitsTooLong.said).toEqual(["failed overloaded"]);
   const waits = send(upstream, callTo(baseUrl));
   answers[0]?.end("first");
   await running.until("end");
@@ -260,6 +263,43 @@ test("connect: no connection free and no place to wait, no connection free in ti
   expect(waits.text).toBe("second");
   expect(givenUp.said).toEqual([]);
   expect(answers.length).toBe(2);
+});
+
+test("connect: a call that has waited has its whole time to connect, and only then is it the upstream's fault", async () => {
+  const { upstream, clock } = setUp({ connectionsMax: 1, connectMs: 5_000 });
+  const dialled: Socket[] = [];
+  const address = await tcpServer((socket) => dialled.push(socket));
+  const first = send(upstream, callTo(`https://${address}/v1`));
+  const second = send(upstream, callTo(`https://${address}/v1`));
+  await eventually(() => dialled.length === 1);
+  clock.advance(4_000);
+  dialled[0]?.destroy();
+  await first.until("failed");
+  expect(first.said).toEqual(["failed connect"]);
+  await eventually(() => dialled.length === 2);
+  clock.advance(4_999);
+  expect(second.said).toEqual([]);
+  clock.advance(1);
+  expect(second.said).toEqual(["failed connect"]);
+});
+
+test("an organization of slow readers does not keep others from their answers", async () => {
+  const { upstream } = setUp({ connectionsMax: 8, waitingMax: 8 });
+  const baseUrl = await httpServer((request, response) => {
+    response.end(request.url?.endsWith("/long") ? Buffer.alloc(2 ** 23, "x") : "short");
+  });
+  const slow = Array.from({ length: 40 }, () =>
+    send(upstream, callTo(baseUrl, { orgId: "slow", path: "/long" }), { data: () => false }),
+  );
+  await eventually(() => slow.filter(({ said }) => said.includes("data")).length === 4);
+  // Four run, four wait, the rest were refused at once.
+  expect(slow.filter(({ said }) => said.includes("failed overloaded"))).toHaveLength(32);
+  for (let round = 0; round < 20; round++) {
+    const other = send(upstream, callTo(baseUrl, { orgId: `org_${round}` }));
+    await other.until("end");
+    expect(other.text).toBe("short");
+  }
+  expect(slow.filter(({ said }) => said.includes("data"))).toHaveLength(4);
 });
 
 test("many calls at once stay within the connections and all come through", async () => {
@@ -274,7 +314,9 @@ test("many calls at once stay within the connections and all come through", asyn
     open -= 1;
     response.end("x".repeat(10));
   });
-  const all = Array.from({ length: 104 }, () => send(upstream, callTo(baseUrl)));
+  const all = Array.from({ length: 104 }, (_, at) =>
+    send(upstream, callTo(baseUrl, { orgId: `org_${at % 8}` })),
+  );
   await Promise.all(all.map((heard) => heard.until("end")));
   expect(openMax).toBe(4);
   expect(all.every((heard) => heard.bytes === 10)).toBe(true);

@@ -9,10 +9,11 @@ import type {
   UpstreamFailure,
   UpstreamReceiver,
 } from "#services/ports.ts";
+import { createPlaces, type Places } from "./places.ts";
 
 export interface UpstreamOptions {
   readonly clock: Clock;
-  /** From `send` until the request is handed to a connection: the wait for a free one and the dial together. */
+  /** How long a call waits for a free connection; and then, until it is handed to that one, which may have to be dialled. */
   readonly connectMs?: number;
   /** From there until the first byte of the answer's body. Headers alone are not an answer. */
   readonly firstByteMs?: number;
@@ -20,7 +21,7 @@ export interface UpstreamOptions {
   readonly idleMs?: number;
   /** Connections to one origin, each with one exchange at a time. */
   readonly connectionsMax?: number;
-  /** Calls that wait for one of them; one more fails as `connect` at once. */
+  /** Calls that wait for one of them; one more fails as `overloaded` at once. */
   readonly waitingMax?: number;
   /**
    * How long an unused connection is kept when the upstream names no time. Less than the 5 s after which common
@@ -79,7 +80,13 @@ export function createUpstream(options: UpstreamOptions): UpstreamClient {
   return {
     send(call, receiver) {
       const { host, path } = prefixOf(call.baseUrl);
-      const exchange = new Exchange(host, settings, receiver, dispatchOptions(path, call));
+      const exchange = new Exchange(
+        host,
+        settings,
+        receiver,
+        call.orgId,
+        dispatchOptions(path, call),
+      );
       if (closed) exchange.failSoon("connect");
       else host.take(exchange);
       return exchange;
@@ -117,18 +124,13 @@ function dispatchOptions(path: string, call: UpstreamCall): Dispatcher.DispatchO
   return { method: "POST", path: path + call.path, headers, body: source };
 }
 
-/** One origin: its pool, and the calls that wait for a place in it. */
+/** One origin: its pool, and the calls that have a connection of it or wait for one. */
 class Host {
   private readonly pool: Pool;
-  private readonly connectionsMax: number;
-  private readonly waitingMax: number;
-  /** In the order in which they came. They wait here and not in the pool, where one that was given up could not leave. */
-  private readonly waiting = new Set<Exchange>();
-  private running = 0;
+  /** They wait here and not in the pool, where one that was given up could not leave, and nobody would have a share. */
+  private readonly places: Places<Exchange>;
 
   constructor(origin: string, settings: Settings) {
-    this.connectionsMax = settings.connectionsMax;
-    this.waitingMax = settings.waitingMax;
     this.pool = new Pool(origin, {
       connections: settings.connectionsMax,
       pipelining: 1,
@@ -140,37 +142,29 @@ class Host {
       // Frees the socket; the call itself was failed by its own timer, undici's runs up to a second late.
       connect: { timeout: settings.connectMs },
     });
+    this.places = createPlaces({
+      runningMax: settings.connectionsMax,
+      waitingMax: settings.waitingMax,
+      start: (exchange) => exchange.dispatch(this.pool),
+    });
   }
 
   take(exchange: Exchange): void {
-    if (this.running < this.connectionsMax) {
-      this.running += 1;
-      exchange.dispatch(this.pool);
-    } else if (this.waiting.size < this.waitingMax) {
-      this.waiting.add(exchange);
-    } else {
-      exchange.failSoon("connect");
-    }
+    if (!this.places.take(exchange)) exchange.failSoon("overloaded");
   }
 
   /** A waiting exchange was given up. */
   leave(exchange: Exchange): void {
-    this.waiting.delete(exchange);
+    this.places.leave(exchange);
   }
 
-  /** The pool has done with an exchange; the one that has waited longest takes its place. */
-  release(): void {
-    for (const next of this.waiting) {
-      this.waiting.delete(next);
-      next.dispatch(this.pool);
-      return;
-    }
-    this.running -= 1;
+  /** The pool has done with an exchange. */
+  release(exchange: Exchange): void {
+    this.places.release(exchange);
   }
 
   async close(): Promise<void> {
-    for (const exchange of this.waiting) exchange.failSoon("connect");
-    this.waiting.clear();
+    for (const exchange of this.places.clear()) exchange.failSoon("connect");
     await this.pool.destroy();
   }
 }
@@ -186,6 +180,7 @@ const GIVEN_UP = new Error("The call was given up before it was sent.");
 
 /** One call: undici's handler, the timer, and what the caller holds, in one object, for there is one per request. */
 class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
+  readonly orgId: string;
   private readonly host: Host;
   private readonly settings: Settings;
   private readonly receiver: UpstreamReceiver;
@@ -194,6 +189,8 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   private cancelTimer: () => void;
   /** Nothing more is told to the receiver. */
   private done = false;
+  /** Has a connection, or one is dialled for it. */
+  private placed = false;
   /** Handed to a connection: from here on the upstream may have it. */
   private sent = false;
   private gotBody = false;
@@ -205,8 +202,10 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
     host: Host,
     settings: Settings,
     receiver: UpstreamReceiver,
+    orgId: string,
     options: Dispatcher.DispatchOptions,
   ) {
+    this.orgId = orgId;
     this.host = host;
     this.settings = settings;
     this.receiver = receiver;
@@ -218,10 +217,12 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
 
   /** Hands the call to the pool, which answers with exactly one of `onResponseEnd` and `onResponseError`. */
   dispatch(pool: Pool): void {
+    this.placed = true;
+    this.sinceMs = this.settings.clock.elapsed();
     queueMicrotask(() => {
       const options = this.options;
       this.options = undefined;
-      if (options === undefined || this.done) this.host.release();
+      if (options === undefined || this.done) this.host.release(this);
       else pool.dispatch(options, this);
     });
   }
@@ -286,7 +287,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
-    this.host.release();
+    this.host.release(this);
     if (this.done) return;
     this.finish();
     inParser = true;
@@ -298,7 +299,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   }
 
   onResponseError(): void {
-    this.host.release();
+    this.host.release(this);
     this.fail(this.sent ? "reset" : "connect");
   }
 
@@ -319,7 +320,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   }
 
   private allowance(): [number, UpstreamFailure] {
-    if (!this.sent) return [this.settings.connectMs, "connect"];
+    if (!this.sent) return [this.settings.connectMs, this.placed ? "connect" : "overloaded"];
     if (!this.gotBody) return [this.settings.firstByteMs, "first_byte_timeout"];
     return [this.settings.idleMs, "idle_timeout"];
   }

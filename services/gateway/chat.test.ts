@@ -5,6 +5,7 @@ import {
   CREDENTIAL,
   FUNDED_MICRO,
   gatewayWorld,
+  ORG,
   settled,
 } from "#test/gateway-world.ts";
 import type { UpstreamFailure } from "#services/ports.ts";
@@ -118,6 +119,27 @@ describe("the order is the promise", () => {
 });
 
 describe("how an upstream can end, and what it costs", () => {
+  test("no connection free is a 503 overloaded, released, with nothing unbilled and no fault of the upstream", async () => {
+    const { world, answer, call } = await asked();
+    expect(call.call.orgId).toBe(ORG);
+    call.fail("overloaded");
+    await answer.done;
+    expect([answer.status, answer.json().error["code"], answer.headers["retry-after"]]).toEqual([
+      503,
+      "overloaded",
+      "1",
+    ]);
+    expect(await lastOf(world)).toMatchObject({
+      reason: "overloaded",
+      forwarded: false,
+      attempts: [],
+      unbilledMicro: 0,
+    });
+    expect(await world.balance()).toEqual({ available: FUNDED_MICRO, held: 0, spent: 0 });
+    expect(world.counted).toEqual([{ status: 503, code: "overloaded" }]);
+    await world.expectAtRest();
+  });
+
   const failures: [UpstreamFailure, "before" | "after", string, boolean][] = [
     ["connect", "before", "upstream_error", false],
     ["reset", "before", "upstream_error", true],

@@ -124,6 +124,7 @@ function call(gateway: Gateway, run: Run, offer: Offer, hold: OpenHold, body: Bo
       : undefined,
     call: {
       requestId: run.requestId,
+      orgId: hold.ask.orgId,
       baseUrl: host.baseUrl,
       path: "/chat/completions",
       headers: {

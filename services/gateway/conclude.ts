@@ -71,6 +71,11 @@ export async function conclude(gateway: Gateway, run: Run, call: EndedCall): Pro
 type Broken = Extract<Ended, { how: "stream_broke" | "failed" }>["why"];
 
 const BROKEN = {
+  overloaded: {
+    outcome: "unreachable",
+    reason: "overloaded",
+    error: { code: "overloaded", retryAfterSeconds: 1 },
+  },
   connect: { outcome: "unreachable", reason: "upstream_error", error: { code: "upstream_error" } },
   reset: { outcome: "reset", reason: "upstream_error", error: { code: "upstream_error" } },
   first_byte_timeout: {
@@ -128,7 +133,7 @@ async function concludeFailed(
   why: Broken,
 ): Promise<void> {
   const { outcome, reason, error } = BROKEN[why];
-  const unbilledMicro = why === "connect" ? 0 : call.hold.totalCostMicro;
+  const unbilledMicro = outcome === "unreachable" ? 0 : call.hold.totalCostMicro;
   await release(gateway, call, reason, { outcome }, unbilledMicro);
   const isFinal = call.forwarded.isAnswered() || why === "first_byte_timeout";
   answer(gateway, run, call, isFinal ? { code: error.code, doNotRetry: true } : error);
@@ -242,11 +247,14 @@ async function release(
   attempt: Pick<Attempt, "outcome" | "status">,
   unbilledMicro: number,
 ): Promise<void> {
+  const forwarded = attempt.outcome !== "unreachable";
+  // Where no connection was free here, the upstream was not tried: nothing may count against it.
+  const isTried = forwarded || reason !== "overloaded";
   await releaseHold(gateway.money, call.hold, {
     reason,
-    forwarded: attempt.outcome !== "unreachable",
+    forwarded,
     clientGone: call.forwarded.clientGone(),
-    attempts: [attemptOf(gateway, call, attempt)],
+    attempts: isTried ? [attemptOf(gateway, call, attempt)] : [],
     unbilledMicro,
   });
 }
