@@ -179,15 +179,16 @@ describe("an unknown outcome", () => {
     const journal = await world.open();
     world.scripts.push(script, UNKNOWN);
     const first = journal.record(taking(1));
-    await settled();
+    // More arrives while the first answer is still on its way: a batch that is cut anew would take it along.
+    while (world.appends.length === 0) await Promise.resolve();
     const second = journal.record(ending(2));
     await world.clock.advance(200);
     expect(await first).toMatchObject({ outcome: "recorded" });
     expect(await second).toMatchObject({ outcome: "recorded" });
+    expect(await world.ids()).toEqual([admitted(STREAM, 1).id, usage(STREAM, 2).id]);
     const [one, two, three, four] = world.appends;
     expect([two, three]).toEqual([one, one]);
     expect(four?.ids).toEqual([usage(STREAM, 2).id]);
-    expect(await world.ids()).toHaveLength(2);
   });
 
   test("a full queue afterwards has not looked: it stays unknown, and the taking is not dropped", async () => {

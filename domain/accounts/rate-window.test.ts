@@ -48,6 +48,12 @@ test("there are never more than the limit in any 60,000 ms, and a slot comes bac
   );
 });
 
+test("a slot that is taken late in its second is gone for all of a minute, though 60 later seconds have begun", () => {
+  const begin = Math.ceil(START_MS / 1_000) * 1_000;
+  expect(passedAt([begin + 999, begin + 60_000, begin + 60_998], 1)).toEqual([begin + 999]);
+  expect(passedAt([begin + 999, begin + 61_000], 1)).toHaveLength(2);
+});
+
 test("freeInMs is the first millisecond at which one more passes", () => {
   fc.assert(
     fc.property(

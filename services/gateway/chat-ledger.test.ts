@@ -127,6 +127,10 @@ describe("a store that is slow at the end", () => {
       undefined,
     ]);
     expect(world.counted).toEqual([{ status: 503, code: "ledger_unavailable" }]);
+    // Not recorded, so not spent, and not free either.
+    const { held, ...rest } = await world.balance();
+    expect(held).toBeGreaterThan(0);
+    expect(rest).toEqual({ available: FUNDED_MICRO - held, spent: 0 });
     world.release();
     await settled();
     expect(await world.types()).toEqual([

@@ -18,8 +18,9 @@ export interface Mutant {
 
 const JOURNAL_TEST = "services/journal.test.ts";
 const CHAT_TEST = "services/gateway/chat.test.ts";
-const FAULTS_TEST = "test/faults/store.test.ts";
-const KILL_TEST = "test/faults/kill.test.ts";
+const CHAT_LEDGER_TEST = "services/gateway/chat-ledger.test.ts";
+const RETIRE_TEST = "services/ledger/retire.test.ts";
+const RATE_WINDOW_TEST = "domain/accounts/rate-window.test.ts";
 const STORE_TEST = "test/conformance/event-store.test.ts";
 
 export const MUTANTS: readonly Mutant[] = [
@@ -72,7 +73,7 @@ export const MUTANTS: readonly Mutant[] = [
     find: "    const outcome = await hold.journal.record({\n      events,",
     replace:
       "    await closeHold(parts, hold, chargedMicro);\n    const outcome = await hold.journal.record({\n      events,",
-    proof: { file: FAULTS_TEST, test: "refuses to write: requests are refused" },
+    proof: { file: CHAT_LEDGER_TEST, test: "503 that is not to be repeated, charged later" },
   },
   {
     name: "late-usage-charged",
@@ -95,7 +96,7 @@ export const MUTANTS: readonly Mutant[] = [
       );
       return { outcome: "charged", chargedMicro };
 `,
-    proof: { file: FAULTS_TEST, test: "its late usage is noted and charged to nobody" },
+    proof: { file: CHAT_LEDGER_TEST, test: "a UsageLate note, and nobody is charged" },
   },
   {
     name: "retire-without-seal",
@@ -103,7 +104,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "services/ledger/retire.ts",
     find: 'if (decide(writerEpoch) === "seal") {',
     replace: "if (decide(writerEpoch) === undefined) {",
-    proof: { file: KILL_TEST, test: "the next start seals the journal and expires each hold" },
+    proof: { file: RETIRE_TEST, test: "a dead writer is sealed, also one that never wrote" },
   },
   {
     name: "expiry-without-unbilled",
@@ -111,7 +112,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "services/ledger/retire.ts",
     find: "      holdMicro,\n      unbilledMicro,\n    },",
     replace: "      holdMicro,\n      unbilledMicro: 0,\n    },",
-    proof: { file: KILL_TEST, test: "the next start seals the journal and expires each hold" },
+    proof: { file: RETIRE_TEST, test: "every open hold expires once, with its own last word" },
   },
   {
     name: "charge-above-hold",
@@ -143,7 +144,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "domain/accounts/rate-window.ts",
     find: "const BUCKETS = 61;",
     replace: "const BUCKETS = 60;",
-    proof: { file: "domain/accounts/rate-window.test.ts", test: "never more than the limit" },
+    proof: { file: RATE_WINDOW_TEST, test: "late in its second is gone for all of a minute" },
   },
   {
     name: "synchronous-off",
@@ -162,11 +163,4 @@ export const MUTANTS: readonly Mutant[] = [
       'return repeatOf(stream, expected, rows) ? { next: actual + 1 } : { outcome: "conflict", actual };',
     proof: { file: STORE_TEST, test: "answers an identical repeat as the first time" },
   },
-];
-
-/** Fast ones, of three different parts. */
-export const CI_MUTANTS: readonly string[] = [
-  "no-fence",
-  "forward-before-durable",
-  "synchronous-off",
 ];

@@ -23,7 +23,8 @@ import type { Mutant, Proof } from "./mutants.ts";
  */
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-const PROOF_MS_MAX = 240_000;
+/** Below the time limit of a test, so that a proof that hangs is told as that. */
+const PROOF_MS_MAX = 100_000;
 
 /** The mutant or its proof does not fit the tree any more: the list has to be brought up to date. */
 export class StaleMutant extends Error {
@@ -40,8 +41,8 @@ export interface ProofRun {
 }
 
 export interface Copy {
-  /** Runs a proof on the product as it is. */
-  run(proof: Proof): Promise<ProofRun>;
+  /** Runs proofs on the product as it is, all in one go; what each came to, in their order. */
+  run(proofs: readonly Proof[]): Promise<readonly ProofRun[]>;
   /** Runs a mutant's proof on the product with the mutant in it, and takes it out again. Throws {@link StaleMutant}. */
   runMutated(mutant: Mutant): Promise<ProofRun>;
   remove(): void;
@@ -86,13 +87,15 @@ export function copyTree(): Copy {
   }
   symlinkSync(join(ROOT, "node_modules"), join(folder, "node_modules"), "dir");
   return {
-    run: (proof) => runProof(folder, proof),
+    run: (proofs) => runProofs(folder, proofs),
     async runMutated(mutant) {
       const path = join(folder, mutant.file);
       const text = readFileSync(path, "utf8");
       writeFileSync(path, mutated(mutant, text));
       try {
-        return await runProof(folder, mutant.proof);
+        const [run] = await runProofs(folder, [mutant.proof]);
+        if (!run) throw new Error("a proof that was run came to something");
+        return run;
       } finally {
         writeFileSync(path, text);
       }
@@ -104,6 +107,7 @@ export function copyTree(): Copy {
 const report = z.object({
   testResults: z.array(
     z.object({
+      name: z.string(),
       message: z.string().optional(),
       assertionResults: z.array(
         z.object({
@@ -115,20 +119,22 @@ const report = z.object({
     }),
   ),
 });
+type FileResult = z.infer<typeof report>["testResults"][number];
 
-async function runProof(folder: string, { file, test }: Proof): Promise<ProofRun> {
+/** One run of vitest over the files of all these proofs, and only their tests: to start it costs more than most proofs. */
+async function runProofs(folder: string, proofs: readonly Proof[]): Promise<readonly ProofRun[]> {
   const begun = performance.now();
   const output = join(folder, ".proof.json");
   rmSync(output, { force: true });
-  const pattern = test.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const patterns = proofs.map(({ test }) => test.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&"));
   const child = spawn(
     process.execPath,
     [
       join(folder, "node_modules/vitest/vitest.mjs"),
       "run",
-      file,
+      ...new Set(proofs.map(({ file }) => file)),
       "--testNamePattern",
-      pattern,
+      patterns.join("|"),
       "--reporter=json",
       `--outputFile=${output}`,
     ],
@@ -142,17 +148,26 @@ async function runProof(folder: string, { file, test }: Proof): Promise<ProofRun
   await once(child, "close");
   clearTimeout(timer);
   const elapsedMs = performance.now() - begun;
-  if (!existsSync(output))
-    return { passed: 0, failed: 0, why: stderr || "the proof did not end in time", elapsedMs };
+  if (!existsSync(output)) {
+    const why = stderr || "the proof did not end in time";
+    return proofs.map(() => ({ passed: 0, failed: 0, why, elapsedMs }));
+  }
   const { testResults } = report.parse(JSON.parse(readFileSync(output, "utf8")));
-  const tests = testResults.flatMap(({ assertionResults }) => assertionResults);
+  return proofs.map((proof) => ({ ...cameTo(proof, testResults, stderr), elapsedMs }));
+}
+
+/** What one proof came to among all that was run. */
+function cameTo({ file, test }: Proof, results: readonly FileResult[], stderr: string) {
+  const mine = results.filter(({ name }) => name.endsWith(`/${file}`));
+  const tests = mine
+    .flatMap(({ assertionResults }) => assertionResults)
+    .filter(({ fullName }) => fullName.includes(test));
   const failed = tests.filter(({ status }) => status === "failed");
-  const why = failed[0]?.failureMessages?.[0] ?? testResults.find((one) => one.message)?.message;
+  const why = failed[0]?.failureMessages?.[0] ?? mine.find((one) => one.message)?.message;
   return {
     passed: tests.filter(({ status }) => status === "passed").length,
     failed: failed.length,
     why: (why ?? stderr).split("\n").slice(0, 3).join(" | "),
-    elapsedMs,
   };
 }
 
