@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { systemClock } from "./clock.ts";
 
 function block(ms: number): void {
@@ -65,6 +65,30 @@ test("delays beyond what Node's timer takes do not fire at once, and nonsense is
   for (const cancel of cancels) cancel();
   expect(() => clock.timer(Number.NaN, () => {})).toThrow(RangeError);
   expect(() => clock.timer(-1, () => {})).toThrow(RangeError);
+});
+
+test("a jump of more than a minute against the clock that never goes back is told by the first reading that shows it, once", () => {
+  const jumps: number[] = [];
+  const wall = vi.spyOn(Date, "now");
+  const real = Date.now();
+  let setMs = 0;
+  wall.mockImplementation(() => real + setMs);
+  try {
+    const clock = systemClock((jumpMs) => jumps.push(jumpMs));
+    const readAt = (ms: number) => {
+      setMs = ms;
+      expect(clock.now()).toBe(real + ms);
+      return jumps.splice(0).map((jumpMs) => Math.round(jumpMs / 1_000));
+    };
+    expect(readAt(0)).toEqual([]);
+    // Ordinary adjustments, also several of them, as long as they stay within a minute together.
+    expect([readAt(30_000), readAt(59_000), readAt(-59_000)]).toEqual([[], [], []]);
+    expect([readAt(3_600_000), readAt(3_600_000)]).toEqual([[3_600], []]);
+    expect([readAt(3_630_000), readAt(0)]).toEqual([[], [-3_600]]);
+    expect(readAt(61_000)).toEqual([61]);
+  } finally {
+    wall.mockRestore();
+  }
 });
 
 test("a stopped process reads what arrived before its timers time it out", async () => {

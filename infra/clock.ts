@@ -4,11 +4,17 @@ import type { Clock } from "#services/ports.ts";
 const LATE_MS = 1_000;
 /** How long such a timer then waits once more, so that what arrived in the meantime is read first. */
 const GRACE_MS = 500;
+/** By how much the machine's clock may be adjusted before it counts as a jump. */
+export const CLOCK_JUMP_MS = 60_000;
 /** The longest delay that Node's own timer takes; it fires at once for a longer one. */
 const NODE_DELAY_MS_MAX = 2_147_483_647;
 
 /**
  * The machine's time.
+ *
+ * `onJump` is told when the machine's clock has moved by more than a minute against the one that never goes back, since
+ * the start or since the last time it was told: ahead (above zero) or back, in milliseconds. It is told by the first
+ * reading that shows it, so before anything is dated with that reading. A machine that slept jumps ahead too.
  *
  * A timer never calls back early and never keeps the process alive: a service lives by its listeners and sockets, and
  * a drained one shall end although a timer is pending. (A program that only waits must hold something else open.)
@@ -17,9 +23,9 @@ const NODE_DELAY_MS_MAX = 2_147_483_647;
  * its sockets. So a timer that fires more than 1 s late waits another 500 ms and at least one look at the sockets,
  * once, before it calls back; whoever it would have timed out has then seen what came and can cancel it.
  */
-export function systemClock(): Clock {
+export function systemClock(onJump?: (jumpMs: number) => void): Clock {
   return {
-    now: () => Date.now(),
+    now: onJump ? watchedNow(onJump) : () => Date.now(),
     elapsed: () => performance.now(),
     timer(delayMs, callback) {
       if (delayMs === 0) {
@@ -31,6 +37,19 @@ export function systemClock(): Clock {
       timer.arm(delayMs);
       return () => timer.cancel();
     },
+  };
+}
+
+function watchedNow(onJump: (jumpMs: number) => void): () => number {
+  let offsetMs = Date.now() - performance.now();
+  return () => {
+    const nowMs = Date.now();
+    const jumpMs = nowMs - performance.now() - offsetMs;
+    if (Math.abs(jumpMs) > CLOCK_JUMP_MS) {
+      offsetMs += jumpMs;
+      onJump(jumpMs);
+    }
+    return nowMs;
   };
 }
 

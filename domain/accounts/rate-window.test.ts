@@ -83,23 +83,70 @@ test("freeInMs is the first millisecond at which one more passes", () => {
   );
 });
 
-test("a clock that goes back frees nothing, and total and buckets stay one sum", () => {
+test("a clock that is set back by up to a window frees nothing: never more than the limit in any real minute", () => {
+  const part = fc.record({ stepMs, backMs: fc.integer({ min: 0, max: 20_000 }) });
   fc.assert(
     fc.property(
-      fc.array(fc.integer({ min: -200_000, max: 200_000 }), { maxLength: 200 }),
-      (steps) => {
+      fc.array(part, { maxLength: 200 }),
+      fc.integer({ min: 1, max: 6 }),
+      (parts, limit) => {
+        const window = emptyWindow();
+        let [realMs, backMs, newestMs] = [START_MS, 0, 0];
+        const passed: number[] = [];
+        for (const { stepMs: step, backMs: back } of parts) {
+          realMs += step;
+          // Set back now and then, but never further behind the newest time than a window reaches.
+          if (newestMs - (realMs - backMs - back) <= 60_000) backMs += back;
+          const nowMs = realMs - backMs;
+          newestMs = Math.max(newestMs, nowMs);
+          advance(window, nowMs);
+          expect(window.counts.reduce((sum, bucket) => sum + bucket, 0)).toBe(window.total);
+          if (window.total >= limit) continue;
+          count(window);
+          passed.push(realMs);
+        }
+        passed.forEach((at, index) => {
+          const before = passed[index - limit];
+          if (before !== undefined) expect(at - before).toBeGreaterThanOrEqual(60_000);
+        });
+      },
+    ),
+    { numRuns: 400 },
+  );
+});
+
+test("a clock that jumped ahead and back leaves nobody limited until time catches up", () => {
+  const window = emptyWindow();
+  const askAt = (nowMs: number) => {
+    advance(window, nowMs);
+    const passes = window.total < 1;
+    if (passes) count(window);
+    return passes;
+  };
+  const begin = Math.ceil(START_MS / 1_000) * 1_000;
+  const YEAR_MS = 365 * 86_400_000;
+  expect(askAt(begin + YEAR_MS)).toBe(true);
+  expect(askAt(begin + YEAR_MS + 1)).toBe(false);
+  expect(askAt(begin)).toBe(true);
+  expect([askAt(begin + 60_999), askAt(begin + 61_000)]).toEqual([false, true]);
+  // By a window, and no further, it stays: the next second back begins a new one.
+  expect([askAt(begin), askAt(begin - 1)]).toEqual([false, true]);
+});
+
+test("whatever the clock did, a key waits for two windows at the most, and total and buckets stay one sum", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.integer({ min: -10_000_000, max: 10_000_000 }), { maxLength: 100 }),
+      fc.array(fc.integer({ min: -62_000, max: 62_000 }), { maxLength: 100 }),
+      (far, near) => {
         const window = emptyWindow();
         let nowMs = START_MS;
-        let newest = 0;
-        for (const step of steps) {
+        for (const step of [...far, ...near]) {
           nowMs += step;
-          const before = window.total;
           advance(window, nowMs);
-          if (Math.floor(nowMs / 1000) <= newest) expect(window.total).toBe(before);
-          newest = Math.max(newest, Math.floor(nowMs / 1000));
           count(window);
           expect(window.counts.reduce((sum, bucket) => sum + bucket, 0)).toBe(window.total);
-          expect(window.second).toBe(newest);
+          expect(freeInMs(window, 1, nowMs)).toBeLessThanOrEqual(2 * 61_000);
         }
       },
     ),

@@ -1,12 +1,16 @@
 /**
  * Requests per minute: 61 one-second buckets with a running total. Any 60,000 ms touch at most 61 of them, so there
  * are never more than the limit in any minute; a slot comes back at most a second later than it could.
+ *
+ * The times are a machine's clock, which may be set back. By up to 61 s, what an adjustment needs, the window stays at
+ * its newest second and goes on counting there: nobody gets more than the limit, and somebody may wait longer. From
+ * further back the window lies in a future that was never true, so a new one begins.
  */
 
 const BUCKETS = 61;
 
 export interface RateWindow {
-  /** The newest second counted, in seconds since 1970; never goes back. */
+  /** The newest second counted, in seconds since 1970; goes back only where a new window begins. */
   second: number;
   total: number;
   readonly counts: number[];
@@ -16,11 +20,13 @@ export function emptyWindow(): RateWindow {
   return { second: 0, total: 0, counts: Array.from({ length: BUCKETS }, () => 0) };
 }
 
-/** Brings the window to a time; a clock that went back leaves it where it is. */
+/** Brings the window to a time; one that lies back by up to a window leaves it where it is. */
 export function advance(window: RateWindow, nowMs: number): void {
   const second = Math.floor(nowMs / 1000);
-  if (second <= window.second) return;
-  const steps = Math.min(BUCKETS, second - window.second);
+  const ahead = second - window.second;
+  if (ahead <= 0 && -ahead <= BUCKETS) return;
+  // From far away, on either side, every bucket is emptied.
+  const steps = ahead > 0 ? Math.min(BUCKETS, ahead) : BUCKETS;
   for (let step = 0; step < steps; step++) {
     const bucket = (second - step) % BUCKETS;
     window.total -= window.counts[bucket] ?? 0;

@@ -2,8 +2,9 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { FastifyInstance } from "fastify";
 import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
+import { streams } from "#domain/events/events.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
-import { systemClock } from "#infra/clock.ts";
+import { CLOCK_JUMP_MS, systemClock } from "#infra/clock.ts";
 import { ConfigError, readConfig, type Config } from "#infra/config.ts";
 import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { readSecretFile, writeSecretFile } from "#infra/files.ts";
@@ -19,10 +20,11 @@ import { createControl } from "#services/control/commands.ts";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
 import { createControlServer } from "#services/control/server.ts";
 import { createInternalServer } from "#services/internal/server.ts";
+import type { EventStore } from "#services/ports.ts";
 import { createSimulator } from "#services/simulator/server.ts";
 import { banner, readyLine, type Addresses } from "./banner.ts";
 import { completeDemo, type Demo } from "./demo.ts";
-import { openRegion } from "./region.ts";
+import { openRegion, type RegionParts } from "./region.ts";
 
 /** Everything of one relai in this process, ready to serve. */
 export interface Relai {
@@ -88,7 +90,11 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
   const log = createLog({ level: config.logLevel });
   const instance = Buffer.from(random.bytes(12)).toString("hex");
   const eventStorePath = join(folder, "events.sqlite");
-  const store = await openSqliteEventStore({ path: eventStorePath, clock });
+  const store = await openSqliteEventStore({
+    path: eventStorePath,
+    // It reads its clock as it dates what is appended, so a jump is told before anything carries it.
+    clock: systemClock((jumpMs) => telemetry.alarm("clock_jumped", { jumpMs: Math.round(jumpMs) })),
+  });
   undo.push(() => store.close());
   const catalogue = buildCatalogue({
     openai: openai ?? false,
@@ -147,6 +153,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     },
   });
   undo.push(() => opened.stop(config.drainMs));
+  await tellIfAhead(store, { region, clock, telemetry });
 
   const ready = () => ({
     event_store: opened.gateways.every(({ gateway }) => gateway.writer.life() !== undefined),
@@ -226,6 +233,20 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     outside,
     stop: () => unwind(undo),
   };
+}
+
+/**
+ * The store's time never goes back. Where an earlier start dated events in a future, what this start has recorded is
+ * dated there too, until the clock has caught up.
+ */
+async function tellIfAhead(
+  store: EventStore,
+  { region, clock, telemetry }: Pick<RegionParts, "region" | "clock" | "telemetry">,
+): Promise<void> {
+  const newest = { from: "end", direction: "backward", max: 1 } as const;
+  const [event] = await store.read(streams.writers(region), newest);
+  const aheadMs = (event?.recordedAt ?? 0) - clock.now();
+  if (aheadMs > CLOCK_JUMP_MS) telemetry.alarm("events_dated_ahead", { aheadMs });
 }
 
 async function startSimulator(

@@ -171,9 +171,9 @@ export async function startForAPerson(options: {
 
 /** Opens relai in this process, with as many gateways as asked for; `relai.gatewayUrls` has them all. */
 export async function openHere(
-  options: { gatewayCount?: number; settings?: Settings } = {},
+  options: { gatewayCount?: number; settings?: Settings; dataDir?: string } = {},
 ): Promise<Running & { readonly relai: Relai }> {
-  const dataDir = newFolder();
+  const dataDir = options.dataDir ?? newFolder();
   const env = { ...FREE_PORTS, RELAI_DATA_DIR: dataDir, RELAI_LOG_LEVEL: "error" };
   const config = readConfig({ env: { ...env, ...options.settings } });
   const relai = await openRelai(config, { gatewayCount: options.gatewayCount ?? 1 });
