@@ -8,7 +8,7 @@ import {
   type ExpectedRevision,
   type RefusedAppend,
 } from "./ports.ts";
-import { backOffMs, sleep } from "./waiting.ts";
+import { backOffMs, sleep, TIMED_OUT, within } from "./waiting.ts";
 import { bytesOf, metadataOf, type Author } from "./writers.ts";
 
 /**
@@ -44,6 +44,16 @@ export interface Journal {
   /** Every place is taken: this process has as much to do as it can. */
   isFull(): boolean;
   release(): void;
+  /**
+   * True when it is known of the last half minute that the journal was not sealed: an event of ours was written then.
+   * A process that was stopped for longer may be taken as dead, and takes nothing before it has looked.
+   */
+  isFresh(): boolean;
+  /**
+   * Reads the journal's tail, unless it is being read: true when it is not sealed. False also when the store does not
+   * say so within a second.
+   */
+  look(): Promise<boolean>;
   /** Never rejects. Waits as long as the store needs: callers set their own limit. */
   record(entry: JournalEntry): Promise<RecordOutcome>;
   /** The newest owner epoch that a fence in this journal names; takings under older ones are not appended. */
@@ -58,6 +68,9 @@ export interface Journal {
 const PLACES_MAX = 20_000;
 /** A store that has not answered for this long gets no new requests. */
 const STUCK_MS_MAX = 5000;
+/** After this long without a written event the tail is read before anything is taken; the read may take so long. */
+const FRESH_MS_MAX = 30_000;
+const LOOK_MS_MAX = 1000;
 
 /** Refusals that the store itself gives, after a look at what it has. */
 function hasLooked(reason: RefusedAppend): boolean {
@@ -93,25 +106,22 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   let stuckSince: number | undefined;
   let refusals = 0;
   let closing = false;
+  /** When we last asked the store something whose answer says that there was no seal. */
+  let unsealedAt = clock.elapsed();
+  let looking: Promise<boolean> | undefined;
   const idle: (() => void)[] = [];
   let tellSealed = () => {};
   const sealedByOther = new Promise<void>((resolve) => {
     tellSealed = resolve;
   });
 
-  /** Reads what others have put behind our last revision: fences and the seal. */
-  async function readMarks(): Promise<void> {
-    for (let attempt = 0; ;) {
-      const from: bigint | "start" = revision === "no_stream" ? "start" : revision + 1n;
-      const page = await store
-        .read(stream, { from, direction: "forward", max: 100 })
-        .catch(() => undefined);
-      if (!page) {
-        await sleep(clock, backOffMs(attempt++, 20, 1000));
-        continue;
-      }
+  /** Reads what others have put behind a revision, fences and the seal, and gives the last one that is there. */
+  async function readBehind(known: ExpectedRevision): Promise<ExpectedRevision> {
+    for (;;) {
+      const from: bigint | "start" = known === "no_stream" ? "start" : known + 1n;
+      const page = await store.read(stream, { from, direction: "forward", max: 100 });
       for (const event of page) {
-        revision = event.revision;
+        known = event.revision;
         if (event.type === "OwnerFenced.v1")
           fencedBelow = Math.max(fencedBelow, event.data.ownerEpoch);
         if (event.type === "JournalSealed.v1") {
@@ -119,8 +129,29 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
           tellSealed();
         }
       }
-      if (page.length === 0) return;
+      if (page.length === 0) return known;
     }
+  }
+
+  /** Reads the marks behind our last revision until it has them, and goes on from there. */
+  async function readMarks(): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      const known = await readBehind(revision).catch(() => undefined);
+      if (known !== undefined) {
+        revision = known;
+        return;
+      }
+      await sleep(clock, backOffMs(attempt, 20, 1000));
+    }
+  }
+
+  /** Only looks: our own revision stays where it is, because an append that is on its way must be repeated as it was. */
+  async function lookBehind(): Promise<boolean> {
+    const begunMs = clock.elapsed();
+    const known = await within(clock, LOOK_MS_MAX, readBehind(revision)).catch(() => TIMED_OUT);
+    if (known === TIMED_OUT) return false;
+    if (!sealed) unsealedAt = Math.max(unsealedAt, begunMs);
+    return !sealed;
   }
 
   const isOver = (entry: JournalEntry) =>
@@ -152,13 +183,16 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   async function appendBatch(batch: readonly Waiting[]): Promise<void> {
     const events = batch.flatMap((waiting) => waiting.entry.events);
     let mayBeWritten = false;
-    stuckSince ??= clock.elapsed();
+    // What is written was not sealed when it was first sent; the answer, or a repeat, may be read long after.
+    const begunMs = clock.elapsed();
+    stuckSince ??= begunMs;
     for (let attempt = 0; ; attempt++) {
       const answer = await store
         .append(stream, events, revision)
         .catch((): AppendOutcome => ({ outcome: "unknown", reason: "the call failed" }));
       if (answer.outcome === "appended") {
         revision = answer.revision;
+        unsealedAt = Math.max(unsealedAt, begunMs);
         stuckSince = undefined;
         refusals = 0;
         for (const waiting of batch)
@@ -233,6 +267,13 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       return true;
     },
     isFull: () => places >= placesMax,
+    isFresh: () => clock.elapsed() - unsealedAt <= FRESH_MS_MAX,
+    look() {
+      looking ??= lookBehind().finally(() => {
+        looking = undefined;
+      });
+      return looking;
+    },
     release() {
       places -= 1;
     },

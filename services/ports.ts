@@ -6,6 +6,7 @@ import type {
   ApplyOutcome,
   ExtendOutcome,
   Fenced,
+  Wanted,
 } from "#domain/accounts/admission-types.ts";
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
 import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
@@ -124,8 +125,11 @@ export interface AdmissionStore {
   want(orgId: string): Promise<void>;
 
   // The ledger process only:
-  /** The organizations that were wanted since the last call. */
-  wanted(): Promise<string[]>;
+  /**
+   * The organizations that were wanted since the last call: by `want`, or because `admit` or `figures` came upon a
+   * provisional hold older than 30 s by the store's own time; with the writers of such holds.
+   */
+  wanted(): Promise<Wanted[]>;
   /** Carries recorded events into the organization's state, each once. */
   apply(ask: {
     orgId: string;
@@ -138,7 +142,7 @@ export interface AdmissionStore {
     servers: readonly string[];
     state: OrgSnapshot;
   }): Promise<{ outcome: "adopted" } | Fenced>;
-  /** Frees what a dead writer had taken and never recorded. Only after its sealed journal has been applied. */
+  /** Frees what a dead writer had taken and never recorded. At any time after its sealed journal has been applied. */
   sweep(ask: {
     orgId: string;
     ownerEpoch: number;

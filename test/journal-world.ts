@@ -18,6 +18,8 @@ export function scripted() {
   const scripts: Script[] = [];
   const appends: { ids: string[]; expected: unknown }[] = [];
   let readsFail = 0;
+  let readsHang = false;
+  let reads = 0;
   let free = () => {};
   const wrapped: EventStore = {
     ...store,
@@ -34,6 +36,8 @@ export function scripted() {
       return store.append(stream, events, expected);
     },
     async read(stream, options) {
+      reads += 1;
+      if (readsHang) await new Promise(() => {});
       if (readsFail > 0) {
         readsFail -= 1;
         throw new Error("no answer");
@@ -48,6 +52,9 @@ export function scripted() {
     appends,
     free: () => free(),
     failReads: (count: number) => (readsFail = count),
+    hangReads: (isHanging: boolean) => (readsHang = isHanging),
+    /** How many reads there were since the last time that this was asked. */
+    readsSince: () => [reads, (reads = 0)][0],
     open: (placesMax?: number) =>
       openJournal({
         store: wrapped,

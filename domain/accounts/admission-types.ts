@@ -75,6 +75,13 @@ export type ExtendOutcome =
   | { readonly outcome: "gone" }
   | Fenced;
 
+/** An organization that the ledger should look at. */
+export interface Wanted {
+  readonly orgId: string;
+  /** Who took its provisional holds that are older than any append; empty where it was only missed. */
+  readonly writerEpochs: readonly number[];
+}
+
 /** `behind`: the store has only come to `position`; send from there. */
 export type ApplyOutcome =
   | { readonly outcome: "applied"; readonly position: bigint | "start" }

@@ -13,6 +13,7 @@ import {
   RPM_KEY,
   START_MS,
 } from "#test/accounts-world.ts";
+import { takeWanted } from "./wanted.ts";
 import { emptyAccounts, fromSnapshot, toSnapshot } from "./accounts.ts";
 import {
   adopt,
@@ -136,7 +137,7 @@ test("a budget holds and spends beside the balance, on one hold", () => {
     totalMicro: BUDGET,
   });
   close(admission, { ...own, requestId: "req_1", chargedMicro: 50 });
-  expect(figures(admission, { orgId: ORG, keyId: BUDGET_KEY })).toMatchObject({
+  expect(figures(admission, { orgId: ORG, keyId: BUDGET_KEY }, START_MS)).toMatchObject({
     budget: { spentMicro: 50, heldMicro: 0, availableMicro: BUDGET - 50 },
     balance: { spentMicro: 50, heldMicro: 0 },
   });
@@ -160,6 +161,19 @@ test("only what is admitted counts against the rate limit, and the windows start
   expect(admit(admission, next, START_MS)).toMatchObject({ outcome: "admitted" });
 });
 
+test("what is kept of provisional holds is cleared out from behind one that stays", () => {
+  const { admission } = funded();
+  admit(admission, ask(), START_MS);
+  for (let number = 2; number < 2_000; number++) {
+    const requestId = `req_${number}`;
+    admit(admission, ask({ requestId, holdMicro: 1 }), START_MS + number);
+    close(admission, { ...own, requestId, chargedMicro: 0 });
+  }
+  expect(admission.orgs.get(ORG)?.taken.length).toBeLessThan(100);
+  figures(admission, { orgId: ORG }, START_MS + 30_001);
+  expect(takeWanted(admission, START_MS + 30_001)).toEqual([{ orgId: ORG, writerEpochs: [7] }]);
+});
+
 describe("owner epochs", () => {
   test("an organization that was never adopted is fenced, never a balance of zero", () => {
     const admission = emptyAdmission({ server: "server-1" });
@@ -170,7 +184,7 @@ describe("owner epochs", () => {
     expect(close(admission, { ...own, requestId: "req_1", chargedMicro: 0 })).toEqual(absent);
     expect(apply(admission, { ...own, items: [] })).toEqual(absent);
     expect(sweep(admission, { ...own, writerEpoch: 7 })).toEqual(absent);
-    expect(figures(admission, { orgId: ORG })).toEqual(absent);
+    expect(figures(admission, { orgId: ORG }, START_MS)).toEqual(absent);
   });
 
   test.each([0, 2])(

@@ -26,6 +26,7 @@ import {
 } from "./holds.ts";
 import { advance, count, emptyWindow, freeInMs, type RateWindow } from "./rate-window.ts";
 import type { AccountsItem, KeyAccount, OrgSnapshot } from "./types.ts";
+import { noteTaken, wantIfOld, type Taken } from "./wanted.ts";
 
 /**
  * The admission store as a pure reducer: it decides who may take money now. It knows no clock and does no I/O; it
@@ -35,23 +36,28 @@ export interface Admission {
   /** The identity of this life of the server. */
   readonly server: string;
   readonly orgs: Map<string, AdmissionOrg>;
+  /** The organizations that the ledger should look at. */
+  readonly wanted: Set<string>;
   readonly observe?: CellObserver;
   /** Told once when an organization is closed because a rule of the books did not hold. */
   readonly onFault?: (orgId: string, sentence: string) => void;
 }
 
-interface AdmissionOrg {
+export interface AdmissionOrg {
   ownerEpoch: number;
   readonly accounts: Accounts;
   /** By key; starts empty after an adoption. */
   readonly windows: Map<string, RateWindow>;
   /** Dropped request ids, oldest first, until they may be forgotten. */
   readonly tombstones: string[];
+  /** Provisional holds, oldest first, among them some that are provisional no more; and when those are cleared out. */
+  taken: Taken[];
+  clearTakenAt: number;
 }
 
 /** A server's new life: nothing is adopted yet, so everything is fenced. */
-export function emptyAdmission(options: Omit<Admission, "orgs">): Admission {
-  return { ...options, orgs: new Map() };
+export function emptyAdmission(options: Omit<Admission, "orgs" | "wanted">): Admission {
+  return { ...options, orgs: new Map(), wanted: new Set() };
 }
 
 const FENCED = {
@@ -95,6 +101,7 @@ export function admit(admission: Admission, ask: AdmitAsk, nowMs: number): Admit
   if ("outcome" in org) return org;
   const { accounts } = org;
   forgetTombstones(org, nowMs);
+  wantIfOld(admission, org, nowMs);
   const { act } = holdAct(accounts, ask.requestId, "admit", admission.observe);
   const key = accounts.keys.get(ask.keyId);
   if (act !== "admit") return refused(accounts, key, "request_known");
@@ -116,6 +123,7 @@ export function admit(admission: Admission, ask: AdmitAsk, nowMs: number): Admit
   }
   return guarded(admission, org, () => {
     const takings = admitHold(accounts, key, ask.requestId, ask.writerEpoch, ask.holdMicro);
+    noteTaken(org, ask.requestId, nowMs);
     if (!window || key.rpm === undefined)
       return { outcome: "admitted", atMs: nowMs, accounts: takings };
     count(window);
@@ -245,11 +253,16 @@ export function adopt(
     accounts: fromSnapshot(ask.state),
     windows: new Map(),
     tombstones: [],
+    taken: [],
+    clearTakenAt: 0,
   });
   return { outcome: "adopted" };
 }
 
-/** Frees what a dead writer took and never recorded. Its sealed journal must have been applied before. */
+/**
+ * Frees what a dead writer took and never recorded. Its sealed journal must have been applied before; from then on this
+ * is right at any time, and an admission that comes later is freed by the next one.
+ */
 export function sweep(
   admission: Admission,
   ask: { orgId: string; ownerEpoch: number; writerEpoch: number },
@@ -272,10 +285,12 @@ export function sweep(
 export function figures(
   admission: Admission,
   ask: { orgId: string; keyId?: string },
+  nowMs: number,
 ): { outcome: "figures"; balance: AccountFigures; budget?: AccountFigures } | Fenced {
   const org = admission.orgs.get(ask.orgId);
   if (!org) return FENCED.absent;
   if (org.accounts.fault !== undefined) return FENCED.fault;
+  wantIfOld(admission, org, nowMs);
   const key = ask.keyId === undefined ? undefined : org.accounts.keys.get(ask.keyId);
   const budget = key && budgetFigures(key);
   return {

@@ -90,7 +90,7 @@ describe.each(HOLD_CELLS)("a hold that is %s meets %s", (state, verb, cell) => {
       expect({ held: accounts.heldMicro, spent: accounts.spentMicro }).toEqual(before);
       // Every verb finds it closed from now on, and it was told once.
       for (const say of Object.values(SAY)) expect(say(admission)).toEqual(answer);
-      expect(figures(admission, { orgId: ORG })).toEqual(answer);
+      expect(figures(admission, { orgId: ORG }, START_MS)).toEqual(answer);
       expect(faults).toEqual([ORG]);
       const other = { ...under, orgId: "org_B", writerEpoch: 7, keyId: KEY, holdMicro: FUNDED };
       expect(admit(admission, other, START_MS)).toMatchObject({ outcome: "admitted" });
@@ -161,7 +161,7 @@ test("a raised total survives the event that opens the hold, and one below it ch
     revision: 1,
   });
   carry(admission, closed);
-  expect(figures(admission, { orgId: ORG })).toMatchObject({
+  expect(figures(admission, { orgId: ORG }, START_MS)).toMatchObject({
     balance: { heldMicro: 0, spentMicro: CHARGE, availableMicro: FUNDED - CHARGE },
   });
 });

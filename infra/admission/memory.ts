@@ -11,10 +11,8 @@ import {
   type Admission,
 } from "#domain/accounts/admission.ts";
 import type { CellObserver } from "#domain/accounts/holds.ts";
+import { takeWanted, want } from "#domain/accounts/wanted.ts";
 import type { AdmissionStore, Clock } from "#services/ports.ts";
-
-/** At most this many organizations are remembered as wanted; more ask again. */
-const WANTED_MAX = 10_000;
 
 /**
  * The admission store of an embedded region: the pure reducer behind the port. `server` is the identity of this
@@ -30,7 +28,6 @@ export function createMemoryAdmission(options: {
 }): AdmissionStore {
   const { clock } = options;
   const state = options.state ?? emptyAdmission(options);
-  let wanted = new Set<string>();
   return {
     server: () => Promise.resolve(state.server),
     admit: (ask) => Promise.resolve(admit(state, ask, clock.now())),
@@ -38,20 +35,16 @@ export function createMemoryAdmission(options: {
     drop: (ask) => Promise.resolve(drop(state, ask, clock.now())),
     close: (ask) => Promise.resolve(close(state, ask)),
     figures(ask) {
-      const found = figures(state, ask);
+      const found = figures(state, ask, clock.now());
       return Promise.resolve(
         found.outcome === "figures" ? { ...found, asOfMs: clock.now() } : found,
       );
     },
     want(orgId) {
-      if (wanted.size < WANTED_MAX) wanted.add(orgId);
+      want(state, orgId);
       return Promise.resolve();
     },
-    wanted() {
-      const taken = [...wanted];
-      wanted = new Set();
-      return Promise.resolve(taken);
-    },
+    wanted: () => Promise.resolve(takeWanted(state, clock.now())),
     apply: (ask) => Promise.resolve(apply(state, ask)),
     adopt: (ask) => Promise.resolve(adopt(state, ask)),
     sweep: (ask) => Promise.resolve(sweep(state, ask)),

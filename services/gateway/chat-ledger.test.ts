@@ -210,6 +210,39 @@ describe("a journal that is sealed under a running gateway", () => {
     expect(world.alarms).toContain("journal_sealed_under_us");
   });
 
+  test("is found before anything is taken, after half a minute without a record", async () => {
+    const world = await gatewayWorld();
+    await world.clock.advance(31_000);
+    await sealUnder(world);
+    let asked = 0;
+    const { admit } = world.admission;
+    world.admission.admit = (ask) => admit(ask).finally(() => (asked += 1));
+    const answer = world.ask(handleChat);
+    await world.clock.advance(1_000);
+    await answer.done;
+    expect([answer.status, answer.json().error["code"]]).toEqual([503, "ledger_unavailable"]);
+    expect(asked).toBe(0);
+    const next = world.ask(handleChat);
+    await settled();
+    world.calls[0]?.answer(completion([1, 1]));
+    await next.done;
+    expect([next.status, asked]).toEqual([200, 1]);
+  });
+
+  test("that cannot be looked for is a 503 within its limit, and nothing is taken", async () => {
+    const world = await gatewayWorld();
+    await world.clock.advance(31_000);
+    const { read } = world.store;
+    world.store.read = () => new Promise(() => {});
+    const answer = world.ask(handleChat);
+    await world.clock.advance(1_001);
+    await answer.done;
+    expect([answer.status, answer.headers["retry-after"]]).toEqual([503, "1"]);
+    world.store.read = read;
+    await world.expectAtRest();
+    expect(world.calls).toEqual([]);
+  });
+
   test("keeps no money of a request that was admitted after the sweep of its journal", async () => {
     const world = await gatewayWorld();
     await sealUnder(world);

@@ -72,7 +72,7 @@ export async function openHold(
 ): Promise<OpenOutcome> {
   const { journal } = life;
   const { requestId } = ask;
-  const taken = await admitUnderOwner(parts, journal.writerEpoch, ask);
+  const taken = await admitUnderOwner(parts, journal, ask);
   if (taken.outcome !== "admitted") return taken;
   const { admitted, ownerEpoch } = taken;
   const event = newEvent(
@@ -114,7 +114,7 @@ export async function openHold(
 /** Asks the admission store under the newest owner; on a fence reads who that is and asks again, for up to a second. */
 async function admitUnderOwner(
   parts: MoneyParts,
-  writerEpoch: number,
+  journal: Journal,
   ask: HoldAsk,
 ): Promise<
   | { outcome: "admitted"; admitted: Admitted; ownerEpoch: number }
@@ -122,9 +122,12 @@ async function admitUnderOwner(
   | { outcome: "unavailable" }
 > {
   const { admission, clock, writer } = parts;
+  const { writerEpoch } = journal;
   const { requestId, orgId, keyId, holdMicro } = ask;
   const begun = clock.elapsed();
   for (let attempt = 0; ; attempt++) {
+    // What is taken behind our own seal nobody records and only the ledger finds; so a look comes first.
+    if (!journal.isFresh() && !(await journal.look())) return { outcome: "unavailable" };
     const ownerEpoch = writer.ownerEpoch();
     const asked = admission
       .admit({ orgId, ownerEpoch, requestId, writerEpoch, keyId, holdMicro })

@@ -9,6 +9,7 @@ import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
 import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
 import { createSilenceWatch, type SilenceWatch } from "./silence.ts";
 import { sealJournals } from "./retire.ts";
+import { lookAfterWanted } from "./wanted.ts";
 
 /**
  * The ledger process: it owns the region's admission store, carries recorded events into it, keeps the key directory,
@@ -36,7 +37,6 @@ export interface LedgerParts extends Omit<OwnerParts, "decide"> {
 
 /** An organization whose state does not catch up for this long is taken as lost, and everything is adopted anew. */
 const APPLY_MS_MAX = 5000;
-const WANTED_EVERY_MS = 1000;
 
 /** Claims, adopts, and then serves until stopped. Resolves when the first adoption is complete; throws when it fails. */
 export async function startLedger(parts: LedgerParts): Promise<Ledger> {
@@ -131,9 +131,14 @@ async function serve(
   let end: ServeEnd = "stopped";
   let after = ownership.position;
   let watch: SilenceWatch | undefined;
-  const cancelPolls = startPolls(parts, ownership, () => {
-    end = "lost";
-    ending.abort();
+  const cancelLooks = lookAfterWanted({
+    parts,
+    ownership,
+    carriedTo: () => after,
+    onLost() {
+      end = "lost";
+      ending.abort();
+    },
   });
   try {
     for (let attempt = 0; !ending.signal.aborted; attempt++) {
@@ -157,7 +162,7 @@ async function serve(
     }
     return end;
   } finally {
-    cancelPolls();
+    cancelLooks();
     stop.removeEventListener("abort", onStop);
   }
 }
@@ -239,31 +244,4 @@ async function sweepAll(
   for (const orgId of ownership.orgs.keys()) {
     await parts.admission.sweep({ orgId, ownerEpoch: ownership.ownerEpoch, writerEpoch });
   }
-}
-
-/** Looks for organizations that gateways miss: one that was adopted and is gone means that the server lost its memory. */
-function startPolls(parts: LedgerParts, ownership: Ownership, onLost: () => void): () => void {
-  let cancel = () => {};
-  let stopped = false;
-  async function poll(): Promise<void> {
-    const server = await parts.admission.server().catch(() => undefined);
-    if (server !== undefined && server !== ownership.server) return onLost();
-    for (const orgId of await parts.admission.wanted().catch(() => [])) {
-      if (!ownership.orgs.has(orgId)) continue;
-      const found = await parts.admission.figures({ orgId }).catch(() => undefined);
-      if (found?.outcome === "fenced" && found.fenced === "absent") return onLost();
-    }
-  }
-  function arm(): void {
-    cancel = parts.clock.timer(WANTED_EVERY_MS, () => {
-      void poll().finally(() => {
-        if (!stopped) arm();
-      });
-    });
-  }
-  arm();
-  return () => {
-    stopped = true;
-    cancel();
-  };
 }

@@ -26,7 +26,7 @@ interface Tail {
 }
 
 /** The end of a journal. Behind a seal only expiries follow, and fences that came late. */
-async function readTail(store: EventStore, stream: string): Promise<Tail> {
+export async function readTail(store: EventStore, stream: string): Promise<Tail> {
   let last: RecordedEvent | undefined;
   let from: bigint | "end" = "end";
   for (;;) {

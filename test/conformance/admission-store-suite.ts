@@ -25,7 +25,7 @@ import type { ManualClock } from "#test/manual-clock.ts";
 export interface AdmissionStoreUnderTest {
   readonly store: AdmissionStore;
   /** The store's own time. */
-  readonly clock: Pick<ManualClock, "now" | "advance">;
+  readonly clock: Pick<ManualClock, "now" | "advance" | "setBack">;
   readonly clockMoves: true | string;
   /** The server loses its memory and comes back with a new identity. */
   readonly restart: (() => Promise<AdmissionStore>) | string;
@@ -147,10 +147,8 @@ export function admissionStoreSuite(
 ): void {
   describe(`admission store: ${name}`, () => {
     let made: AdmissionStoreUnderTest;
-    let store: AdmissionStore;
     beforeEach(async () => {
       made = await make();
-      store = watched(made.store);
     });
     afterEach(() => made.cleanUp());
 
@@ -158,15 +156,6 @@ export function admissionStoreSuite(
     refusalTests(() => made);
     repeatTests(() => made);
     applyTests(() => made);
-
-    test("what was wanted is given once", async () => {
-      expect(await store.wanted()).toEqual([]);
-      for (const orgId of [ORG, OTHER, ORG]) await store.want(orgId);
-      expect((await store.wanted()).sort()).toEqual([ORG, OTHER]);
-      expect(await store.wanted()).toEqual([]);
-      await store.want(ORG);
-      expect(await store.wanted()).toEqual([ORG]);
-    });
   });
 }
 

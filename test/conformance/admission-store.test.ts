@@ -2,6 +2,7 @@ import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { manualClock } from "#test/manual-clock.ts";
 import { admissionHoldsSuite } from "./admission-holds-suite.ts";
 import { admissionStoreSuite, type AdmissionStoreUnderTest } from "./admission-store-suite.ts";
+import { admissionWantedSuite } from "./admission-wanted-suite.ts";
 
 async function makeMemory(): Promise<AdmissionStoreUnderTest> {
   const clock = manualClock();
@@ -18,3 +19,4 @@ async function makeMemory(): Promise<AdmissionStoreUnderTest> {
 
 admissionStoreSuite("memory", makeMemory);
 admissionHoldsSuite("memory", makeMemory);
+admissionWantedSuite("memory", makeMemory);

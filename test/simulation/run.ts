@@ -24,6 +24,7 @@ const HELD_EVERY_STEPS = 50;
 /** So long after faults stop everything must be at rest: a dead writer is sealed after seventy seconds. */
 const LIVE_MS = 15 * 60_000;
 const SERVED_MS = 60_000;
+const BALANCES_EVERY_MS = 20_000;
 
 /** Lives one world for so many steps, heals it, and sees whether it comes to rest. Throws nothing that is broken: it is told. */
 export async function runSeed(
@@ -145,10 +146,17 @@ function pause(world: World, process: ReturnType<World["alive"]>[number], durati
 
 /** Faults stop; 23 LIVE: within a time no hold is open, nothing is held, every call has its outcome, requests pass. */
 async function rest(world: World, customers: Customers): Promise<void> {
-  const { faults, servers, watch, gateways } = world;
+  const { faults, servers, watch, gateways, timeline } = world;
   faults.heal();
   servers.fillDiskUntil(0);
   for (const process of world.alive()) process.resume();
+  // Customers look at their balances, which is what shows the ledger a hold that nobody else would end.
+  function lookAtBalances(): void {
+    const { state, port } = servers.admission();
+    for (const orgId of state.orgs.keys()) void port.figures({ orgId });
+    timeline.after(BALANCES_EVERY_MS, lookAtBalances);
+  }
+  lookAtBalances();
   const atRest = () =>
     watch.audit.holds.open.size === 0 &&
     world.ledger().ledger()?.isReady() === true &&

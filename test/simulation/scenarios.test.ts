@@ -27,6 +27,9 @@ function sumOf(world: World, org: SimOrg) {
   return sum;
 }
 
+const hasSealed = (world: World) =>
+  world.watch.events.some((event) => event.type === "JournalSealed.v1");
+
 describe("a balance for exactly 37", () => {
   test.each(SEEDS)("37 of 500 reach the upstream, seed %i", async (seed) => {
     const parallel = 500;
@@ -96,14 +99,15 @@ describe("a gateway that wakes up behind its seal with callers waiting", () => {
     const gateway = world.gateways[0];
     if (!gateway) throw new Error("the gateway serves");
     gateway.process.pause();
-    const sealed = () => world.watch.events.some((event) => event.type === "JournalSealed.v1");
-    await world.until("its journal is sealed", sealed, 120_000);
+    await world.until("its journal is sealed", () => hasSealed(world), 120_000);
     await world.pass(5_000);
     for (let number = 0; number < 10; number++) world.ask(0, { ...ASKING, keyText: key.text });
     gateway.process.resume();
     await world.until("all are answered", () => world.seen.every((seen) => seen.over), 30_000);
     expect(world.book).toEqual([]);
     expect(new Set(world.seen.map((seen) => seen.status))).toEqual(new Set([503]));
+    // It looked into its journal first: the admission store was asked for nothing.
+    expect(world.watch.cells.get("absent admit")).toBeUndefined();
     await atRest(world);
     expect(sumOf(world, org).chargedMicro).toBe(0);
     await world.close();
@@ -123,6 +127,38 @@ describe("a gateway that dies between its taking and its record", () => {
     expect(held()).toBe(0);
     expect(world.watch.events.some((event) => event.type === "RequestAdmitted.v1")).toBe(false);
     expect(world.watch.events.filter((event) => event.type === "OwnerChanged.v1").length).toBe(1);
+    await world.close();
+  });
+});
+
+describe("an admission that arrives behind the sweep of its dead writer", () => {
+  test.each(SEEDS)("is swept whenever somebody comes upon it, seed %i", async (seed) => {
+    const { world, org, key } = await oneCustomer({ seed }, 100_000);
+    const gateway = world.gateways[0];
+    const writerEpoch = gateway?.serving()?.writer.life()?.journal.writerEpoch;
+    if (!gateway || writerEpoch === undefined) throw new Error("the gateway serves");
+    gateway.process.end();
+    await world.until("its journal is sealed", () => hasSealed(world), 120_000);
+    await world.pass(5_000);
+    const { port, state } = world.servers.admission();
+    const accounts = () => state.orgs.get(org.orgId)?.accounts;
+    const ownerEpoch = state.orgs.get(org.orgId)?.ownerEpoch ?? 0;
+    const lookers = [
+      () => port.figures({ orgId: org.orgId }),
+      () => world.ask(1, { ...ASKING, keyText: key.text }),
+    ];
+    for (const [number, look] of lookers.entries()) {
+      const requestId = `req_0000000000000000000000000${number}`;
+      const ask = { orgId: org.orgId, ownerEpoch, requestId, writerEpoch, keyId: key.keyId };
+      await port.admit({ ...ask, holdMicro: 500 });
+      // Time alone frees nothing: it is a hold until the ledger has looked who took it.
+      await world.pass(40_000);
+      expect(accounts()?.heldMicro).toBe(500);
+      void look();
+      await world.until("it is swept", () => !accounts()?.holds.has(requestId), 5_000);
+    }
+    await atRest(world);
+    expect(world.seen.every((seen) => seen.complete)).toBe(true);
     await world.close();
   });
 });

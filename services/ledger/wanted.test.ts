@@ -1,0 +1,144 @@
+import { expect, test } from "vitest";
+import { newEvent, streams } from "#domain/events/events.ts";
+import { createMemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryAdmission } from "#infra/admission/memory.ts";
+import type { EventStore } from "#services/ports.ts";
+import { funded, KEY, ORG } from "#test/accounts-world.ts";
+import { manualClock } from "#test/manual-clock.ts";
+import { lookAfterWanted } from "./wanted.ts";
+
+const WRITER = 7;
+const stream = streams.journal("us", WRITER);
+const metadata = { at: 1, region: "us", actor: "ledger", $correlationId: "c", schema: 1 } as const;
+
+/** A ledger that looks after one organization, in which a writer has taken money; the test says what is carried. */
+async function looking() {
+  const clock = manualClock();
+  const inner = createMemoryEventStore({ clock });
+  const { admission: state } = funded();
+  const admission = createMemoryAdmission({ clock, server: state.server, state });
+  let [reads, failures, lost] = [0, 0, 0];
+  let carriedTo: bigint | "start" = "start";
+  const store: EventStore = {
+    ...inner,
+    read(of, options) {
+      reads += 1;
+      return failures-- > 0 ? Promise.reject(new Error("no answer")) : inner.read(of, options);
+    },
+  };
+  const parts = { admission, clock, store, author: { region: "us", actor: "ledger" } };
+  const ownership = {
+    ownerEpoch: 1,
+    server: state.server,
+    position: "start" as const,
+    orgs: new Map([[ORG, 6n]]),
+  };
+  const onLost = () => void (lost += 1);
+  const cancel = lookAfterWanted({ parts, ownership, carriedTo: () => carriedTo, onLost });
+  await inner.append(
+    stream,
+    [newEvent(stream, "alive:1", "WriterAlive.v1", {}, metadata)],
+    "no_stream",
+  );
+  let number = 0;
+  return {
+    clock,
+    admission,
+    cancel,
+    reads: () => reads,
+    lost: () => lost,
+    failReads: (count: number) => (failures = count),
+    carryTo: (position: bigint) => (carriedTo = position),
+    held: async () => {
+      const found = await admission.figures({ orgId: ORG });
+      return found.outcome === "figures" ? found.balance.heldMicro : found;
+    },
+    take: (writerEpoch = WRITER) =>
+      admission.admit({
+        orgId: ORG,
+        ownerEpoch: 1,
+        requestId: `req_${(number += 1)}`,
+        writerEpoch,
+        keyId: KEY,
+        holdMicro: 10,
+      }),
+    async seal(): Promise<bigint> {
+      const event = newEvent(stream, "sealed", "JournalSealed.v1", { by: "ledger" }, metadata);
+      const answer = await inner.append(stream, [event], 0n);
+      if (answer.outcome !== "appended") throw new Error(`no seal: ${answer.outcome}`);
+      return answer.position;
+    },
+  };
+}
+
+test("a live writer's hold is never swept, however slow its writer is", async () => {
+  const world = await looking();
+  await world.take();
+  for (let minute = 0; minute < 60; minute++) {
+    await world.clock.advance(60_000);
+    expect(await world.held()).toBe(10);
+  }
+  expect(world.reads()).toBeGreaterThan(50);
+});
+
+test("a sealed writer's holds are swept as soon as its seal is carried, and again whenever one is found", async () => {
+  const world = await looking();
+  await world.take();
+  await world.take(8);
+  await world.clock.advance(31_000);
+  const seal = await world.seal();
+  for (const position of [seal - 1n, seal]) {
+    expect(await world.held()).toBe(20);
+    await world.clock.advance(2_000);
+    world.carryTo(position);
+  }
+  await world.held();
+  await world.clock.advance(2_000);
+  expect(await world.held()).toBe(10);
+  for (let again = 0; again < 3; again++) {
+    await world.take();
+    await world.clock.advance(31_000);
+    expect(await world.held()).toBe(20);
+    await world.clock.advance(2_000);
+    expect(await world.held()).toBe(10);
+  }
+});
+
+test("a journal that cannot be read is read again when somebody comes upon the hold again", async () => {
+  const world = await looking();
+  await world.take();
+  world.carryTo(await world.seal());
+  await world.clock.advance(31_000);
+  world.failReads(1);
+  await world.held();
+  await world.clock.advance(2_000);
+  expect(await world.held()).toBe(10);
+  await world.clock.advance(2_000);
+  expect(await world.held()).toBe(0);
+});
+
+test("a journal is read once, however often its hold is found, and only when one is old", async () => {
+  const world = await looking();
+  await world.take();
+  await world.clock.advance(29_000);
+  await world.held();
+  await world.clock.advance(10_000);
+  expect(world.reads()).toBe(0);
+  await Promise.all([world.held(), world.held(), world.take()]);
+  await world.clock.advance(10_000);
+  expect(world.reads()).toBe(1);
+});
+
+test("an organization that was adopted and is missed means that the server lost its memory", async () => {
+  const world = await looking();
+  await world.admission.want(ORG);
+  await world.admission.want("org_nobody");
+  await world.clock.advance(2_000);
+  expect(world.lost()).toBe(0);
+  world.admission.figures = () => Promise.resolve({ outcome: "fenced", fenced: "absent" });
+  await world.admission.want(ORG);
+  await world.clock.advance(2_000);
+  expect(world.lost()).toBe(1);
+  world.cancel();
+  expect(world.clock.armed()).toBe(0);
+});

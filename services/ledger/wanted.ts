@@ -1,0 +1,74 @@
+import { streams } from "#domain/events/events.ts";
+import type { Wanted } from "#domain/accounts/admission-types.ts";
+import type { LedgerParts } from "./ledger.ts";
+import type { Ownership } from "./owner.ts";
+import { readTail } from "./retire.ts";
+
+const WANTED_EVERY_MS = 1000;
+
+export interface LookParts {
+  readonly parts: Pick<LedgerParts, "admission" | "author" | "clock" | "store">;
+  readonly ownership: Ownership;
+  /** Everything up to here is in the state of every organization. */
+  readonly carriedTo: () => bigint | "start";
+  /** Told when the admission server turns out to have lost its memory. */
+  readonly onLost: () => void;
+}
+
+/**
+ * Looks after organizations that somebody came upon, every second until cancelled. One that was adopted and is gone
+ * means that the server lost its memory. One with old provisional holds is swept again for their writers, as often as
+ * such holds are found: a writer may wake up behind its seal, take and die, and an admission may arrive at any time.
+ */
+export function lookAfterWanted({ parts, ownership, carriedTo, onLost }: LookParts): () => void {
+  const { admission, clock } = parts;
+  const { ownerEpoch } = ownership;
+  let cancel = () => {};
+  let stopped = false;
+
+  /**
+   * True when nothing that this writer takes can be recorded any more, and all that was is carried: whatever of it is
+   * still provisional is void. A live writer, however slow, has no seal.
+   */
+  async function isOver(writerEpoch: number): Promise<boolean> {
+    const stream = streams.journal(parts.author.region, writerEpoch);
+    const { isSealed, last } = await readTail(parts.store, stream);
+    const to = carriedTo();
+    return isSealed && last !== undefined && to !== "start" && last.position <= to;
+  }
+
+  async function look({ orgId, writerEpochs }: Wanted, asked: Map<number, boolean>): Promise<void> {
+    if (!ownership.orgs.has(orgId)) return;
+    if (writerEpochs.length === 0) {
+      const found = await admission.figures({ orgId });
+      if (found.outcome === "fenced" && found.fenced === "absent") onLost();
+    }
+    for (const writerEpoch of writerEpochs) {
+      const over = asked.get(writerEpoch) ?? (await isOver(writerEpoch));
+      asked.set(writerEpoch, over);
+      if (over) await admission.sweep({ orgId, ownerEpoch, writerEpoch });
+    }
+  }
+
+  async function poll(): Promise<void> {
+    if ((await admission.server()) !== ownership.server) return onLost();
+    const asked = new Map<number, boolean>();
+    // A look that fails is made again when somebody comes upon the organization again.
+    for (const each of await admission.wanted()) await look(each, asked).catch(() => {});
+  }
+
+  function arm(): void {
+    cancel = clock.timer(WANTED_EVERY_MS, () => {
+      void poll()
+        .catch(() => {})
+        .finally(() => {
+          if (!stopped) arm();
+        });
+    });
+  }
+  arm();
+  return () => {
+    stopped = true;
+    cancel();
+  };
+}
