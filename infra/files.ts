@@ -63,7 +63,7 @@ export function readSecretFile(path: string): string | undefined {
 }
 
 /** A new name in a folder outlives a power loss only when the folder was synced too. */
-function syncFolder(path: string): void {
+export function syncFolder(path: string): void {
   const folder = openSync(path, "r");
   try {
     fsyncSync(folder);

@@ -81,6 +81,19 @@ export interface EventStore {
   }): AsyncIterable<RecordedEvent[]>;
   /** The position of the newest event, or `start` for an empty store. */
   head(): Promise<bigint | "start">;
+  /** Names this history of events and no other: made with the store, and anew when a backup is put in its place. */
+  identity(): Promise<string>;
+  /** Which event stands at a position; undefined where none does yet. */
+  eventAt(position: bigint): Promise<EventMark | undefined>;
+}
+
+/**
+ * What tells the event at a position from any other that could stand there. The id alone does not: ids are computed
+ * from their cause, so two histories that part may have the same one at the same position.
+ */
+export interface EventMark {
+  readonly id: string;
+  readonly recordedAt: number;
 }
 
 // ------------------------------------------------------------------------------------------ admission store
@@ -168,11 +181,18 @@ export interface KeyDirectory {
 
 // ----------------------------------------------------------------------------------------------- read models
 
-/** The rows of one projection, moved together with the position of the last event that they contain. */
+/** Where a read model stands: the last event that it contains, and the identity of the store that it was folded from. */
+export interface Checkpoint {
+  readonly store: string;
+  readonly position: bigint;
+  readonly event: EventMark;
+}
+
+/** The rows of one projection, moved together with their checkpoint. */
 export interface ReadModel {
-  checkpoint(): Promise<bigint | "start">;
+  checkpoint(): Promise<Checkpoint | "start">;
   rows(): Promise<ReadModelRow[]>;
-  commit(writes: readonly ReadModelWrite[], checkpoint: bigint): Promise<void>;
+  commit(writes: readonly ReadModelWrite[], checkpoint: Checkpoint): Promise<void>;
 }
 
 /** Where read models live. */

@@ -119,6 +119,8 @@ export function interposed(
     fence: (stream, event) => store.fence(stream, event),
     follow: (options) => store.follow(options),
     head: () => store.head(),
+    identity: () => store.identity(),
+    eventAt: (position) => store.eventAt(position),
   };
 }
 

@@ -222,6 +222,8 @@ async function helpOf(words: readonly string[]): Promise<string> {
     controlFile: never,
     start: never,
     simulator: never,
+    backUp: never,
+    restore: never,
     onStop: never,
   };
   await runCli(world, [...words, "--help"]);

@@ -5,7 +5,7 @@ import { createMemoryReadModels } from "#infra/read-models/memory.ts";
 import { accountsProjection } from "#projections/accounts.ts";
 import { keyDirectoryProjection } from "#projections/key-directory.ts";
 import { usageProjection } from "#projections/usage.ts";
-import type { Projector, ReadModel, ReadModels } from "#services/ports.ts";
+import type { Checkpoint, Projector, ReadModel, ReadModels } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";
 import type { ProjectorParts } from "#services/projector/running.ts";
 import { histories, type Append } from "#test/histories.ts";
@@ -26,6 +26,10 @@ export interface ProjectorWorld {
   live(events: number): Promise<bigint>;
   /** The rows of every read model at a position, as text. */
   textOf(projector: Projector, atLeast: bigint): Promise<string[]>;
+  /** The checkpoint of a read model that was folded from this store up to a position. */
+  checkpointAt(position: bigint): Promise<Checkpoint>;
+  /** The position at which a read model stands on the disk. */
+  standsAt(name: string, readModels?: ReadModels): Promise<bigint | "start">;
   close(): Promise<void>;
 }
 
@@ -73,6 +77,15 @@ export function projectorWorld(): ProjectorWorld {
         texts.push(JSON.stringify(rows));
       }
       return texts;
+    },
+    async checkpointAt(position) {
+      const event = (await store.eventAt(position)) ?? { id: "of no event", recordedAt: 0 };
+      return { store: await store.identity(), position, event };
+    },
+    async standsAt(name, readModels = world.readModels) {
+      const { version } = projections.find((one) => one.name === name) ?? { version: 1 };
+      const checkpoint = await (await readModels.open(name, version)).checkpoint();
+      return checkpoint === "start" ? checkpoint : checkpoint.position;
     },
     async close() {
       crash.abort();

@@ -44,11 +44,11 @@ export function recordedFrom(
   });
 }
 
-/** `read` and `head` over a connection, giving others their turn after every slice. */
+/** What a connection reads for the port, giving others their turn after every slice. */
 export function storeReads(
   slices: SqliteSlices,
   pause: () => Promise<void>,
-): Pick<EventStore, "read" | "head"> {
+): Pick<EventStore, "read" | "head" | "identity" | "eventAt"> {
   return {
     async read(stream, { from, direction, max }) {
       const step = direction === "forward" ? 1 : -1;
@@ -71,5 +71,7 @@ export function storeReads(
       const head = slices.head();
       return head === 0 ? "start" : BigInt(head);
     },
+    identity: async () => slices.identity(),
+    eventAt: async (position) => slices.eventAt(Number(position)),
   };
 }

@@ -14,6 +14,11 @@ export type Pragma =
 const APPLICATION_ID = 0x72656c61;
 const SCHEMA_VERSION = 1;
 
+// A table of its own, so that files which were made before stores had an identity get theirs when they are opened.
+const IDENTITY = `
+CREATE TABLE store (identity TEXT NOT NULL) STRICT;
+INSERT INTO store VALUES (lower(hex(randomblob(16))));`;
+
 // The partial index makes a repeated fence cheap to find; no other event is in it. Ids have no index: a repeat is
 // found by its revision.
 const SCHEMA = `
@@ -30,6 +35,7 @@ CREATE TABLE events (
 ) STRICT;
 CREATE UNIQUE INDEX events_by_stream ON events (stream, revision);
 CREATE INDEX fences ON events (stream, id) WHERE type = 'OwnerFenced.v1';
+${IDENTITY}
 PRAGMA application_id = ${APPLICATION_ID};
 PRAGMA user_version = ${SCHEMA_VERSION};`;
 
@@ -59,11 +65,18 @@ export function openSqliteFile(path: string): DatabaseSync {
       db.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`);
     }
     checkVersion(db, path);
+    if (numberOf(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'store'") === 0)
+      renewIdentity(db);
   } catch (error) {
     db.close();
     throw error;
   }
   return db;
+}
+
+/** Gives the store another identity: what was folded from this file so far is none of it any more. */
+export function renewIdentity(db: DatabaseSync): void {
+  db.exec(`BEGIN IMMEDIATE; DROP TABLE IF EXISTS store; ${IDENTITY} COMMIT`);
 }
 
 /** Opens an existing file for reading only; any thread or process may, at any time. */
@@ -78,7 +91,8 @@ export function openSqliteReadOnly(path: string): DatabaseSync {
   return db;
 }
 
-function checkVersion(db: DatabaseSync, path: string): void {
+/** Throws when the file is no event store, or one of another version. */
+export function checkVersion(db: DatabaseSync, path: string): void {
   const version = numberOf(db, "PRAGMA user_version");
   if (numberOf(db, "PRAGMA application_id") !== APPLICATION_ID)
     throw new Error(`${path} is not an event store of relai`);
@@ -109,6 +123,7 @@ export function first(
   return Array.isArray(row) ? row : undefined;
 }
 
-function numberOf(db: DatabaseSync, sql: string): number {
+/** The first column of the only row that a query gives. */
+export function numberOf(db: DatabaseSync, sql: string): number {
   return Number(first(arrays(db, sql))?.[0]);
 }

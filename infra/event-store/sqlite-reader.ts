@@ -4,7 +4,7 @@ import { storeReads } from "./outcomes.ts";
 import { openSqliteReadOnly } from "./sqlite-file.ts";
 import { createSlices } from "./sqlite-slices.ts";
 
-export interface SqliteEventReader extends Pick<EventStore, "read" | "head" | "follow"> {
+export interface SqliteEventReader extends Omit<EventStore, "append" | "fence"> {
   close(): Promise<void>;
 }
 

@@ -1,6 +1,7 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { readEvent } from "#domain/events/events.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
+import type { EventMark } from "#services/ports.ts";
 import { arrays, first } from "./sqlite-file.ts";
 
 /** Rows read in one go: a few milliseconds of work, after which others get their turn. */
@@ -25,6 +26,10 @@ export interface SqliteSlices {
   ): RecordedEvent[];
   /** The newest event's position; 0 for an empty store. */
   head(): number;
+  /** The store's identity. Throws for a file that nobody has opened for writing since stores have one. */
+  identity(): string;
+  /** The event at a position, also one that this version cannot read. */
+  eventAt(position: number): EventMark | undefined;
 }
 
 type Row = [
@@ -60,6 +65,7 @@ export function createSlices(db: DatabaseSync): SqliteSlices {
   const streamNamed = arrays(db, "SELECT stream FROM streams WHERE name = ?");
   const nameOf = arrays(db, "SELECT name FROM streams WHERE stream = ?");
   const last = arrays(db, "SELECT max(position) FROM events");
+  const mark = arrays(db, "SELECT id, recorded_at FROM events WHERE position = ?");
   const names = new Map<number, string>();
 
   function streamName(stream: number): string {
@@ -95,6 +101,11 @@ export function createSlices(db: DatabaseSync): SqliteSlices {
       );
     },
     head: () => Number(first(last)?.[0] ?? 0),
+    identity: () => String(first(arrays(db, "SELECT identity FROM store"))?.[0]),
+    eventAt(position) {
+      const found = first(mark, position);
+      return found && { id: String(found[0]), recordedAt: Number(found[1]) };
+    },
   };
 }
 

@@ -1,9 +1,9 @@
 import type { JsonValue } from "#projections/rows.ts";
-import type { ReadModel, ReadModels } from "#services/ports.ts";
+import type { Checkpoint, ReadModel, ReadModels } from "#services/ports.ts";
 
 interface Held {
   readonly version: number;
-  checkpoint: bigint | "start";
+  checkpoint: Checkpoint | "start";
   /** By table and key; the value as JSON, so that nobody shares an object with it. */
   readonly rows: Map<string, { table: string; key: string; json: string }>;
 }

@@ -11,6 +11,8 @@ export interface SqliteReadModels extends ReadModels {
 
 // "rlrm" in a file's header: a read model of relai.
 const APPLICATION_ID = 0x726c726d;
+/** The layout of the tables here; a projection's own version says what its rows mean. */
+const LAYOUT = 1;
 const BUSY_MS_MAX = 2_000;
 /** Files up to this size are checked in full when they are opened, which takes a fraction of a second. */
 const CHECKED_BYTES_MAX = 64 * 1024 * 1024;
@@ -19,8 +21,15 @@ const PAGES_MAX = 4_294_967_294;
 
 const SCHEMA = `
 CREATE TABLE rows (tbl TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (tbl, key)) STRICT, WITHOUT ROWID;
-CREATE TABLE model (version INTEGER NOT NULL, checkpoint TEXT NOT NULL) STRICT;
-PRAGMA application_id = ${APPLICATION_ID};`;
+CREATE TABLE model (
+  version INTEGER NOT NULL,
+  store TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  event_id TEXT NOT NULL,
+  recorded_at INTEGER NOT NULL
+) STRICT;
+PRAGMA application_id = ${APPLICATION_ID};
+PRAGMA user_version = ${LAYOUT};`;
 
 interface File {
   readonly db: DatabaseSync;
@@ -116,7 +125,7 @@ function connect(path: string): DatabaseSync {
 function create(path: string, version: number): DatabaseSync {
   const db = connect(path);
   try {
-    db.exec(`BEGIN; ${SCHEMA} INSERT INTO model VALUES (${version}, 'start'); COMMIT`);
+    db.exec(`BEGIN; ${SCHEMA} INSERT INTO model VALUES (${version}, '', 0, '', 0); COMMIT`);
   } catch (error) {
     db.close();
     throw error;
@@ -147,6 +156,8 @@ function uselessBecause(db: DatabaseSync, path: string, version: number): string
     const check = db.prepare("PRAGMA quick_check(1)").get()?.["quick_check"];
     if (check !== "ok") return "the file is damaged";
   }
+  const layout = db.prepare("PRAGMA user_version").get()?.["user_version"];
+  if (layout !== LAYOUT) return "another version of relai wrote the file";
   const written = db.prepare("SELECT version FROM model").get()?.["version"];
   return written === version
     ? undefined
@@ -169,13 +180,18 @@ function drop(path: string): void {
 function modelOf(db: DatabaseSync): ReadModel {
   const put = db.prepare("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)");
   const remove = db.prepare("DELETE FROM rows WHERE tbl = ? AND key = ?");
-  const move = db.prepare("UPDATE model SET checkpoint = ?");
-  const place = db.prepare("SELECT checkpoint FROM model");
+  const move = db.prepare(
+    "UPDATE model SET store = ?, position = ?, event_id = ?, recorded_at = ?",
+  );
+  const place = db.prepare("SELECT store, position, event_id, recorded_at FROM model");
+  place.setReadBigInts(true);
   const all = db.prepare("SELECT tbl, key, value FROM rows ORDER BY tbl, key");
   return {
     async checkpoint() {
-      const checkpoint = place.get()?.["checkpoint"];
-      return checkpoint === "start" ? "start" : BigInt(String(checkpoint));
+      const { store, position, event_id, recorded_at } = place.get() ?? {};
+      if (typeof position !== "bigint" || position === 0n) return "start";
+      const event = { id: String(event_id), recordedAt: Number(recorded_at) };
+      return { store: String(store), position, event };
     },
     async rows() {
       const rows: ReadModelRow[] = [];
@@ -190,7 +206,8 @@ function modelOf(db: DatabaseSync): ReadModel {
           if (value === null) remove.run(table, key);
           else put.run(table, key, JSON.stringify(value));
         }
-        move.run(String(checkpoint));
+        const { store, position, event } = checkpoint;
+        move.run(store, position, event.id, event.recordedAt);
         db.exec("COMMIT");
       } catch (error) {
         // A full disk may have ended the transaction already.

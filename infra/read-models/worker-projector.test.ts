@@ -109,6 +109,21 @@ test("a spoiled file is dropped with an alarm and folded again", async () => {
   expect(alarms).toEqual(["read_model_dropped: the file is damaged"]);
 });
 
+test("a read model of another store of the same length, with the very same events, is dropped", async () => {
+  const head = await append(5, 300);
+  const before = await projector.rows("accounts", head);
+  await projector.close();
+  await store.close();
+  for (const name of readdirSync(root).filter((one) => one.startsWith("events")))
+    rmSync(join(root, name));
+  store = await openSqliteEventStore({ path: join(root, "events.sqlite"), clock });
+  expect(await append(5, 300)).toBe(head);
+  projector = open();
+  expect(await projector.rows("accounts", head)).toEqual(before);
+  expect(alarms).toHaveLength(4);
+  expect(new Set(alarms)).toEqual(new Set(["read_model_of_another_store: undefined"]));
+});
+
 test("a thread that cannot start says why, and is tried again", async () => {
   const folder = join(root, "nowhere");
   const told: string[] = [];

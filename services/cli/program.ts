@@ -1,4 +1,5 @@
 import { Command, CommanderError } from "commander";
+import { backUp, restore } from "./backup.ts";
 import { createCommands, type Common, type KeyOptions } from "./commands.ts";
 import { CliError, type CliWorld } from "./world.ts";
 
@@ -46,6 +47,7 @@ function createProgram(world: CliWorld): Command {
   addOrganizations(program, world);
   addKeys(program, world);
   addReads(program, world);
+  addBackups(program, world);
   return program;
 }
 
@@ -149,4 +151,21 @@ function addReads(program: Command, world: CliWorld): void {
     .option("--from <position>", "where to begin: start or 0, the first event")
     .addHelpText("after", examples("replay", "replay --projection usage"))
     .action((_options, command: Command) => commands.replay(command.optsWithGlobals()));
+}
+
+const REGION = ["--region <name>", "whose events (default: the first of RELAI_REGIONS)"] as const;
+
+function addBackups(program: Command, world: CliWorld): void {
+  sub(program, "backup <file>", "copy the events into a new file, also while relai runs")
+    .option(...REGION)
+    .addHelpText("after", examples("backup /backup/relai-2027-01-31.sqlite"))
+    .action((file: string, _options, command: Command) =>
+      backUp(world, file, command.optsWithGlobals()),
+    );
+  sub(program, "restore <file>", "put a backup in the place of the events, while relai is stopped")
+    .option(...REGION)
+    .addHelpText("after", examples("restore /backup/relai-2027-01-31.sqlite"))
+    .action((file: string, _options, command: Command) =>
+      restore(world, file, command.optsWithGlobals()),
+    );
 }

@@ -3,6 +3,7 @@ import type { Clock } from "#services/ports.ts";
 /** What the command line needs of the settings. */
 export interface CliConfig {
   readonly dataDir: string;
+  readonly regions: readonly string[];
   readonly controlUrl: string | undefined;
   readonly adminToken: string | undefined;
   readonly controlPort: number;
@@ -34,8 +35,27 @@ export interface CliWorld {
   /** Runs until it is told to stop. */
   readonly start: (options: { file: string | undefined; json: boolean }) => Promise<void>;
   readonly simulator: (options: SimulatorOptions) => Promise<SimulatorRunning>;
+  /** Copies the events of a region's folder into a new file. Throws an error of one sentence when it cannot. */
+  readonly backUp: (options: {
+    dataDir: string;
+    region: string;
+    to: string;
+  }) => Promise<StoreCopied>;
+  /** Puts a backup in their place; says where the old ones are kept. Throws as `backUp` does. */
+  readonly restore: (options: {
+    dataDir: string;
+    region: string;
+    from: string;
+  }) => Promise<StoreCopied & { readonly aside: string | undefined }>;
   /** Calls back at SIGTERM and SIGINT. */
   readonly onStop: (callback: () => void) => void;
+}
+
+/** What a copy of a region's events holds. */
+export interface StoreCopied {
+  readonly events: number;
+  readonly position: number;
+  readonly bytes: number;
 }
 
 export interface SimulatorOptions {

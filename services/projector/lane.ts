@@ -1,7 +1,14 @@
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { Fold, OnFault, Projection } from "#projections/projection.ts";
 import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
-import type { ReadModel, ReadModels, Telemetry } from "#services/ports.ts";
+import type {
+  Checkpoint,
+  EventMark,
+  EventStore,
+  ReadModel,
+  ReadModels,
+  Telemetry,
+} from "#services/ports.ts";
 
 /** A place in the store: the position of an event, or before the first. */
 export type Place = bigint | "start";
@@ -27,64 +34,89 @@ export interface Lane {
   fold: Fold;
   folded: Place;
   committed: Place;
+  /** The identity of the store that is folded. */
+  readonly store: string;
+  /** The event at `folded`; undefined as long as nothing was folded here. */
+  newest: EventMark | undefined;
   /** Writes that were taken from the fold and could not be stored yet. */
-  unsaved: { readonly writes: readonly ReadModelWrite[]; readonly checkpoint: bigint } | undefined;
+  unsaved:
+    | { readonly writes: readonly ReadModelWrite[]; readonly checkpoint: Checkpoint }
+    | undefined;
   /** Why this projection stands still for good; a rebuild or a new start may help. */
   failure: Error | undefined;
 }
 
+/** What a lane needs to know of the store beside its events. */
+export type KnownStore = Pick<EventStore, "head" | "identity" | "eventAt">;
+
 /**
- * Opens a projection where its read model stands. One that is ahead of the store's head belongs to another store, and
- * one whose rows the fold cannot go on from is damaged: both start anew, with an alarm.
+ * Opens a projection where its read model stands. One that was folded from other events than those in the store, which
+ * a position alone would never tell, and one whose rows the fold cannot go on from, start anew, with an alarm.
  */
 export async function openLane(
   projection: Projection,
   readModels: ReadModels,
-  head: Place,
+  store: KnownStore,
   onAlarm: Telemetry["alarm"],
 ): Promise<Lane> {
   const { name, version } = projection;
+  const identity = await store.identity();
   const model = await readModels.open(name, version);
   const checkpoint = await model.checkpoint();
-  const facts = { projection: name, checkpoint: String(checkpoint), head: String(head) };
-  if (reaches(head, checkpoint)) {
+  const place = checkpoint === "start" ? checkpoint : checkpoint.position;
+  const facts = { projection: name, checkpoint: String(place), head: String(await store.head()) };
+  const found = place === "start" ? undefined : await store.eventAt(place);
+  if (checkpoint !== "start" && !found) {
+    onAlarm("read_model_ahead_of_store", facts);
+  } else if (checkpoint !== "start" && !isOf(checkpoint, identity, found)) {
+    onAlarm("read_model_of_another_store", facts);
+  } else {
     try {
       const rows = projection.resumes ? await model.rows() : [];
-      return laneFrom(projection, model, checkpoint, rows, onAlarm);
+      return laneFrom(projection, model, place, rows, identity, onAlarm);
     } catch (error) {
       const reason = error instanceof Error ? error.message : "unknown";
       onAlarm("read_model_unreadable", { ...facts, reason });
     }
-  } else {
-    onAlarm("read_model_ahead_of_store", facts);
   }
   await readModels.openAside(name, version);
-  return laneFrom(projection, await readModels.swapIn(name), "start", [], onAlarm);
+  return laneFrom(projection, await readModels.swapIn(name), "start", [], identity, onAlarm);
+}
+
+/** Whether a checkpoint was set in this very history of events. */
+function isOf(checkpoint: Checkpoint, identity: string, found: EventMark | undefined): boolean {
+  const { store, event } = checkpoint;
+  return store === identity && event.id === found?.id && event.recordedAt === found.recordedAt;
 }
 
 /** A projection that starts from nothing, on an empty read model beside the one in use. */
 export async function openLaneAside(
   projection: Projection,
   readModels: ReadModels,
+  store: KnownStore,
   onFault: OnFault,
 ): Promise<Lane> {
+  const identity = await store.identity();
   const model = await readModels.openAside(projection.name, projection.version);
-  return laneFrom(projection, model, "start", [], onFault);
+  return laneFrom(projection, model, "start", [], identity, onFault);
 }
 
 function laneFrom(
   projection: Projection,
   model: ReadModel,
-  checkpoint: Place,
+  place: Place,
   rows: readonly ReadModelRow[],
+  store: string,
   onFault: OnFault,
 ): Lane {
   return {
     projection,
     model,
     fold: projection.open(rows, onFault),
-    folded: checkpoint,
-    committed: checkpoint,
+    folded: place,
+    committed: place,
+    store,
+    newest: undefined,
     unsaved: undefined,
     failure: undefined,
   };
@@ -99,7 +131,9 @@ export function foldInto(lane: Lane, events: readonly RecordedEvent[]): void {
     if (handles.has(event.type)) fold.apply(event);
   }
   const last = events.at(-1);
-  if (last && reaches(last.position, folded)) lane.folded = last.position;
+  if (!last || !reaches(last.position, folded)) return;
+  lane.folded = last.position;
+  lane.newest = { id: last.id, recordedAt: last.recordedAt };
 }
 
 /** Whether something of the lane is not stored yet. */
@@ -115,12 +149,13 @@ export function isUnsaved(lane: Lane): boolean {
 export async function save(lane: Lane): Promise<void> {
   while (isUnsaved(lane)) {
     if (!lane.unsaved) {
-      if (lane.folded === "start") return;
-      lane.unsaved = { writes: lane.fold.takeWrites(), checkpoint: lane.folded };
+      const { folded: position, newest: event, store } = lane;
+      if (position === "start" || !event) return;
+      lane.unsaved = { writes: lane.fold.takeWrites(), checkpoint: { store, position, event } };
     }
     const { writes, checkpoint } = lane.unsaved;
     await lane.model.commit(writes, checkpoint);
-    lane.committed = checkpoint;
+    lane.committed = checkpoint.position;
     lane.unsaved = undefined;
   }
 }

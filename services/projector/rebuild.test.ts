@@ -37,7 +37,8 @@ describe("rebuild", () => {
   test("starts from nothing, even when the rows in use are wrong", async () => {
     const head = await live(100);
     const wrong = await world.readModels.open("usage", usageProjection.version);
-    await wrong.commit([{ table: "requests", key: "ghost", value: { requestId: "ghost" } }], head);
+    const ghost = { table: "requests", key: "ghost", value: { requestId: "ghost" } };
+    await wrong.commit([ghost], await world.checkpointAt(head));
     const projector = await start();
     expect(JSON.stringify((await projector.rows("usage", head)).rows)).toContain("ghost");
     await projector.rebuild("usage", () => undefined);

@@ -1,6 +1,14 @@
 import type { OnFault, Projection } from "#projections/projection.ts";
 import type { EventStore, ReadModels, RebuildProgress } from "#services/ports.ts";
-import { foldInto, openLaneAside, reaches, save, type Lane, type Place } from "./lane.ts";
+import {
+  foldInto,
+  openLaneAside,
+  reaches,
+  save,
+  type KnownStore,
+  type Lane,
+  type Place,
+} from "./lane.ts";
 
 /** A read model being folded anew, beside the one in use. */
 export interface Rebuild {
@@ -16,7 +24,7 @@ export interface Rebuild {
  * store or the read model fails: the rebuild is then over, and the read model in use is as it was.
  */
 export async function startRebuild(parts: {
-  store: Pick<EventStore, "follow" | "head">;
+  store: Pick<EventStore, "follow"> & KnownStore;
   readModels: ReadModels;
   projection: Projection;
   batchEventsMax: number;
@@ -24,7 +32,7 @@ export async function startRebuild(parts: {
   onFault: OnFault;
 }): Promise<Rebuild> {
   const { store, projection, batchEventsMax, signal } = parts;
-  const lane = await openLaneAside(projection, parts.readModels, parts.onFault);
+  const lane = await openLaneAside(projection, parts.readModels, store, parts.onFault);
   let eventsDone = 0;
   let head: Place = "start";
 

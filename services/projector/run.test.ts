@@ -22,7 +22,7 @@ describe("rows", () => {
     const { position, rows } = await projector.rows("accounts", wanted);
     expect(position).toBeGreaterThanOrEqual(wanted);
     expect(rows.some((row) => row.table === "orgs")).toBe(true);
-    expect(await (await world.readModels.open("accounts", 1)).checkpoint()).toBe(position);
+    expect(await world.standsAt("accounts")).toBe(position);
   });
 
   test("wait for an event that comes later", async () => {
@@ -67,9 +67,7 @@ describe("restarts", () => {
     // The memory store hands events over in microtasks.
     await new Promise((resolve) => setImmediate(resolve));
     await projector.close();
-    expect(await (await world.readModels.open("usage", usageProjection.version)).checkpoint()).toBe(
-      head,
-    );
+    expect(await world.standsAt("usage")).toBe(head);
     await expect(projector.rows("usage", "start")).rejects.toThrow("stopped");
   });
 
@@ -78,9 +76,7 @@ describe("restarts", () => {
     await live(100);
     crash();
     await new Promise((resolve) => setTimeout(resolve, 40));
-    expect(await (await world.readModels.open("usage", usageProjection.version)).checkpoint()).toBe(
-      "start",
-    );
+    expect(await world.standsAt("usage")).toBe("start");
   });
 
   test("read models that stand at different places catch up together, each event once", async () => {
@@ -97,9 +93,12 @@ describe("restarts", () => {
 
   test("a read model with rows that make no sense starts anew, with an alarm", async () => {
     const head = await live(50);
-    const damaged = await world.readModels.open("accounts", 1);
+    const damaged = await world.readModels.open("accounts", accountsProjection.version);
     const lot = { orgId: "org_gone", place: 0, lotId: "lot_gone" };
-    await damaged.commit([{ table: "lots", key: "org_gone/lot_gone", value: lot }], 20n);
+    await damaged.commit(
+      [{ table: "lots", key: "org_gone/lot_gone", value: lot }],
+      await world.checkpointAt(20n),
+    );
     const texts = await textOf(await start(), head);
     expect(alarms).toEqual(["read_model_unreadable"]);
     expect(texts[0]).not.toContain("gone");
@@ -107,12 +106,46 @@ describe("restarts", () => {
 
   test("a read model that is ahead of its store starts anew, with an alarm", async () => {
     await live(10);
-    const strange = await world.readModels.open("accounts", 1);
-    await strange.commit([{ table: "orgs", key: "ghost", value: 1 }], 1_000n);
+    const strange = await world.readModels.open("accounts", accountsProjection.version);
+    await strange.commit(
+      [{ table: "orgs", key: "ghost", value: 1 }],
+      await world.checkpointAt(1_000n),
+    );
     const head = await live(10);
     const texts = await textOf(await start(), head);
     expect(alarms).toEqual(["read_model_ahead_of_store"]);
     expect(texts[0]).not.toContain("ghost");
+  });
+});
+
+describe("a read model that was folded from other events starts anew, with an alarm", () => {
+  const ghost = { table: "orgs", key: "ghost", value: 1 };
+  const { name, version } = accountsProjection;
+
+  test.each([
+    ["another store", { store: "another store" }],
+    ["another event at its position", { event: { id: "another event" } }],
+    ["the same event, recorded at another time", { event: { recordedAt: 1 } }],
+  ])("%s", async (_, changes: { store?: string; event?: object }) => {
+    const head = await live(30);
+    const checkpoint = await world.checkpointAt(head);
+    const event = { ...checkpoint.event, ...changes.event };
+    const strange = await world.readModels.open(name, version);
+    await strange.commit([ghost], { ...checkpoint, ...changes, event });
+    const texts = await textOf(await start(), head);
+    expect(alarms).toEqual(["read_model_of_another_store"]);
+    expect(texts[0]).not.toContain("ghost");
+    world.readModels = createMemoryReadModels();
+    expect(await textOf(await start(), head)).toEqual(texts);
+  });
+
+  test("and one that was not goes on", async () => {
+    const head = await live(30);
+    const known = { table: "orgs", key: "known", value: { orgId: "known", position: "start" } };
+    const checkpoint = await world.checkpointAt(head);
+    await (await world.readModels.open(name, version)).commit([known], checkpoint);
+    expect((await textOf(await start(), head))[0]).toContain("known");
+    expect(alarms).toEqual([]);
   });
 });
 
@@ -140,16 +173,14 @@ describe("a read model that cannot be stored", () => {
     await expect.poll(() => alarms).toHaveLength(1);
     // One append, and none after it that would set off another commit.
     const head = await live(1);
-    await expect
-      .poll(async () => (await inner.open("usage", usageProjection.version)).checkpoint())
-      .toBe(head);
-    expect(await (await inner.open("accounts", 1)).checkpoint()).toBe(head);
+    await expect.poll(() => world.standsAt("usage", inner)).toBe(head);
+    expect(await world.standsAt("accounts", inner)).toBe(head);
   });
 
   test("reads no further meanwhile, so that what waits stays small", async () => {
     await live(100);
     let handed = 0;
-    const pieces = { follow: store.follow, head: () => store.head() };
+    const pieces = { ...store };
     pieces.follow = async function* follow(options) {
       for await (const events of store.follow(options))
         for (let at = 0; at < events.length; at += 5) {
@@ -196,13 +227,13 @@ describe("an event that cannot be folded", () => {
     await expect(projector.rows("broken", "start")).rejects.toThrow(
       "the projection broken stands still: no such journal",
     );
-    const checkpoint = await (await world.readModels.open("broken", 1)).checkpoint();
+    const checkpoint = await world.standsAt("broken");
     expect(checkpoint === "start" || checkpoint < 60n).toBe(true);
   });
 
   test("when the store cannot read it, everything stops before it, loudly", async () => {
     await live(30);
-    const waiting = { follow: store.follow, head: () => store.head() };
+    const waiting = { ...store };
     waiting.follow = async function* follow(options) {
       for await (const events of store.follow(options)) {
         yield events.filter((event: RecordedEvent) => event.position < 20n);
@@ -215,12 +246,12 @@ describe("an event that cannot be folded", () => {
     );
     expect(alarms).toEqual(["event_unreadable"]);
     await new Promise((resolve) => setTimeout(resolve, 20));
-    expect(await (await world.readModels.open("accounts", 1)).checkpoint()).toBe(19n);
+    expect(await world.standsAt("accounts")).toBe(19n);
   });
 
   test("a store that fails otherwise is followed again from where it was", async () => {
     let failures = 2;
-    const flaky = { follow: store.follow, head: () => store.head() };
+    const flaky = { ...store };
     flaky.follow = async function* follow(options) {
       for await (const events of store.follow(options)) {
         yield events.slice(0, 5);

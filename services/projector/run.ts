@@ -99,6 +99,7 @@ async function rebuildLane(
     silent = false;
     lane.fold = aside.lane.fold;
     lane.folded = aside.lane.folded;
+    lane.newest = aside.lane.newest;
     lane.committed = aside.lane.committed;
     lane.unsaved = undefined;
     lane.failure = undefined;

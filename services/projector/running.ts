@@ -2,11 +2,19 @@ import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
 import type { Projection } from "#projections/projection.ts";
 import type { Clock, EventStore, ReadModels, Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
-import { earlier, foldInto, openLane, save, type Lane, type Place } from "./lane.ts";
+import {
+  earlier,
+  foldInto,
+  openLane,
+  save,
+  type KnownStore,
+  type Lane,
+  type Place,
+} from "./lane.ts";
 import { createWaiters } from "./waiters.ts";
 
 export interface ProjectorParts {
-  readonly store: Pick<EventStore, "follow" | "head">;
+  readonly store: Pick<EventStore, "follow"> & KnownStore;
   readonly readModels: ReadModels;
   readonly clock: Clock;
   readonly projections: readonly Projection[];
@@ -31,10 +39,9 @@ export type Running = Awaited<ReturnType<typeof createRunning>>;
 
 async function openLanes(parts: ProjectorParts): Promise<Lane[]> {
   const { store, readModels, projections, onAlarm } = parts;
-  const head = await store.head();
   const lanes: Lane[] = [];
   for (const projection of projections)
-    lanes.push(await openLane(projection, readModels, head, onAlarm));
+    lanes.push(await openLane(projection, readModels, store, onAlarm));
   return lanes;
 }
 

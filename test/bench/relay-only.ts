@@ -78,6 +78,8 @@ function forgetfulStore(): EventStore {
     fence: () => Promise.resolve(0n),
     async *follow() {},
     head: () => Promise.resolve("start"),
+    identity: () => Promise.resolve("forgetful"),
+    eventAt: () => Promise.resolve(undefined),
   };
 }
 

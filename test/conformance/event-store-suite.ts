@@ -104,6 +104,28 @@ export function eventStoreSuite<S extends StoreUnderTest>(
       expect(await store.append(JOURNAL, [usage(JOURNAL, 2)], 3n)).toEqual(appended(4n));
     });
 
+    it("has an identity that no other store has, and keeps it", async (context: TestContext) => {
+      const identity = await store.identity();
+      expect(identity).toMatch(/^[0-9a-f]{32}$/);
+      const other = await make();
+      const elsewhere = await other.open();
+      expect(await elsewhere.identity()).not.toBe(identity);
+      await elsewhere.close();
+      await other.remove();
+      if (harness.survivesClosing !== true) context.skip(harness.survivesClosing);
+      await store.close();
+      store = await harness.open();
+      expect(await store.identity()).toBe(identity);
+    });
+
+    it("says which event stands at a position", async () => {
+      await store.append(JOURNAL, admissions(JOURNAL, 1, 3), "no_stream");
+      const [, second] = await store.read(JOURNAL, { from: "start", direction: "forward", max: 3 });
+      const mark = { id: second?.id, recordedAt: second?.recordedAt };
+      expect(await store.eventAt(second?.position ?? 0n)).toEqual(mark);
+      expect(await store.eventAt(4n)).toBeUndefined();
+    });
+
     it("never lets recordedAt go back, also when the clock does", async () => {
       await store.close();
       let nowMs = 1_790_000_000_500;

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
-import type { ReadModels } from "#services/ports.ts";
+import type { Checkpoint, ReadModels } from "#services/ports.ts";
 
 /** What an adapter brings to its test. `reopen` is what a restart does: the same place, opened anew. */
 export interface ReadModelsUnderTest {
@@ -16,6 +16,12 @@ const row = (key: string, value: ReadModelRow["value"], table = "things"): ReadM
   key,
   value,
 });
+
+/** A checkpoint at a position of some store. */
+export function at(position: bigint): Checkpoint {
+  const event = { id: `event ${position}`, recordedAt: 1_700_000_000_000 + Number(position) };
+  return { store: "a store", position, event };
+}
 
 /** What every place of read models keeps to. A skip says why. */
 export function readModelsSuite(
@@ -42,10 +48,10 @@ export function readModelsSuite(
       const model = await models.open("orders", 1);
       await model.commit(
         [row("b", 1), row("a", { deep: ["ä", null, true] }), row("a", 2, "first")],
-        7n,
+        at(7n),
       );
-      await model.commit([row("b", "new"), row("c", 3), row("c", null), row("none", null)], 9n);
-      expect(await model.checkpoint()).toBe(9n);
+      await model.commit([row("b", "new"), row("c", 3), row("c", null), row("none", null)], at(9n));
+      expect(await model.checkpoint()).toEqual(at(9n));
       expect(await model.rows()).toEqual([
         row("a", 2, "first"),
         row("a", { deep: ["ä", null, true] }),
@@ -55,29 +61,29 @@ export function readModelsSuite(
 
     test("within one commit the last value of a row wins", async () => {
       const model = await models.open("orders", 1);
-      await model.commit([row("a", 1), row("a", null), row("a", 2)], 1n);
+      await model.commit([row("a", 1), row("a", null), row("a", 2)], at(1n));
       expect(await model.rows()).toEqual([row("a", 2)]);
     });
 
     test("a commit without writes moves the checkpoint; large positions are kept exactly", async () => {
       const model = await models.open("orders", 1);
-      await model.commit([], 9_007_199_254_740_993n);
-      expect(await model.checkpoint()).toBe(9_007_199_254_740_993n);
+      await model.commit([], at(9_007_199_254_740_993n));
+      expect(await model.checkpoint()).toEqual(at(9_007_199_254_740_993n));
     });
 
     test("what was committed is there after a restart, under its own name", async () => {
       const model = await models.open("orders", 1);
-      await model.commit([row("a", 1)], 3n);
-      await (await models.open("others", 1)).commit([row("z", 1)], 4n);
+      await model.commit([row("a", 1)], at(3n));
+      await (await models.open("others", 1)).commit([row("z", 1)], at(4n));
       const again = await (await under.reopen()).open("orders", 1);
-      expect(await again.checkpoint()).toBe(3n);
+      expect(await again.checkpoint()).toEqual(at(3n));
       expect(await again.rows()).toEqual([row("a", 1)]);
     });
 
     test("rows share no object with what was committed or read", async () => {
       const model = await models.open("orders", 1);
       const value = { list: [1] };
-      await model.commit([row("a", value)], 1n);
+      await model.commit([row("a", value)], at(1n));
       value.list.push(2);
       const read = (await model.rows())[0]?.value as { list: number[] };
       read.list.push(3);
@@ -85,7 +91,7 @@ export function readModelsSuite(
     });
 
     test("another version starts empty", async () => {
-      await (await models.open("orders", 1)).commit([row("a", 1)], 3n);
+      await (await models.open("orders", 1)).commit([row("a", 1)], at(3n));
       const next = await (await under.reopen()).open("orders", 2);
       expect(await next.checkpoint()).toBe("start");
       expect(await next.rows()).toEqual([]);
@@ -93,22 +99,22 @@ export function readModelsSuite(
 
     test("one made aside is empty, leaves the other alone and takes its place when swapped in", async () => {
       const model = await models.open("orders", 1);
-      await model.commit([row("a", "old")], 3n);
+      await model.commit([row("a", "old")], at(3n));
       const aside = await models.openAside("orders", 1);
       expect(await aside.rows()).toEqual([]);
-      await aside.commit([row("a", "new")], 8n);
+      await aside.commit([row("a", "new")], at(8n));
       expect(await model.rows()).toEqual([row("a", "old")]);
       const swapped = await models.swapIn("orders");
-      expect(await swapped.checkpoint()).toBe(8n);
-      await swapped.commit([row("b", 1)], 9n);
+      expect(await swapped.checkpoint()).toEqual(at(8n));
+      await swapped.commit([row("b", 1)], at(9n));
       const again = await (await under.reopen()).open("orders", 1);
-      expect(await again.checkpoint()).toBe(9n);
+      expect(await again.checkpoint()).toEqual(at(9n));
       expect(await again.rows()).toEqual([row("a", "new"), row("b", 1)]);
     });
 
     test("what an abandoned rebuild left is dropped by the next, and never taken for the real one", async () => {
-      await (await models.open("orders", 1)).commit([row("a", "old")], 3n);
-      await (await models.openAside("orders", 1)).commit([row("left", 1)], 2n);
+      await (await models.open("orders", 1)).commit([row("a", "old")], at(3n));
+      await (await models.openAside("orders", 1)).commit([row("left", 1)], at(2n));
       const restarted = await under.reopen();
       expect(await (await restarted.open("orders", 1)).rows()).toEqual([row("a", "old")]);
       const aside = await restarted.openAside("orders", 1);
@@ -124,15 +130,15 @@ export function readModelsSuite(
     test("a full disk moves neither rows nor checkpoint", async (context) => {
       if (skips.fullDisk !== undefined) context.skip(skips.fullDisk);
       const model = await models.open("orders", 1);
-      await model.commit([row("a", "old")], 3n);
+      await model.commit([row("a", "old")], at(3n));
       under.fillDisk?.(true);
       const large = Array.from({ length: 300 }, (_, at) => row(`k${at}`, "x".repeat(1_000)));
-      await expect(model.commit([row("a", "new"), ...large], 9n)).rejects.toThrow(/full/);
-      expect(await model.checkpoint()).toBe(3n);
+      await expect(model.commit([row("a", "new"), ...large], at(9n))).rejects.toThrow(/full/);
+      expect(await model.checkpoint()).toEqual(at(3n));
       expect(await model.rows()).toEqual([row("a", "old")]);
       under.fillDisk?.(false);
-      await model.commit([row("a", "new"), ...large], 9n);
-      expect(await model.checkpoint()).toBe(9n);
+      await model.commit([row("a", "new"), ...large], at(9n));
+      expect(await model.checkpoint()).toEqual(at(9n));
       expect(await model.rows()).toHaveLength(301);
     });
   });

@@ -14,7 +14,7 @@ import { DatabaseSync } from "node:sqlite";
 import { afterEach, describe, expect, test } from "vitest";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
 import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
-import { readModelsSuite } from "./read-models-suite.ts";
+import { at, readModelsSuite } from "./read-models-suite.ts";
 
 const folders: string[] = [];
 function newFolder(): string {
@@ -59,13 +59,13 @@ describe("SQLite files that are of no use", () => {
     const before = openSqliteReadModels({ folder, onDropped });
     const value = "x".repeat(2_000);
     const writes = Array.from({ length: 50 }, (_, at) => ({ table: "t", key: `k${at}`, value }));
-    await (await before.open("orders", 1)).commit(writes, 3n);
+    await (await before.open("orders", 1)).commit(writes, at(3n));
     await before.close();
     spoil(join(folder, "orders.sqlite"));
     const after = openSqliteReadModels({ folder, onDropped });
     const model = await after.open("orders", 1);
     const found = { dropped, checkpoint: await model.checkpoint(), rows: await model.rows() };
-    await model.commit([{ table: "t", key: "new", value: 1 }], 1n);
+    await model.commit([{ table: "t", key: "new", value: 1 }], at(1n));
     expect(await model.rows()).toHaveLength(found.rows.length + 1);
     await after.close();
     return found;
@@ -78,7 +78,7 @@ describe("SQLite files that are of no use", () => {
 
   test("a whole file is kept", async () => {
     const found = await reopened(() => undefined);
-    expect(found).toMatchObject({ dropped: [], checkpoint: 3n });
+    expect(found).toMatchObject({ dropped: [], checkpoint: at(3n) });
     expect(found.rows).toHaveLength(50);
   });
 
@@ -108,6 +108,17 @@ describe("SQLite files that are of no use", () => {
       closeSync(file);
     };
     expect(await reopened(spoil)).toEqual(empty("the file is damaged"));
+  });
+
+  test("a file whose tables another version of relai laid out is dropped", async () => {
+    const spoil = (path: string) => {
+      const db = new DatabaseSync(path);
+      db.exec("PRAGMA user_version = 0; DROP TABLE model");
+      db.exec("CREATE TABLE model (version INTEGER, checkpoint TEXT)");
+      db.exec("INSERT INTO model VALUES (1, '3')");
+      db.close();
+    };
+    expect(await reopened(spoil)).toEqual(empty("another version of relai wrote the file"));
   });
 
   test("another program's database is dropped", async () => {

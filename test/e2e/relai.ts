@@ -171,7 +171,7 @@ export async function startForAPerson(options: {
 
 /** Opens relai in this process, with as many gateways as asked for; `relai.gatewayUrls` has them all. */
 export async function openHere(
-  options: { gatewayCount?: number; settings?: Settings; dataDir?: string } = {},
+  options: { gatewayCount?: number; dataDir?: string; settings?: Settings } = {},
 ): Promise<Running & { readonly relai: Relai }> {
   const dataDir = options.dataDir ?? newFolder();
   const env = { ...FREE_PORTS, RELAI_DATA_DIR: dataDir, RELAI_LOG_LEVEL: "error" };

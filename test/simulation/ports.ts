@@ -77,6 +77,20 @@ export function simulatedStore(parts: StoreParts): EventStore {
         effect: () => store.head(),
         unanswered: noAnswer,
       }),
+    identity: () =>
+      link.call({
+        method: "identity",
+        lost: "store_read_failed",
+        effect: () => store.identity(),
+        unanswered: noAnswer,
+      }),
+    eventAt: (position) =>
+      link.call({
+        method: "eventAt",
+        lost: "store_read_failed",
+        effect: () => store.eventAt(position),
+        unanswered: noAnswer,
+      }),
     async *follow(options) {
       // A process that has ended must not stay subscribed: its end of the connection is gone.
       const ended = new AbortController();

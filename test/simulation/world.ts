@@ -88,6 +88,7 @@ const NEVER = new Set([
   "note_not_written",
   "request_failed",
   "read_model_ahead_of_store",
+  "read_model_of_another_store",
 ]);
 
 /** Puts a world together; its ledger and its gateways start at once. */

@@ -1,0 +1,182 @@
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { dirname } from "node:path";
+import { backup, DatabaseSync } from "node:sqlite";
+import { syncFolder } from "#infra/files.ts";
+import { checkVersion, numberOf, openSqliteReadOnly, renewIdentity } from "./sqlite-file.ts";
+
+/** Backup and restore of the embedded event store. What cannot be done is thrown as an error of one sentence. */
+
+/** What a copy of a store holds. */
+export interface StoreCopy {
+  readonly events: number;
+  /** The newest event's position; 0 for a store without events. */
+  readonly position: number;
+  readonly bytes: number;
+}
+
+/** How much is copied before the next look at what else there is to do. */
+const PAGES_AT_ONCE = 1_000;
+const BUSY_MS_MAX = 2_000;
+
+/**
+ * Writes a whole copy of the store in the file `from`, also beside the process that runs on it, into the file `to`,
+ * which must not exist yet. When it returns, `to` (mode 0600) is on the disk, was read once in full and stands alone; a
+ * backup that fails leaves no file, and one that is killed an empty one with the part beside it.
+ */
+export async function backUpEventStore(from: string, to: string): Promise<StoreCopy> {
+  refuseNone(from);
+  if (existsSync(to)) throw new Error(`${to} exists already: a backup is a new file`);
+  // To make the file is to be the only one who writes it.
+  closeSync(openSync(to, "wx", 0o600));
+  const part = `${to}.partial`;
+  try {
+    const copy = await copyStore(from, part, () => undefined);
+    renameSync(part, to);
+    syncFolder(dirname(to));
+    return copy;
+  } catch (error) {
+    rmSync(part, { force: true });
+    rmSync(to, { force: true });
+    throw error;
+  }
+}
+
+/**
+ * Puts the backup `from` in the place of the store `to`, of which the caller has the folder's lock, in one step: a kill
+ * at any moment leaves the one or the other. It gets an identity of its own, because its history parts from what
+ * anybody has folded from the old one. The old store is kept beside it under the name that ends in `asideSuffix`.
+ */
+export async function restoreEventStore(
+  from: string,
+  to: string,
+  asideSuffix: string,
+): Promise<StoreCopy & { readonly aside: string | undefined }> {
+  refuseNone(from);
+  const part = `${to}.restoring`;
+  const aside = existsSync(to) ? `${to}${asideSuffix}` : undefined;
+  try {
+    const copy = await copyStore(from, part, renewIdentity);
+    if (aside !== undefined) putAside(to, aside);
+    for (const suffix of ["-wal", "-shm"]) rmSync(`${to}${suffix}`, { force: true });
+    renameSync(part, to);
+    syncFolder(dirname(to));
+    return { ...copy, aside };
+  } catch (error) {
+    rmSync(part, { force: true });
+    throw error;
+  }
+}
+
+function refuseNone(path: string): void {
+  if (!existsSync(path)) throw new Error(`there is no file ${path}`);
+}
+
+/** Copies a store into a file of one piece, lets it be changed, reads all of it, and returns when it is on the disk. */
+async function copyStore(
+  from: string,
+  to: string,
+  change: (db: DatabaseSync) => void,
+): Promise<StoreCopy> {
+  for (const suffix of ["", "-journal"]) rmSync(`${to}${suffix}`, { force: true });
+  closeSync(openSync(to, "wx", 0o600));
+  try {
+    const source = openSqliteReadOnly(from);
+    try {
+      // One snapshot from the first page to the last: without it the copy begins anew with every commit of the writer.
+      source.exec("BEGIN; SELECT count(*) FROM sqlite_schema");
+      await backup(source, to, { rate: PAGES_AT_ONCE });
+    } finally {
+      source.close();
+    }
+    const db = new DatabaseSync(to, { defensive: true });
+    try {
+      // Out of the write-ahead log's mode: such a file needs no other beside it and can be read from anywhere.
+      db.exec("PRAGMA journal_mode = DELETE");
+      change(db);
+      return { ...wholeOf(db, from), bytes: syncFile(to) };
+    } finally {
+      db.close();
+    }
+  } catch (error) {
+    throw new Error(sentenceOf(error, from), { cause: error });
+  }
+}
+
+/** Reads everything; throws unless every page is whole and no position is missing. */
+function wholeOf(db: DatabaseSync, name: string): { events: number; position: number } {
+  checkVersion(db, name);
+  const damaged = db.prepare("PRAGMA quick_check(1)").get()?.["quick_check"] !== "ok";
+  const events = numberOf(db, "SELECT count(*) FROM events");
+  const position = numberOf(db, "SELECT ifnull(max(position), 0) FROM events");
+  if (damaged || events !== position) throw new Error(`${name} is damaged`);
+  return { events, position };
+}
+
+/** Returns the size, in bytes. */
+function syncFile(path: string): number {
+  const file = openSync(path, "r");
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+  return statSync(path).size;
+}
+
+/**
+ * Gives the store a second name. Its log is carried into it, since a log beside another file of the same name would be
+ * taken for that file's own; that of a store which is too damaged for that is kept beside the second name, as it was.
+ */
+function putAside(path: string, aside: string): void {
+  linkSync(path, aside);
+  try {
+    if (existsSync(`${path}-wal`)) linkSync(`${path}-wal`, `${aside}-wal`);
+    if (carryLogIn(path)) rmSync(`${aside}-wal`, { force: true });
+  } catch (error) {
+    for (const suffix of ["", "-wal"]) rmSync(`${aside}${suffix}`, { force: true });
+    throw error;
+  }
+}
+
+/** False for a store that is damaged. Throws while another process has it open. */
+function carryLogIn(path: string): boolean {
+  let db: DatabaseSync | undefined;
+  try {
+    db = new DatabaseSync(path, { timeout: BUSY_MS_MAX, defensive: true });
+    db.exec("PRAGMA journal_mode = DELETE");
+    return true;
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === SQLITE_CORRUPT || code === SQLITE_NOTADB) return false;
+    if (code !== SQLITE_BUSY) throw error;
+    throw new Error(`another process reads ${path}: end it and try again`, { cause: error });
+  } finally {
+    db?.close();
+  }
+}
+
+// Primary result codes of sqlite3.h; extended codes carry more above the low byte.
+const SQLITE_BUSY = 5;
+const SQLITE_CORRUPT = 11;
+const SQLITE_NOTADB = 26;
+
+function codeOf(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !("errcode" in error)) return undefined;
+  return Number(error.errcode) & 0xff;
+}
+
+function sentenceOf(error: unknown, name: string): string {
+  const code = codeOf(error);
+  if (code === SQLITE_NOTADB) return `${name} is not an event store of relai`;
+  if (code === SQLITE_CORRUPT) return `${name} is damaged`;
+  return error instanceof Error ? error.message : String(error);
+}
