@@ -104,6 +104,68 @@ describe("every program starts under plain Node", () => {
   });
 });
 
+describe("npm start", () => {
+  /** Says whether somebody listens at an address. */
+  const isListening = (url: string) => fetch(`${url}/healthz`).then(Boolean, () => false);
+
+  /** Says whether a group of processes has no process any more. */
+  function isGone(group: number): boolean {
+    try {
+      return !process.kill(-group, 0);
+    } catch {
+      return true;
+    }
+  }
+
+  test("hands SIGTERM on: what runs is drained, npm ends as relai does, and nothing is left", async ({
+    skip,
+    onTestFinished,
+  }) => {
+    const dataDir = join(scratch, "npm");
+    const freePorts = ["GATEWAY", "CONTROL", "INTERNAL", "SIMULATOR"].map(
+      (name) => [`RELAI_${name}_PORT`, "0"] as const,
+    );
+    const npm = spawn("npm", ["start", "--", "--json"], {
+      cwd: root,
+      env: {
+        PATH: process.env["PATH"],
+        HOME: process.env["HOME"],
+        RELAI_DATA_DIR: dataDir,
+        ...Object.fromEntries(freePorts),
+      },
+      stdio: ["ignore", "pipe", "ignore"],
+      // A group of its own, so that whatever a failing test leaves behind can be ended.
+      detached: true,
+    });
+    onTestFinished(() => {
+      if (npm.pid !== undefined && !isGone(npm.pid)) process.kill(-npm.pid, "SIGKILL");
+    });
+    const missing = new Promise((resolve) => npm.once("error", resolve));
+    const ended = new Promise((resolve) =>
+      npm.once("exit", (code, signal) => resolve(code ?? signal)),
+    );
+    const ready = new Promise<string>((resolve) => {
+      let text = "";
+      npm.stdout.setEncoding("utf8").on("data", (piece: string) => {
+        text += piece;
+        const line = /^\{"ready":true.*$/m.exec(text)?.[0];
+        if (line !== undefined) resolve(line);
+      });
+    });
+    const first = await Promise.race([ready, missing, ended]);
+    if (first instanceof Error) skip("npm is not installed");
+    const { regions } = JSON.parse(String(first)) as { regions: { us: Record<string, string> } };
+    const urls = Object.values(regions.us);
+    expect(await Promise.all(urls.map(isListening))).toEqual([true, true, true]);
+    npm.kill("SIGTERM");
+    expect(await ended).toBe(0);
+    expect(await Promise.all(urls.map(isListening))).toEqual([false, false, false]);
+    // The end of a drain, not of a kill: the file by which the process was found is gone.
+    expect(existsSync(join(dataDir, "control.json"))).toBe(false);
+    expect(isGone(npm.pid ?? 0)).toBe(true);
+  });
+});
+
 describe("bin/relai.mjs on an old Node", () => {
   // Says to the launcher alone that this Node is an old one; the Node that it starts does not see it.
   const old =

@@ -96,6 +96,7 @@ export async function controlWorld(): Promise<ControlWorld> {
         random,
         telemetry,
         ready: () => ({ event_store: true, ledger: ledger.isReady() }),
+        isStopping: () => false,
       }),
     async close() {
       await ledger.stop();

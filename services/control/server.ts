@@ -5,6 +5,7 @@ import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { openaiErrorBody, type ApiError } from "#services/errors.ts";
 import { capRetryAfterSeconds, createRefusalCaps } from "#services/gateway/refusal-caps.ts";
 import type { Clock, Random, Telemetry } from "#services/ports.ts";
+import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Control } from "./commands.ts";
 import { parseJson } from "./json.ts";
 import { addRoutes, sendError } from "./routes.ts";
@@ -17,12 +18,16 @@ export interface ControlServerParts {
   readonly telemetry: Pick<Telemetry, "alarm">;
   /** Each dependency by name, and whether it can be used right now. */
   readonly ready: () => Readonly<Record<string, boolean>>;
+  /** From the moment that the process was told to end: nothing should be sent to it any more. */
+  readonly isStopping: () => boolean;
 }
 
 const BODY_BYTES_MAX = 64 * 1024;
 /** A whole request must have arrived within this; an answer may take longer. */
 const REQUEST_MS_MAX = 30_000;
 const CONNECTIONS_MAX = 1_000;
+/** How long a closing server waits for the requests that it has; then it closes their connections too. */
+const CLOSE_MS_MAX = 500;
 /** Wrong tokens per caller address and minute. */
 const LOGINS_MAX = 60;
 const OPEN_PATHS: ReadonlySet<string> = new Set(["/healthz", "/readyz"]);
@@ -90,11 +95,18 @@ export function createControlServer(parts: ControlServerParts): FastifyInstance 
   app.get("/healthz", () => ({ ok: true }));
   app.get("/readyz", (_request, reply) => {
     const dependencies = parts.ready();
-    const ready = Object.values(dependencies).every(Boolean);
+    const ready = Object.values(dependencies).every(Boolean) && !parts.isStopping();
     return reply.code(ready ? 200 : 503).send({ ready, dependencies });
   });
   addRoutes(app, control, telemetry);
   return app;
+}
+
+/** Takes no more connections, lets commands that run be answered, and ends in time whatever clients do. */
+export async function closeControlServer(app: FastifyInstance, clock: Clock): Promise<void> {
+  const closed: Promise<void> = app.close();
+  if ((await within(clock, CLOSE_MS_MAX, closed)) === TIMED_OUT) app.server.closeAllConnections();
+  await closed;
 }
 
 class NotJson extends Error {

@@ -14,8 +14,13 @@ import type { Writer, WriterLife } from "./writer.ts";
 const LOGINS_MAX = 60;
 const REFUSALS_MAX = 600;
 const REFUSALS_PER_RPM = 10;
-/** After the drain, running calls are cut and have this long to be settled. */
-const CUT_MS_MAX = 10_000;
+/** After the drain, running calls are cut and have this long to be settled and told to their clients. */
+const CUT_MS_MAX = 4_500;
+/** Then all connections are closed, and whoever served one has this long to notice. */
+const HUNG_UP_MS_MAX = 500;
+const SEAL_MS_MAX = 1_000;
+/** The longest that a stop takes beyond its drain. */
+export const STOP_MS_MAX = CUT_MS_MAX + HUNG_UP_MS_MAX + SEAL_MS_MAX;
 
 /** A gateway: its parts, its writer, and what it keeps count of. */
 export interface Gateway {
@@ -33,8 +38,11 @@ export interface Gateway {
   /** Counts a request as active until it is through. */
   track(work: Promise<void>): Promise<void>;
   isStopping(): boolean;
-  /** Lets what runs finish within `drainMs`, then cuts it; waits for the records; seals the journal. */
-  stop(drainMs: number): Promise<void>;
+  /**
+   * Lets what runs finish within `drainMs`, then cuts it; waits for the records, closes with `hangUp` the connections of
+   * clients that go on all the same, and seals the journal: {@link STOP_MS_MAX} beyond the drain at most.
+   */
+  stop(drainMs: number, hangUp?: () => void): Promise<void>;
 }
 
 interface Counted {
@@ -121,7 +129,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     },
     track,
     isStopping: () => stopping,
-    async stop(drainMs) {
+    async stop(drainMs, hangUp = () => {}) {
       stopping = true;
       const all = async () => {
         while (active.size > 0) await Promise.allSettled(active);
@@ -129,10 +137,12 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
       if ((await within(clock, drainMs, all())) === TIMED_OUT) {
         cutting = true;
         for (const forwarded of running) forwarded.cut("stopping");
+        await within(clock, CUT_MS_MAX, all());
+        hangUp();
       }
       // A journal with work that is not through stays unsealed: the next start seals it and expires what is open.
-      if ((await within(clock, CUT_MS_MAX, all())) !== TIMED_OUT)
-        await within(clock, CUT_MS_MAX, writer.stop());
+      if ((await within(clock, HUNG_UP_MS_MAX, all())) !== TIMED_OUT)
+        await within(clock, SEAL_MS_MAX, writer.stop());
     },
   };
 }

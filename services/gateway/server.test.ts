@@ -1,8 +1,9 @@
 import { request, type IncomingHttpHeaders } from "node:http";
 import { connect } from "node:net";
 import { afterEach, describe, expect, test } from "vitest";
-import { chat, completion, gatewayWorld } from "#test/gateway-world.ts";
-import { createGatewayServer } from "./server.ts";
+import { chat, chunk, completion, DONE, gatewayWorld } from "#test/gateway-world.ts";
+import { STOP_MS_MAX } from "./gateway.ts";
+import { createGatewayServer, stopGateway } from "./server.ts";
 
 const closing: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -45,7 +46,7 @@ async function listening(options: Parameters<typeof gatewayWorld>[0] = {}) {
       },
     );
   }
-  return { world, port, send };
+  return { world, app, port, send };
 }
 
 const JSON_TYPE = { "content-type": "application/json" };
@@ -192,4 +193,58 @@ test("bytes that are no HTTP end their connection and nothing else", async () =>
   socket.write("\u0016\u0003\u0001 hello\r\n\r\n");
   await closed;
   expect((await send("GET", "/v1/models")).status).toBe(200);
+});
+
+test("a stop waits for a client that has yet to take the end of its answer", async () => {
+  const { world, app, port } = await listening();
+  const body = chat({ stream: true });
+  const socket = connect(port, "127.0.0.1");
+  let text = "";
+  socket.write(
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${world.keys[0]}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+  );
+  await until(() => world.calls.length === 1);
+  const [call] = world.calls;
+  call?.head();
+  // More than the system keeps for a client that reads nothing, so that the end is still here when the stop begins.
+  const piece = chunk({ content: "z".repeat(1_000_000) });
+  for (let sent = 0; sent < 20; sent++) call?.data(piece);
+  call?.data(chunk({}, { finish_reason: "stop" }));
+  call?.data(chunk(undefined, { usage: { prompt_tokens: 7, completion_tokens: 5 } }) + DONE);
+  await until(() => world.counted.length === 1);
+  let isStopped = false;
+  const stopping = stopGateway(world.gateway, app, 10_000).then(() => (isStopped = true));
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(isStopped).toBe(false);
+  const closed = new Promise((resolve) => socket.on("close", resolve));
+  socket.on("data", (bytes: Buffer) => (text = (text + bytes.toString()).slice(-1_000)));
+  await Promise.all([closed, stopping]);
+  expect(text).toContain("data: [DONE]\n\n");
+  expect(world.counted).toEqual([{ status: 200, code: "ok" }]);
+  await world.expectAtRest();
+});
+
+test("a stop hangs up on clients that neither send nor take on, after the drain, and seals the journal", async () => {
+  const { world, app, port } = await listening();
+  const head = `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${world.keys[0]}\r\ncontent-type: application/json\r\n`;
+  const sockets = [`${head}x-half:`, `${head}content-length: 100\r\n\r\n{`].map((sent) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.on("error", () => {});
+    socket.write(sent);
+    return socket;
+  });
+  const closed = sockets.map((socket) => new Promise((resolve) => socket.on("close", resolve)));
+  await until(() => world.gateway.inFlight.bytes() > 0);
+  let isStopped = false;
+  void stopGateway(world.gateway, app, 1_000).then(() => (isStopped = true));
+  // Half a head is no request: nobody waits for the rest of it.
+  await closed[0];
+  for (let passedMs = 0; passedMs < 1_000 + STOP_MS_MAX; passedMs += 100) {
+    await world.clock.advance(100);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(isStopped).toBe(true);
+  await closed[1];
+  expect(await world.types()).toEqual(["JournalSealed.v1"]);
+  expect(world.gateway.inFlight.bytes()).toBe(0);
 });

@@ -38,8 +38,25 @@ function closeIdle(clock: Clock, socket: Socket): void {
   });
 }
 
+/**
+ * Closes a gateway: takes no more connections and drops those without a request, lets what runs finish within `drainMs`
+ * down to the last byte that its client has yet to take, then cuts it. Whatever clients do, it ends in time.
+ */
+export async function stopGateway(
+  gateway: Gateway,
+  app: FastifyInstance,
+  drainMs: number,
+): Promise<void> {
+  // The connections are a piece of work like any other: the drain waits until the last of them has gone.
+  const closed = gateway.track(app.close());
+  await gateway.stop(drainMs, () => app.server.closeAllConnections());
+  await closed;
+}
+
 /** The data plane's routes, each handed to its function with the raw request and response: bodies are ours to read. */
 export function createGatewayServer(gateway: Gateway): FastifyInstance {
+  /** How many requests of each connection are being answered, to the last byte: with pipelining there can be several. */
+  const running = new Map<Socket, number>();
   const app = Fastify({
     keepAliveTimeout: KEEP_ALIVE_MS,
     requestTimeout: REQUEST_MS_MAX,
@@ -57,11 +74,27 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   });
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.on("timeout", (socket: Socket) => closeIdle(gateway.parts.clock, socket));
+  app.server.on("connection", (socket: Socket) => {
+    running.set(socket, 0);
+    socket.once("close", () => running.delete(socket));
+  });
+  // Node's own takes a connection for idle as soon as its answer was handed over, sent or not, and one with half a
+  // request for busy.
+  app.server.closeIdleConnections = () => {
+    for (const [socket, answers] of running) if (answers === 0) socket.destroy();
+  };
+  function count(socket: Socket, change: 1 | -1): void {
+    const answers = running.get(socket);
+    if (answers === undefined) return;
+    running.set(socket, answers + change);
+    if (answers + change === 0 && gateway.isStopping()) socket.destroySoon();
+  }
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
 
   function route(raw: IncomingMessage, response: ServerResponse, handle: Handle): void {
-    const sink = sinkOf(gateway, raw, response);
+    count(raw.socket, 1);
+    const sink = sinkOf(gateway, raw, response, (socket) => count(socket, -1));
     gateway.track(handle(requestOf(raw), sink)).catch((error: unknown) => {
       // The message stays out of the answer and the log: it could quote the request.
       const name = error instanceof Error ? error.name : "unknown";
@@ -114,9 +147,6 @@ function taken(): never {
   throw new Error("the request was taken over before its handler");
 }
 
-/** How many requests of a connection are being answered: with pipelining there can be several. */
-const running = new WeakMap<Socket, number>();
-
 /** Where an error was thrown: the first line of its stack that names a file, without the message. */
 function frameOf(error: unknown): string {
   const stack = error instanceof Error ? (error.stack ?? "") : "";
@@ -165,16 +195,20 @@ function readBody(
   });
 }
 
-function sinkOf(gateway: Gateway, raw: IncomingMessage, response: ServerResponse): Sink {
+function sinkOf(
+  gateway: Gateway,
+  raw: IncomingMessage,
+  response: ServerResponse,
+  answered: (socket: Socket) => void,
+): Sink {
   const { socket } = raw;
   let gone = socket.destroyed;
   let told = { drained: () => {}, gone: () => {} };
   /** The head of an answer to a request that has not come whole; it waits for its body. */
   let early: { status: number; headers: Readonly<Record<string, string>> } | undefined;
 
-  running.set(socket, (running.get(socket) ?? 0) + 1);
   response.on("close", () => {
-    running.set(socket, (running.get(socket) ?? 1) - 1);
+    answered(socket);
     if (gone || response.writableFinished) return;
     gone = true;
     told.gone();

@@ -6,18 +6,26 @@ import { refuseConnection } from "#services/refuse-connection.ts";
 export interface InternalParts {
   /** Each dependency by name, and whether it can be used right now. */
   readonly ready: () => Readonly<Record<string, boolean>>;
+  /** From the moment that the process was told to end: nothing should be sent to it any more. */
+  readonly isStopping: () => boolean;
   readonly metricsText: () => Promise<string>;
   readonly metricsContentType: string;
 }
 
+/** As the control API has them: nobody's half request, and nobody's connections, stay for ever. */
+const REQUEST_MS_MAX = 30_000;
+const CONNECTIONS_MAX = 1_000;
+
 /** `/healthz` (the process lives), `/readyz` (every dependency, as JSON), `/metrics` (Prometheus text). */
 export function createInternalServer(parts: InternalParts): FastifyInstance {
   const app = Fastify({
+    requestTimeout: REQUEST_MS_MAX,
     forceCloseConnections: true,
     // The framework's own answers would repeat the path and the query.
     frameworkErrors: (_error, _request, reply) => void refuse(reply, "invalid_request"),
     clientErrorHandler: refuseConnection,
   });
+  app.server.maxConnections = CONNECTIONS_MAX;
   app.setNotFoundHandler((_request, reply) => refuse(reply, "not_found"));
   app.setErrorHandler((error, _request, reply) => {
     const status = (error as { readonly statusCode?: unknown } | null)?.statusCode;
@@ -27,7 +35,7 @@ export function createInternalServer(parts: InternalParts): FastifyInstance {
   app.get("/healthz", () => ({ ok: true }));
   app.get("/readyz", (_request, reply) => {
     const dependencies = parts.ready();
-    const ready = Object.values(dependencies).every(Boolean);
+    const ready = Object.values(dependencies).every(Boolean) && !parts.isStopping();
     return reply.code(ready ? 200 : 503).send({ ready, dependencies });
   });
   app.get("/metrics", async (_request, reply) =>

@@ -18,13 +18,14 @@ import { createTelemetry } from "#infra/telemetry.ts";
 import { createUpstream } from "#infra/upstream/undici.ts";
 import { createControl } from "#services/control/commands.ts";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
-import { createControlServer } from "#services/control/server.ts";
+import { closeControlServer, createControlServer } from "#services/control/server.ts";
 import { createInternalServer } from "#services/internal/server.ts";
 import type { EventStore } from "#services/ports.ts";
 import { createSimulator } from "#services/simulator/server.ts";
 import { banner, readyLine, type Addresses } from "./banner.ts";
 import { completeDemo, type Demo } from "./demo.ts";
 import { openRegion, type RegionParts } from "./region.ts";
+import { stopAll, type Stops } from "./stopping.ts";
 
 /** Everything of one relai in this process, ready to serve. */
 export interface Relai {
@@ -36,27 +37,13 @@ export interface Relai {
   /** OpenAI's host when it processes in another area than this region's: none of its models is served. */
   readonly outside: HostFacts | undefined;
   readonly demoFile: string;
-  /** Drains, then closes everything in the order in which nothing is lost. */
+  /** Drains, then closes everything in the order in which nothing is lost, within the drain time and ten seconds. */
   stop(): Promise<void>;
 }
 
 const KNOWN_REGIONS = ["us", "eu"];
 const PROJECTOR_ENTRY = new URL("../projector/main.ts", import.meta.url);
 const SIMULATOR_CREDENTIAL = "sim-embedded";
-
-/** Runs every stop step even when one fails, and then throws the first failure. */
-async function unwind(steps: readonly (() => unknown)[]): Promise<void> {
-  let failure: unknown;
-  for (const step of steps.toReversed()) {
-    try {
-      await step();
-    } catch (error) {
-      failure ??= error;
-    }
-  }
-  if (failure !== undefined)
-    throw failure instanceof Error ? failure : new Error("a part did not stop");
-}
 
 /**
  * Opens all processes of the region in this one, on embedded parts, in a data folder that it locks first. Rejects with
@@ -66,22 +53,22 @@ export async function openRelai(
   config: Config,
   options: { gatewayCount?: number } = {},
 ): Promise<Relai> {
-  const undo: (() => unknown)[] = [];
+  const stops: Stops = {};
   try {
-    return await open(config, options.gatewayCount ?? 1, undo);
+    return await open(config, options.gatewayCount ?? 1, stops);
   } catch (error) {
-    await unwind(undo).catch(() => {});
+    await stopAll(systemClock(), stops, config.drainMs).catch(() => {});
     throw error;
   }
 }
 
-async function open(config: Config, gatewayCount: number, undo: (() => unknown)[]): Promise<Relai> {
+async function open(config: Config, gatewayCount: number, stops: Stops): Promise<Relai> {
   refuseLoop(config);
   const region = config.regions[0] ?? "us";
   const openai = openaiHostOf(config, region);
   const dataDir = resolve(config.dataDir);
   const lock = lockFolder(dataDir);
-  undo.push(() => lock.release());
+  stops.folder = () => lock.release();
   const folder = join(dataDir, region);
   mkdirSync(join(folder, "read-models"), { recursive: true, mode: 0o700 });
 
@@ -95,7 +82,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     // It reads its clock as it dates what is appended, so a jump is told before anything carries it.
     clock: systemClock((jumpMs) => telemetry.alarm("clock_jumped", { jumpMs: Math.round(jumpMs) })),
   });
-  undo.push(() => store.close());
+  stops.store = () => store.close();
   const catalogue = buildCatalogue({
     openai: openai ?? false,
     simulator: config.demo,
@@ -111,8 +98,10 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     clock,
     onAlarm: telemetry.alarm,
   });
-  undo.push(() => projector.close());
-  const simulator = config.demo ? await startSimulator(config, dataDir, log.warn, undo) : undefined;
+  stops.projector = () => projector.close();
+  const simulator = config.demo
+    ? await startSimulator(config, dataDir, log.warn, stops)
+    : undefined;
   const upstream = createUpstream({
     clock,
     connectMs: config.upstreamConnectMs,
@@ -121,7 +110,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     connectionsMax: config.upstreamConnectionsMax,
     waitingMax: config.upstreamWaitingMax,
   });
-  undo.push(() => upstream.close());
+  stops.upstream = () => upstream.close();
   const admission = createMemoryAdmission({
     clock,
     server: instance,
@@ -152,13 +141,15 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
       clientIdleMs: config.upstreamIdleMs,
     },
   });
-  undo.push(() => opened.stop(config.drainMs));
+  stops.ledger = () => opened.stop();
+  stops.gateways = () => opened.drain(config.drainMs);
   await tellIfAhead(store, { region, clock, telemetry });
 
   const ready = () => ({
     event_store: opened.gateways.every(({ gateway }) => gateway.writer.life() !== undefined),
     ledger: opened.ledger.isReady(),
   });
+  const isStopping = () => opened.gateways.some(({ gateway }) => gateway.isStopping());
   const control = createControl({
     store,
     clock,
@@ -177,8 +168,13 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     random,
     telemetry,
     ready,
+    isStopping,
   });
-  undo.push(() => controlServer.close());
+  const controlFile = join(dataDir, CONTROL_FILE_NAME);
+  stops.control = () => {
+    rmSync(controlFile, { force: true });
+    return closeControlServer(controlServer, clock);
+  };
   const controlUrl = await listen(
     controlServer,
     config.bind,
@@ -187,10 +183,11 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
   );
   const internal = createInternalServer({
     ready,
+    isStopping,
     metricsText: () => telemetry.metricsText(),
     metricsContentType: telemetry.metricsContentType,
   });
-  undo.push(() => internal.close());
+  stops.internal = () => internal.close();
   const internalUrl = await listen(
     internal,
     config.bind,
@@ -215,9 +212,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
         },
       })
     : undefined;
-  const controlFile = join(dataDir, CONTROL_FILE_NAME);
   writeSecretFile(controlFile, controlFileText({ url: controlUrl, token: adminToken }));
-  undo.push(() => rmSync(controlFile, { force: true }));
   return {
     addresses: {
       region,
@@ -231,7 +226,7 @@ async function open(config: Config, gatewayCount: number, undo: (() => unknown)[
     demoFile,
     models: [...catalogue.models.keys()],
     outside,
-    stop: () => unwind(undo),
+    stop: () => stopAll(clock, stops, config.drainMs),
   };
 }
 
@@ -253,7 +248,7 @@ async function startSimulator(
   config: Config,
   dataDir: string,
   warn: (facts: Record<string, never>, message: string) => void,
-  undo: (() => unknown)[],
+  stops: Stops,
 ): Promise<string> {
   const simulator = createSimulator({
     clock: systemClock(),
@@ -261,7 +256,7 @@ async function startSimulator(
     bookPath: join(dataDir, "simulator-book.jsonl"),
     warn: (message) => warn({}, message),
   });
-  undo.push(() => simulator.close());
+  stops.simulator = () => simulator.close();
   return orTaken(() => simulator.listen(config.simulatorPort, config.bind), {
     host: config.bind,
     port: config.simulatorPort,

@@ -1,20 +1,21 @@
 import type { FastifyInstance } from "fastify";
 import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import { createGatewayServer } from "#services/gateway/server.ts";
+import { createGatewayServer, stopGateway } from "#services/gateway/server.ts";
 import { openWriter, registerGateway, type WriterParts } from "#services/gateway/writer.ts";
 import { openJournal } from "#services/journal.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import type { Projector } from "#services/ports.ts";
-import { within } from "#services/waiting.ts";
 import { registerWriter, type Author } from "#services/writers.ts";
 
 /** One region in one process on embedded parts: its ledger and its gateways, in the order that keeps money safe. */
 export interface Region {
   readonly ledger: Ledger;
   readonly gateways: readonly { readonly gateway: Gateway; readonly server: FastifyInstance }[];
-  /** Stops accepting, lets what runs finish within `drainMs`, then ends every journal cleanly. */
-  stop(drainMs: number): Promise<void>;
+  /** Stops accepting, lets what runs finish within `drainMs`, then ends the gateways' journals cleanly. */
+  drain(drainMs: number): Promise<void>;
+  /** Ends the ledger and its journal, once nobody asks it any more. */
+  stop(): Promise<void>;
 }
 
 export interface RegionParts extends GatewayParts {
@@ -22,8 +23,6 @@ export interface RegionParts extends GatewayParts {
   /** How many gateways, each with a listener and a journal of its own. */
   readonly gatewayCount: number;
 }
-
-const SEAL_MS_MAX = 5000;
 
 /**
  * Opens a region whose data folder this process has locked. Every writer registers first; then the ledger claims the
@@ -64,22 +63,20 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
   return {
     ledger,
     gateways,
-    async stop(drainMs) {
+    async drain(drainMs) {
       await Promise.all(
-        gateways.map(async ({ gateway, server }) => {
-          const closing = server.close();
-          await gateway.stop(drainMs);
-          server.server.closeAllConnections();
-          await closing;
-        }),
+        gateways.map(({ gateway, server }) => stopGateway(gateway, server, drainMs)),
       );
+    },
+    async stop() {
       await ledger.stop();
-      const opening = openJournal({ store, clock, author: ledgerAuthor, writerEpoch: ledgerEpoch });
-      await within(
+      const journal = await openJournal({
+        store,
         clock,
-        SEAL_MS_MAX,
-        opening.then((journal) => journal.seal()),
-      );
+        author: ledgerAuthor,
+        writerEpoch: ledgerEpoch,
+      });
+      await journal.seal();
     },
   };
 }

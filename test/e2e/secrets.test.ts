@@ -83,6 +83,7 @@ describe("the search finds what was planted", () => {
     telemetry.requestDone({ ...facts, chargedMicro: 0, inputTokens: 0, outputTokens: 0 });
     const server = createInternalServer({
       ready: () => ({}),
+      isStopping: () => false,
       metricsText: () => telemetry.metricsText(),
       metricsContentType: telemetry.metricsContentType,
     });
@@ -95,6 +96,7 @@ describe("the search finds what was planted", () => {
   test("in the head or the body of an answer", async () => {
     const server = createInternalServer({
       ready: () => ({ [planted]: false }),
+      isStopping: () => false,
       metricsText: () => Promise.resolve(""),
       metricsContentType: `text/${planted}`,
     });

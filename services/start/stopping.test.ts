@@ -1,0 +1,60 @@
+import { expect, test } from "vitest";
+import { STOP_MS_MAX } from "#services/gateway/gateway.ts";
+import { manualClock } from "#test/manual-clock.ts";
+import { STOP_MS, stopAll, type Stops } from "./stopping.ts";
+
+const PARTS = Object.keys(STOP_MS) as (keyof Stops)[];
+const DRAIN_MS = 30_000;
+
+test("all parts together have less than ten seconds beyond the drain, and gateways what they need", () => {
+  expect(Object.values(STOP_MS).reduce<number>((sum, partMs) => sum + partMs, 0)).toBeLessThan(
+    10_000,
+  );
+  expect(STOP_MS.gateways).toBeGreaterThanOrEqual(STOP_MS_MAX);
+});
+
+test("gateways drain while what they need is there, and the books close last", async () => {
+  const order: string[] = [];
+  const stops: Stops = {};
+  for (const part of PARTS.toReversed()) stops[part] = () => order.push(part);
+  await stopAll(manualClock(), stops, DRAIN_MS);
+  expect(order).toEqual([
+    "gateways",
+    "control",
+    "internal",
+    "simulator",
+    "upstream",
+    "ledger",
+    "projector",
+    "store",
+    "folder",
+  ]);
+});
+
+test.each(PARTS)(
+  "when %s hangs, all others are ended, within ten seconds beyond the drain",
+  async (hanging) => {
+    const clock = manualClock();
+    const ended: string[] = [];
+    const stops: Stops = {};
+    for (const part of PARTS) stops[part] = () => void ended.push(part);
+    stops[hanging] = () => new Promise(() => {});
+    const stopping = stopAll(clock, stops, DRAIN_MS).catch((error: unknown) => String(error));
+    await clock.advance(DRAIN_MS + 10_000);
+    expect(await stopping).toMatch(new RegExp(`^Error: ${hanging} did not end within \\d+ ms$`));
+    expect(ended).toEqual(PARTS.filter((part) => part !== hanging));
+  },
+);
+
+test("a part that fails is told, and the others are ended", async () => {
+  const ended: string[] = [];
+  const stops: Stops = {
+    control: () => Promise.reject(new Error("the first")),
+    ledger: () => {
+      throw new Error("the second");
+    },
+    store: () => ended.push("store"),
+  };
+  await expect(stopAll(manualClock(), stops, DRAIN_MS)).rejects.toThrow("the first");
+  expect(ended).toEqual(["store"]);
+});

@@ -1,0 +1,42 @@
+import type { Clock } from "#services/ports.ts";
+import { TIMED_OUT, within } from "#services/waiting.ts";
+
+/**
+ * The order of a stop, and how long each part has for it. Gateways drain first, and what they and their operators need
+ * meanwhile stays: the upstream, the ledger, the control API, the metrics. The gateways' time comes after the drain. All
+ * together are less than the ten seconds that a stop takes beyond its drain at most.
+ */
+export const STOP_MS = {
+  gateways: 6_000,
+  control: 750,
+  internal: 250,
+  simulator: 250,
+  upstream: 250,
+  ledger: 750,
+  projector: 750,
+  store: 750,
+  folder: 50,
+} as const;
+
+/** What ends each part that is open. */
+export type Stops = Partial<Record<keyof typeof STOP_MS, () => unknown>>;
+
+/**
+ * Ends every part in order, also after one that fails or does not end in its time; then throws the first failure. What
+ * hangs is left to the end of the process.
+ */
+export async function stopAll(clock: Clock, stops: Stops, drainMs: number): Promise<void> {
+  let failure: unknown;
+  for (const [part, partMs] of Object.entries(STOP_MS)) {
+    const limitMs = part === "gateways" ? drainMs + partMs : partMs;
+    try {
+      const stopping = Promise.resolve(stops[part as keyof Stops]?.());
+      if ((await within(clock, limitMs, stopping)) === TIMED_OUT)
+        throw new Error(`${part} did not end within ${limitMs} ms`);
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  if (failure !== undefined)
+    throw failure instanceof Error ? failure : new Error("a part did not stop");
+}
