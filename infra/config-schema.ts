@@ -35,6 +35,12 @@ export function isThisMachine(hostname: string): boolean {
   return /^(localhost|127(\.\d+){3}|\[::1\])$/u.test(hostname);
 }
 
+/** `localhost` may be two addresses, and a listener has one. */
+const address = setting("an IP address or localhost", (text) => {
+  if (text === "localhost") return "127.0.0.1";
+  return isIP(text) === 0 ? undefined : text;
+});
+
 const url = setting(
   "a URL with https, or with http to this machine (localhost, 127.…, [::1]), without user name, query or fragment",
   (text) => {
@@ -68,9 +74,9 @@ export const SETTINGS = z.strictObject({
   OPENAI_API_KEY: matching(/^[\x21-\x7e]{1,512}$/u, "1 to 512 visible ASCII characters").optional(),
   OPENAI_BASE_URL: url.default("https://api.openai.com/v1"),
   OPENAI_AREA: matching(/^[a-z][a-z0-9-]{0,15}$/u, "one name such as us, eu or global").optional(),
-  RELAI_BIND: setting("an IP address or localhost", (text) =>
-    text === "localhost" || isIP(text) !== 0 ? text : undefined,
-  ).default("127.0.0.1"),
+  RELAI_BIND: address.default("127.0.0.1"),
+  RELAI_CONTROL_BIND: address.default("127.0.0.1"),
+  RELAI_INTERNAL_BIND: address.default("127.0.0.1"),
   RELAI_CONTROL_URL: url.optional(),
   RELAI_DRAIN_MS: whole(0, 86_400_000, " (milliseconds)").default(30_000),
   RELAI_LOG_LEVEL: setting(`one of ${LOG_LEVELS.join(", ")}`, (text) =>

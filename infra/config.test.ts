@@ -42,6 +42,8 @@ test("without settings the defaults hold", () => {
     openaiBaseUrl: "https://api.openai.com/v1",
     openaiArea: undefined,
     bind: "127.0.0.1",
+    controlBind: "127.0.0.1",
+    internalBind: "127.0.0.1",
     controlUrl: undefined,
     drainMs: 30_000,
     logLevel: "info",
@@ -87,6 +89,14 @@ test("the environment wins over the file, the file over the default; an empty va
   expect(rows.get("RELAI_CONTROL_URL")).toMatchObject({ value: null, source: "default" });
 });
 
+test("each listener has an address of its own, and localhost is one address", () => {
+  const others = { bind: "127.0.0.1", controlBind: "127.0.0.1", internalBind: "127.0.0.1" };
+  const read = (name: string, value: string) => readConfig({ env: { [name]: value } });
+  expect(read("RELAI_BIND", "0.0.0.0")).toMatchObject({ ...others, bind: "0.0.0.0" });
+  expect(read("RELAI_CONTROL_BIND", "::1")).toMatchObject({ ...others, controlBind: "::1" });
+  expect(read("RELAI_INTERNAL_BIND", "localhost")).toMatchObject(others);
+});
+
 test("secrets are there for the program and hidden from people", () => {
   const env = { RELAI_ADMIN_TOKEN: "canary-token-0123456789", OPENAI_API_KEY: "sk-canary-key" };
   const config = readConfig({ env });
@@ -120,6 +130,8 @@ test.each([
   ["RELAI_DEMO", "yes"],
   ["RELAI_LOG_LEVEL", "loud"],
   ["RELAI_BIND", "example.com"],
+  ["RELAI_CONTROL_BIND", "localhost:1"],
+  ["RELAI_INTERNAL_BIND", "256.0.0.1"],
   ["RELAI_REGIONS", "us,eu"],
   ["OPENAI_AREA", "US"],
   ["OPENAI_AREA", "us, eu"],

@@ -34,7 +34,10 @@ export interface Config {
   readonly openaiBaseUrl: string;
   /** Where what `openaiBaseUrl` names processes; undefined where its address says so. */
   readonly openaiArea: string | undefined;
+  /** The addresses that the gateway, the control API and the internal listener bind to. */
   readonly bind: string;
+  readonly controlBind: string;
+  readonly internalBind: string;
   /** Where the command line finds a running process; undefined looks into the data folder. */
   readonly controlUrl: string | undefined;
   readonly drainMs: number;
@@ -195,6 +198,8 @@ function named(settings: Settings): Omit<Config, "sources" | "settings"> {
     openaiBaseUrl: settings.OPENAI_BASE_URL,
     openaiArea: settings.OPENAI_AREA,
     bind: settings.RELAI_BIND,
+    controlBind: settings.RELAI_CONTROL_BIND,
+    internalBind: settings.RELAI_INTERNAL_BIND,
     controlUrl: settings.RELAI_CONTROL_URL,
     drainMs: settings.RELAI_DRAIN_MS,
     logLevel: settings.RELAI_LOG_LEVEL,

@@ -3,6 +3,12 @@
  * table by a test, both ways. `final`: the same request will fail again. `retryable`: it may succeed later.
  */
 export const ERRORS = {
+  loopback_only: {
+    status: 403,
+    type: "permission_error",
+    message: "This listener serves its own machine only",
+    again: "final",
+  },
   invalid_api_key: {
     status: 401,
     type: "invalid_api_key",

@@ -10,6 +10,7 @@ import type { AnswerPlan } from "./answer.ts";
 import type { Book, BookCall, CallBeginning } from "./book.ts";
 import type { NamedHolds } from "./holds.ts";
 import type { ChatRequest } from "./request.ts";
+import { guardLoopback } from "#services/loopback.ts";
 import type { Clock, Random } from "#services/ports.ts";
 
 export interface SimulatorOptions {
@@ -84,6 +85,9 @@ export function createSimulator(options: SimulatorOptions): Simulator {
     listen: (port, address = "127.0.0.1") =>
       new Promise((resolve, reject) => {
         server.once("error", reject);
+        guardLoopback(server, address, (res, { message }) => {
+          sendPlan(res, errorPlan(403, message ?? ""));
+        });
         server.listen(port, address, () => {
           server.off("error", reject);
           const bound = server.address();

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import type { FastifyInstance } from "fastify";
 import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { streams } from "#domain/events/events.ts";
+import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { CLOCK_JUMP_MS, systemClock } from "#infra/clock.ts";
 import { ConfigError, readConfig, type Config } from "#infra/config.ts";
@@ -19,8 +20,10 @@ import { createUpstream } from "#infra/upstream/undici.ts";
 import { createControl } from "#services/control/commands.ts";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
 import { closeControlServer, createControlServer } from "#services/control/server.ts";
+import { errorHeaders, openaiErrorBody, statusOf } from "#services/errors.ts";
 import { createInternalServer } from "#services/internal/server.ts";
 import type { EventStore } from "#services/ports.ts";
+import { guardLoopback } from "#services/loopback.ts";
 import { createSimulator } from "#services/simulator/server.ts";
 import { banner, readyLine, type Addresses } from "./banner.ts";
 import { completeDemo, type Demo } from "./demo.ts";
@@ -175,12 +178,12 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     rmSync(controlFile, { force: true });
     return closeControlServer(controlServer, clock);
   };
-  const controlUrl = await listen(
-    controlServer,
-    config.bind,
-    config.controlPort,
-    "RELAI_CONTROL_PORT",
-  );
+  const newId = () => makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
+  const controlUrl = await listen(controlServer, newId, {
+    host: config.controlBind,
+    port: config.controlPort,
+    setting: "RELAI_CONTROL_PORT",
+  });
   const internal = createInternalServer({
     ready,
     isStopping,
@@ -188,16 +191,17 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     metricsContentType: telemetry.metricsContentType,
   });
   stops.internal = () => internal.close();
-  const internalUrl = await listen(
-    internal,
-    config.bind,
-    config.internalPort,
-    "RELAI_INTERNAL_PORT",
-  );
+  const internalUrl = await listen(internal, newId, {
+    host: config.internalBind,
+    port: config.internalPort,
+    setting: "RELAI_INTERNAL_PORT",
+  });
   const gatewayUrls: string[] = [];
   for (const { server } of opened.gateways) {
     const port = gatewayUrls.length === 0 ? config.gatewayPort : 0;
-    gatewayUrls.push(await listen(server, config.bind, port, "RELAI_GATEWAY_PORT"));
+    gatewayUrls.push(
+      await listen(server, newId, { host: config.bind, port, setting: "RELAI_GATEWAY_PORT" }),
+    );
   }
   const [gatewayUrl = ""] = gatewayUrls;
   const demoFile = join(dataDir, "demo.env");
@@ -257,8 +261,9 @@ async function startSimulator(
     warn: (message) => warn({}, message),
   });
   stops.simulator = () => simulator.close();
-  return orTaken(() => simulator.listen(config.simulatorPort, config.bind), {
-    host: config.bind,
+  // Only this process has anything to ask of it, whatever else is opened to others.
+  return orTaken(() => simulator.listen(config.simulatorPort), {
+    host: "127.0.0.1",
     port: config.simulatorPort,
     setting: "RELAI_SIMULATOR_PORT",
   });
@@ -294,11 +299,15 @@ function adminTokenOf(config: Config, dataDir: string, fresh: Uint8Array): strin
   return made;
 }
 
+/** Where a listener goes, and the setting of its port. */
+interface Where {
+  readonly host: string;
+  readonly port: number;
+  readonly setting: string;
+}
+
 /** Listens; a port that is taken is told in one sentence that names the setting for another. */
-async function orTaken<T>(
-  listen: () => Promise<T>,
-  where: { host: string; port: number; setting: string },
-): Promise<T> {
+async function orTaken<T>(listen: () => Promise<T>, where: Where): Promise<T> {
   try {
     return await listen();
   } catch (error) {
@@ -311,13 +320,14 @@ async function orTaken<T>(
   }
 }
 
-function listen(
-  server: FastifyInstance,
-  host: string,
-  port: number,
-  setting: string,
-): Promise<string> {
-  return orTaken(() => server.listen({ host, port }), { host, port, setting });
+/** Listens, for this machine only where that is what the address says, and gives the listener's own address. */
+function listen(server: FastifyInstance, newId: () => string, where: Where): Promise<string> {
+  const { host, port } = where;
+  guardLoopback(server.server, host, (response, error) => {
+    response.writeHead(statusOf(error), { ...errorHeaders(error), "x-request-id": newId() });
+    response.end(openaiErrorBody(error));
+  });
+  return orTaken(() => server.listen({ host, port }), where);
 }
 
 /** A gateway that is its own upstream would hold money for every round until nothing is left. */

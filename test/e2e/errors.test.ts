@@ -362,6 +362,7 @@ test("refusals reach no upstream, hold nothing and cost nothing", async () => {
 test("every error of the table that a gateway of one region can give was seen", () => {
   // What this file does not provoke, and who does.
   const elsewhere: Partial<Record<ErrorCode, string>> = {
+    loopback_only: "foreign.test.ts",
     balance_held: "money.test.ts",
     upstream_rate_limited: "upstream-faults.test.ts",
     upstream_error: "upstream-faults.test.ts",

@@ -62,7 +62,7 @@ const BODY = JSON.stringify({
 });
 const HEAD = (key: string) => [
   "POST /v1/chat/completions HTTP/1.1",
-  "host: relai.test",
+  "host: localhost",
   `authorization: Bearer ${key}`,
   "content-type: application/json",
   "x-client-request-id: mine",

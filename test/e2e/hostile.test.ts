@@ -52,7 +52,7 @@ async function outcomes(
 
 const head = (...lines: string[]) => [
   "POST /v1/chat/completions HTTP/1.1",
-  "host: relai",
+  "host: localhost",
   `authorization: Bearer ${key}`,
   "content-type: application/json",
   ...lines,
@@ -202,17 +202,18 @@ describe("connections that do not keep to HTTP", () => {
     ],
     [
       "a path that cannot be decoded",
-      () => requestText(["GET /v1/models/%zz HTTP/1.1", "host: x", close]),
+      () => requestText(["GET /v1/models/%zz HTTP/1.1", "host: localhost", close]),
       "401 invalid_api_key",
     ],
     [
       "a path of 10,000 bytes",
-      () => requestText([`GET /v1/models/${"a".repeat(10_000)} HTTP/1.1`, "host: x", close]),
+      () =>
+        requestText([`GET /v1/models/${"a".repeat(10_000)} HTTP/1.1`, "host: localhost", close]),
       "401 invalid_api_key",
     ],
     [
       "a method that nobody knows here",
-      () => requestText(["PROPFIND /v1/models HTTP/1.1", "host: x", close]),
+      () => requestText(["PROPFIND /v1/models HTTP/1.1", "host: localhost", close]),
       "401 invalid_api_key",
     ],
     [
@@ -220,7 +221,7 @@ describe("connections that do not keep to HTTP", () => {
       () =>
         requestText([
           "GET /v1/models HTTP/1.1",
-          "host: x",
+          "host: localhost",
           "connection: upgrade, close",
           "upgrade: websocket",
         ]),
@@ -247,7 +248,7 @@ describe("connections that do not keep to HTTP", () => {
         requestText(
           [
             `POST /v1/none HTTP/1.1`,
-            "host: x",
+            "host: localhost",
             `authorization: Bearer ${key}`,
             "content-type: none",
             close,
@@ -325,7 +326,7 @@ describe("connections that do not keep to HTTP", () => {
     const asked = Array.from({ length: 50 }, (_, at) => {
       const lines = [
         `GET /v1/models/m${at} HTTP/1.1`,
-        "host: x",
+        "host: localhost",
         bearer,
         `x-client-request-id: n${at}`,
       ];

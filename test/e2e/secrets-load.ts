@@ -288,10 +288,10 @@ async function badPaths(
 
 async function badHttp(told: Canaries, where: Where, said: Said): Promise<void> {
   const { header } = told;
-  const head = ["POST /v1/chat/completions HTTP/1.1", "host: x"];
+  const head = ["POST /v1/chat/completions HTTP/1.1", "host: localhost"];
   const requests = [
     `${header}\r\n\r\n`,
-    requestText([`GET /${header} HTTP/9`, "host: x"]),
+    requestText([`GET /${header} HTTP/9`, "host: localhost"]),
     requestText([...head, `${header} ${header}`]),
     requestText([...head, `x: ${header.repeat(2000)}`]),
     requestText([...head, `content-length: ${header}`]),
