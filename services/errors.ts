@@ -57,6 +57,12 @@ export const ERRORS = {
     message: "Send the body as application/json",
     again: "final",
   },
+  request_timeout: {
+    status: 408,
+    type: "invalid_request_error",
+    message: "The body of the request arrived too slowly",
+    again: "retryable",
+  },
   invalid_request: {
     status: 400,
     type: "invalid_request_error",

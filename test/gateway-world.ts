@@ -320,7 +320,8 @@ export async function gatewayWorld(
       await clock.advance(1_000);
       const { held } = await all.balance();
       expect(held).toBe(0);
-      expect([all.gateway.inFlight.bytes(), places]).toEqual([0, 0]);
+      const { inFlight } = all.gateway;
+      expect([inFlight.bytes(), inFlight.organizations(), places]).toEqual([0, 0, 0]);
       const events = await all.recorded();
       const named = (types: string[]) =>
         events

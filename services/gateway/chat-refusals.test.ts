@@ -241,7 +241,7 @@ describe("refusals have a cap of their own", () => {
   });
 
   test("a ledger outage is nobody's doing: after 700 refused requests the caller is served at once", async () => {
-    const world = await gatewayWorld();
+    const world = await gatewayWorld({ limits: { inFlightBytesMax: 1_000_000 } });
     world.judge = () => ({ outcome: "refused", reason: "disk_full" });
     const asked = Array.from({ length: 700 }, () => world.ask(handleChat));
     await world.clock.advance(10_000);

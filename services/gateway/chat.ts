@@ -1,5 +1,5 @@
-import type { ApiError } from "#services/errors.ts";
 import { authenticate, type Caller } from "./authenticate.ts";
+import { readBody, type Body } from "./body.ts";
 import { conclude } from "./conclude.ts";
 import { forward, type Forwarded } from "./forward.ts";
 import type { Gateway } from "./gateway.ts";
@@ -26,7 +26,7 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
   const authenticated = await authenticate(parts, request.headers);
   if (!authenticated.ok) return refuseLogin(gateway, run, request, authenticated.error);
   const { caller } = authenticated;
-  const body = await readBody(gateway, request);
+  const body = await readBody(gateway, caller, request);
   if ("code" in body) return refuse(gateway, run, caller, body);
   if ("gone" in body) return gateway.count(run, { status: 499, code: "client_gone" });
   try {
@@ -115,7 +115,7 @@ function call(gateway: Gateway, run: Run, offer: Offer, hold: OpenHold, body: Bo
     upstream: parts.upstream,
     clock: parts.clock,
     limits: parts.limits,
-    inFlight: gateway.inFlight,
+    inFlight: gateway.inFlight.answersOf(hold.ask.orgId),
     sink: run.sink,
     sent: body.give,
     readOn: () => gateway.readOns.begin(hold.ask.orgId),
@@ -156,52 +156,6 @@ function holdAskOf(run: Run, request: GatewayRequest, caller: Caller, offer: Off
     holdCostMicro: offer.holdCostMicro,
     clientRequestId: clientRequestId(request),
   };
-}
-
-const NO_BYTES = Buffer.alloc(0);
-
-interface Body {
-  readonly bytes: () => Buffer;
-  /** The bytes, which are not kept here any longer: what goes upstream is mostly a copy, and one is enough. */
-  readonly take: () => Buffer;
-  /** Gives back the room that the body took; once is enough, more does no harm. */
-  readonly give: () => void;
-}
-
-/** 405, 413 and 415 are decided by the method and the headers; only then is the body read, within the room there is. */
-async function readBody(
-  gateway: Gateway,
-  request: GatewayRequest,
-): Promise<Body | ApiError | { readonly gone: true }> {
-  const { bodyBytesMax } = gateway.parts.limits;
-  const tooLarge: ApiError = { code: "request_too_large", extra: { limit_bytes: bodyBytesMax } };
-  if (request.method !== "POST") return { code: "method_not_allowed", extra: { allow: "POST" } };
-  if (Number(request.headers["content-length"] ?? 0) > bodyBytesMax) return tooLarge;
-  const { "content-type": type, "content-encoding": encoding } = request.headers;
-  const isJson =
-    typeof type === "string" && /^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type);
-  if (!isJson || (encoding !== undefined && encoding !== "identity"))
-    return { code: "unsupported_media_type" };
-  const body = await request.body(bodyBytesMax, gateway.inFlight);
-  if (body.ok) {
-    let { bytes } = body;
-    let room = bytes.length;
-    return {
-      bytes: () => bytes,
-      take() {
-        const taken = bytes;
-        bytes = NO_BYTES;
-        return taken;
-      },
-      give() {
-        gateway.inFlight.give(room);
-        room = 0;
-      },
-    };
-  }
-  if (body.why === "too_large") return tooLarge;
-  if (body.why === "gone") return { gone: true };
-  return { code: "overloaded", retryAfterSeconds: 1 };
 }
 
 function streamHeaders(run: Run): Record<string, string> {

@@ -3,7 +3,7 @@ import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Author } from "#services/writers.ts";
 import type { Run } from "./run.ts";
 import type { Ended, Forwarded } from "./forward.ts";
-import { createInFlight, type InFlight } from "./in-flight.ts";
+import { createRoom, type Room } from "./in-flight.ts";
 import type { MoneyParts } from "./money.ts";
 import type { GatewayParts } from "./parts.ts";
 import { capRetryAfterSeconds, createRefusalCaps } from "./refusal-caps.ts";
@@ -27,7 +27,7 @@ export interface Gateway {
   readonly parts: GatewayParts;
   readonly writer: Writer;
   readonly money: MoneyParts;
-  readonly inFlight: InFlight;
+  readonly inFlight: Room;
   readonly readOns: ReadOns;
   /** Waits for a forwarded call; when the writer's life ends meanwhile, the call is cut. */
   whileRunning(life: WriterLife, forwarded: Forwarded): Promise<Ended>;
@@ -57,7 +57,8 @@ interface Counted {
 /** Puts a gateway together around its writer. */
 export function createGateway(parts: GatewayParts, writer: Writer, author: Author): Gateway {
   const { clock, telemetry } = parts;
-  const inFlight = createInFlight(parts.limits.inFlightBytesMax, parts.limits.bodyBytesMax);
+  const { inFlightBytesMax, bodyBytesMax, answerBytesMax } = parts.limits;
+  const inFlight = createRoom({ bytesMax: inFlightBytesMax, bodyBytesMax, answerBytesMax });
   const caps = createRefusalCaps(clock);
   const running = new Set<Forwarded>();
   const active = new Set<Promise<void>>();

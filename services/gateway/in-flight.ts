@@ -1,34 +1,90 @@
-/** The bytes of bodies that this process holds at a moment, bounded: beyond it new bodies are refused, not queued. */
+/** What the bodies of one organization, or its answers, take of the room that all share. */
 export interface InFlight {
   /**
    * Takes room for so many bytes of a body or answer that has `wholeBytes` with them; false when there is none, and
-   * nothing was taken. The last of the room is for small ones: whoever sends large bodies does not shut out the rest.
+   * nothing was taken. A part of the room is for small ones: whoever sends large bodies does not shut out the rest.
    */
   take(bytes: number, wholeBytes?: number): boolean;
+  /** Gives back so many bytes that were taken. */
   give(bytes: number): void;
-  readonly bytes: () => number;
+}
+
+/** The bytes of bodies and answers that this process holds at a moment; beyond the bound new ones are refused, not queued. */
+export interface Room {
+  bodiesOf(orgId: string): InFlight;
+  answersOf(orgId: string): InFlight;
+  bytes(): number;
+  /** How many organizations hold any of them. */
+  organizations(): number;
 }
 
 const SMALL_BYTES_MAX = 64 * 1024;
-/** The part of the room that large bodies may not take, as far as one of the largest size still fits beside it. */
-const RESERVED_SHARE = 8;
+/** The parts of a room that large ones and bodies may not take. */
+const FOR_SMALL = 1 / 8;
+const FOR_ANSWERS = 1 / 4;
+/** The part of the room that one organization may take. */
+const OF_ONE = 1 / 4;
 
-export function createInFlight(bytesMax: number, bodyBytesMax = 0): InFlight {
-  const reserved = Math.max(
-    0,
-    Math.min(Math.floor(bytesMax / RESERVED_SHARE), bytesMax - bodyBytesMax),
-  );
-  let held = 0;
+/** What is held, by all together or by one organization: bodies, and bodies and answers. */
+interface Held {
+  bodies: number;
+  all: number;
+}
+
+/**
+ * The room is `bytesMax`, and one organization may take a quarter of it. Room and quarter are divided alike: an eighth
+ * is not for large ones, and a quarter is not for bodies, for a body can be sent again, while the provider has already
+ * made an answer. All of this gives way as far as one of the largest size always fits where nothing else is.
+ */
+export function createRoom(options: {
+  readonly bytesMax: number;
+  readonly bodyBytesMax: number;
+  readonly answerBytesMax: number;
+}): Room {
+  const { bytesMax, bodyBytesMax, answerBytesMax } = options;
+  const total: Held = { bodies: 0, all: 0 };
+  /** An organization that holds nothing is not in here. */
+  const heldOf = new Map<string, Held>();
+
+  /** Whether so many bytes more fit into a room of `most`, of which `held` is taken. */
+  function fits(held: Held, most: number, bytes: number, isLarge: boolean, isBody: boolean) {
+    const largest = Math.min(isBody ? bodyBytesMax : answerBytesMax, bytesMax);
+    const part = isLarge ? 1 - FOR_SMALL : 1;
+    if (held.all + bytes > Math.max(most * part, largest)) return false;
+    return !isBody || held.bodies + bytes <= Math.max(most * (part - FOR_ANSWERS), largest);
+  }
+
+  const viewOf = (orgId: string, isBody: boolean): InFlight => {
+    function add(held: Held, bytes: number): void {
+      held.all += bytes;
+      if (isBody) held.bodies += bytes;
+    }
+    return {
+      take(bytes, wholeBytes = bytes) {
+        const isLarge = wholeBytes > SMALL_BYTES_MAX;
+        const known = heldOf.get(orgId);
+        const own = known ?? { bodies: 0, all: 0 };
+        if (!fits(total, bytesMax, bytes, isLarge, isBody)) return false;
+        if (!fits(own, bytesMax * OF_ONE, bytes, isLarge, isBody)) return false;
+        add(total, bytes);
+        add(own, bytes);
+        if (!known && bytes > 0) heldOf.set(orgId, own);
+        return true;
+      },
+      give(bytes) {
+        const own = heldOf.get(orgId);
+        if (!own) return;
+        add(total, -bytes);
+        add(own, -bytes);
+        if (own.all === 0) heldOf.delete(orgId);
+      },
+    };
+  };
+
   return {
-    take(bytes, wholeBytes = bytes) {
-      const room = wholeBytes > SMALL_BYTES_MAX ? bytesMax - reserved : bytesMax;
-      if (held + bytes > room) return false;
-      held += bytes;
-      return true;
-    },
-    give(bytes) {
-      held -= bytes;
-    },
-    bytes: () => held,
+    bodiesOf: (orgId) => viewOf(orgId, true),
+    answersOf: (orgId) => viewOf(orgId, false),
+    bytes: () => total.all,
+    organizations: () => heldOf.size,
   };
 }

@@ -54,13 +54,16 @@ export interface GatewayRequest {
   readonly method: string;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly remoteAddress: string;
-  /** Reads the body, at most `bytesMax`. What is kept takes room, piece by piece; on failure the room is given back. */
+  /**
+   * Reads the body, at most `bytesMax`. What is kept takes room, piece by piece; on failure the room is given back.
+   * `too_slow`: it arrives slower than a body may.
+   */
   body(
     bytesMax: number,
     room: InFlight,
   ): Promise<
     | { readonly ok: true; readonly bytes: Buffer }
-    | { readonly ok: false; readonly why: "too_large" | "no_room" | "gone" }
+    | { readonly ok: false; readonly why: "too_large" | "too_slow" | "no_room" | "gone" }
   >;
 }
 

@@ -1,4 +1,8 @@
-import type { AdmitRefused, RateFigures } from "#domain/accounts/admission-types.ts";
+import type {
+  AccountFigures,
+  AdmitRefused,
+  RateFigures,
+} from "#domain/accounts/admission-types.ts";
 import type { ApiError } from "#services/errors.ts";
 import { whatWouldFit, type Offer } from "./offer.ts";
 
@@ -26,10 +30,7 @@ export function refusalOf(refused: AdmitRefused, offer: Offer): ApiError {
       return {
         code: "key_budget_exceeded",
         extra: {
-          budget_micro: budget?.fundedMicro ?? 0,
-          spent_micro: budget?.spentMicro ?? 0,
-          held_micro: budget?.heldMicro ?? 0,
-          available_micro: budget?.availableMicro ?? 0,
+          ...(budget && budgetExtra(budget)),
           required_micro: offer.holdMicro,
           ...fits(offer, Math.min(budget?.availableMicro ?? 0, balance.availableMicro)),
         },
@@ -39,14 +40,48 @@ export function refusalOf(refused: AdmitRefused, offer: Offer): ApiError {
       return {
         code: refused.refusal,
         extra: {
-          balance_micro: balance.fundedMicro - balance.spentMicro,
-          required_micro: offer.holdMicro,
-          available_micro: balance.availableMicro,
-          held_micro: balance.heldMicro,
+          ...balanceExtra(balance, offer),
           ...fits(offer, balance.availableMicro),
         },
       };
   }
+}
+
+/**
+ * The refusal of whoever has nothing available at all, whatever is asked; undefined when there is something. What would
+ * be needed is not known, for the request was not read.
+ */
+export function refusalWithoutMeans(figures: {
+  readonly balance: AccountFigures;
+  readonly budget?: AccountFigures;
+}): ApiError | undefined {
+  const { balance, budget } = figures;
+  if (budget && budget.availableMicro <= 0)
+    return { code: "key_budget_exceeded", extra: budgetExtra(budget) };
+  if (balance.availableMicro > 0) return undefined;
+  const isHeld = balance.fundedMicro > balance.spentMicro;
+  return {
+    code: isHeld ? "balance_held" : "insufficient_balance",
+    extra: balanceExtra(balance),
+  };
+}
+
+function budgetExtra(budget: AccountFigures) {
+  return {
+    budget_micro: budget.fundedMicro,
+    spent_micro: budget.spentMicro,
+    held_micro: budget.heldMicro,
+    available_micro: budget.availableMicro,
+  };
+}
+
+function balanceExtra(balance: AccountFigures, offer?: Offer) {
+  return {
+    balance_micro: balance.fundedMicro - balance.spentMicro,
+    ...(offer ? { required_micro: offer.holdMicro } : {}),
+    available_micro: balance.availableMicro,
+    held_micro: balance.heldMicro,
+  };
 }
 
 function fits(offer: Offer, availableMicro: number): { would_fit?: string } {

@@ -165,6 +165,150 @@ test("a body beyond the limit is refused before it is all read, and the connecti
   expect(world.gateway.inFlight.bytes()).toBe(0);
 });
 
+describe("a body that arrives slower than 16 KiB/s over 10 s", () => {
+  const SECOND_BYTES = 16 * 1024;
+
+  /** A request whose body is told to be `bytes` long, and what comes back on its connection. */
+  async function sending(bytes: number) {
+    const found = await listening({
+      limits: { bodyBytesMax: 1_000_000, inFlightBytesMax: 4_000_000 },
+    });
+    const socket = connect(found.port, "127.0.0.1");
+    closing.unshift(() => Promise.resolve(socket.destroy()));
+    const seen = { text: "", closed: false };
+    socket.on("data", (piece: Buffer) => (seen.text += piece.toString()));
+    socket.on("close", () => (seen.closed = true));
+    const { inFlight } = found.world.gateway;
+    socket.write(
+      `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${found.world.keys[0]}\r\ncontent-type: application/json\r\ncontent-length: ${bytes}\r\n\r\n`,
+    );
+    const idle = found.world.clock.armed();
+    await until(() => found.world.clock.armed() > idle);
+    let sent = 0;
+    return {
+      ...found,
+      socket,
+      seen,
+      /** Sends more, and waits until it was read. */
+      async send(more: number | string) {
+        const bytesNow = typeof more === "string" ? Buffer.from(more) : Buffer.alloc(more, " ");
+        socket.write(bytesNow);
+        sent += bytesNow.length;
+        if (sent < bytes) await until(() => inFlight.bytes() === sent);
+      },
+    };
+  }
+
+  test("ends as 408 after 10 s of silence, and gives back its room", async () => {
+    const { world, seen, send } = await sending(100_000);
+    await send(1);
+    await world.clock.advance(9_999);
+    expect(seen.text).toBe("");
+    await world.clock.advance(1);
+    await until(() => seen.text.includes("}}"));
+    expect(seen.text).toMatch(/^HTTP\/1\.1 408 .*"code":"request_timeout"/s);
+    expect(seen.text).toMatch(/^connection: close\r$/im);
+    expect(world.gateway.inFlight.bytes()).toBe(0);
+    await world.clock.advance(5_000);
+    await until(() => seen.closed);
+    expect(world.counted).toEqual([{ status: 408, code: "request_timeout" }]);
+    await world.expectAtRest();
+  });
+
+  test("ends as 408 at half the rate after 20 s, and never at the whole", async () => {
+    const slow = await sending(1_000_000);
+    // What comes in one piece at a second's beginning is one second less than what comes all through it.
+    for (let second = 0; second < 19; second++) {
+      expect(slow.world.counted).toEqual([]);
+      await slow.send(SECOND_BYTES / 2);
+      await slow.world.clock.advance(1_000);
+    }
+    await until(() => slow.seen.text.includes(" 408 "));
+    const steady = await sending(1_000_000);
+    for (let second = 0; second < 50; second++) {
+      await steady.send(SECOND_BYTES);
+      await steady.world.clock.advance(1_000);
+    }
+    expect(steady.seen.text).toBe("");
+  });
+
+  test("is not one whose sender pauses for less than 10 s, nor one that earned more before", async () => {
+    const { world, seen, send } = await sending(1_000_000);
+    await send(1);
+    await world.clock.advance(9_900);
+    for (let second = 0; second < 10; second++) {
+      await send(2 * SECOND_BYTES);
+      await world.clock.advance(1_000);
+    }
+    await world.clock.advance(8_900);
+    await send(10 * SECOND_BYTES);
+    await world.clock.advance(9_999);
+    expect(seen.text).toBe("");
+    // However much came, there are never more than 10 s in hand.
+    await world.clock.advance(1);
+    await until(() => seen.text.includes(" 408 "));
+  });
+
+  test("is not a small one that is sent in one go, late; and nothing is armed for one that comes with its head", async () => {
+    const body = chat();
+    const { world, seen, send, port } = await sending(body.length);
+    await world.clock.advance(9_900);
+    await send(body);
+    await until(() => world.calls.length === 1);
+    const armed = world.clock.armed();
+    const socket = connect(port, "127.0.0.1");
+    closing.unshift(() => Promise.resolve(socket.destroy()));
+    let armedMost = 0;
+    const { timer } = world.clock;
+    world.clock.timer = (delayMs, callback) => {
+      if (delayMs === 10_000) armedMost += 1;
+      if (delayMs > 0) return timer(delayMs, callback);
+      const immediate = setImmediate(callback);
+      return () => clearImmediate(immediate);
+    };
+    socket.write(
+      `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${world.keys[0]}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+    await until(() => world.calls.length === 2);
+    for (const call of world.calls) call.answer(completion([1, 1]));
+    await until(() => seen.text.includes(" 200 "));
+    expect([armedMost, world.clock.armed() <= armed]).toEqual([0, true]);
+    await world.expectAtRest();
+  });
+
+  test("an answer about it does not wait for a sender who has left", async () => {
+    const { world, socket } = await sending(100_000);
+    socket.destroy();
+    await until(() => world.counted.length === 1);
+    expect(world.counted).toEqual([{ status: 499, code: "client_gone" }]);
+    await world.expectAtRest();
+  });
+});
+
+test("a client that leaves before its body is looked at is not waited for", async () => {
+  const { world, port } = await listening();
+  const { figures } = world.admission;
+  let say = () => {};
+  world.admission.figures = async (ask) => {
+    await new Promise<void>((resolve) => (say = resolve));
+    return figures(ask);
+  };
+  const socket = connect(port, "127.0.0.1");
+  const body = chat();
+  socket.write(
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${world.keys[0]}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body.slice(5)}`,
+  );
+  const armed = world.clock.armed();
+  await until(() => world.clock.armed() > armed);
+  socket.destroy();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  world.admission.figures = figures;
+  say();
+  await until(() => world.counted.length === 1);
+  expect(world.counted).toEqual([{ status: 499, code: "client_gone" }]);
+  await world.expectAtRest();
+});
+
 test.each(["while it sends its body", "while it waits"])(
   "a client that breaks its connection %s leaves nothing behind",
   async (when) => {

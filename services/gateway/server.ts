@@ -6,10 +6,9 @@ import type { Clock } from "#services/ports.ts";
 import { refuseConnection } from "#services/refuse-connection.ts";
 import { handleChat } from "./chat.ts";
 import type { Gateway } from "./gateway.ts";
-import type { InFlight } from "./in-flight.ts";
 import type { GatewayRequest, Sink } from "./parts.ts";
-import { createPieces } from "./pieces.ts";
 import { handleBalance, handleModel, handleModels, handleUnknown } from "./reads.ts";
+import { receiveBody } from "./receive-body.ts";
 
 type Handle = (request: GatewayRequest, sink: Sink) => Promise<void>;
 
@@ -95,7 +94,7 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   function route(raw: IncomingMessage, response: ServerResponse, handle: Handle): void {
     count(raw.socket, 1);
     const sink = sinkOf(gateway, raw, response, (socket) => count(socket, -1));
-    gateway.track(handle(requestOf(raw), sink)).catch((error: unknown) => {
+    gateway.track(handle(requestOf(gateway.parts.clock, raw), sink)).catch((error: unknown) => {
       // The message stays out of the answer and the log: it could quote the request.
       const name = error instanceof Error ? error.name : "unknown";
       gateway.parts.telemetry.alarm("request_failed", { error: name, at: frameOf(error) });
@@ -153,46 +152,13 @@ function frameOf(error: unknown): string {
   return /\n\s+at [^\n]*?([\w./-]+\.ts:\d+)/.exec(stack)?.[1] ?? "";
 }
 
-function requestOf(raw: IncomingMessage): GatewayRequest {
+function requestOf(clock: Clock, raw: IncomingMessage): GatewayRequest {
   return {
     method: raw.method ?? "",
     headers: raw.headers,
     remoteAddress: raw.socket.remoteAddress ?? "",
-    body: (bytesMax, room) => readBody(raw, bytesMax, room),
+    body: (bytesMax, room) => receiveBody(clock, raw, bytesMax, room),
   };
-}
-
-function readBody(
-  raw: IncomingMessage,
-  bytesMax: number,
-  room: InFlight,
-): ReturnType<GatewayRequest["body"]> {
-  return new Promise((resolve) => {
-    const pieces = createPieces(Number(raw.headers["content-length"] ?? 0));
-    let size = 0;
-    let over = false;
-    function fail(why: "too_large" | "no_room" | "gone"): void {
-      over = true;
-      room.give(size);
-      pieces.clear();
-      resolve({ ok: false, why });
-    }
-    raw.on("data", (piece: Buffer) => {
-      if (over) return;
-      if (size + piece.length > bytesMax) return fail("too_large");
-      if (!room.take(piece.length, size + piece.length)) return fail("no_room");
-      size += piece.length;
-      pieces.add(piece);
-    });
-    raw.on("end", () => {
-      if (over) return;
-      over = true;
-      resolve({ ok: true, bytes: pieces.take() });
-    });
-    raw.on("close", () => {
-      if (!over) fail("gone");
-    });
-  });
 }
 
 function sinkOf(

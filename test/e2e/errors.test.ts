@@ -364,6 +364,7 @@ test("every error of the table that a gateway of one region can give was seen", 
   const elsewhere: Partial<Record<ErrorCode, string>> = {
     loopback_only: "foreign.test.ts",
     balance_held: "money.test.ts",
+    request_timeout: "shares.test.ts",
     upstream_rate_limited: "upstream-faults.test.ts",
     upstream_error: "upstream-faults.test.ts",
     upstream_timeout: "upstream-faults.test.ts",

@@ -168,7 +168,7 @@ test("without the demo and without a provider's key there is a relai without mod
   expect((await client.models.list()).data).toEqual([]);
   await expect(
     client.chat.completions.create({ model: "sim-flat", messages: [] }),
-  ).rejects.toMatchObject({ status: 400 });
+  ).rejects.toMatchObject({ status: 402 });
   expect(await relai.stop()).toBe(0);
   const afterwards = await cli(relai, "balance");
   expect(afterwards.code).toBe(2);

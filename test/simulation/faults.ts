@@ -39,7 +39,9 @@ const SPARED = 0.2;
 /** A call of a port at which a process can end, before it arrives or after it took effect. */
 export const CRASH_POINTS = [
   ...["append", "read"].map((method) => `gateway store.${method}`),
-  ...["admit", "extend", "drop", "close", "want"].map((method) => `gateway admission.${method}`),
+  ...["figures", "admit", "extend", "drop", "close", "want"].map(
+    (method) => `gateway admission.${method}`,
+  ),
   "gateway directory.lookup",
   "gateway upstream.send",
   ...["append", "read", "fence", "follow", "head"].map((method) => `ledger store.${method}`),

@@ -32,7 +32,7 @@ export const ASKING: Omit<Asking, "keyText"> = {
 
 /** What a request holds. Micro. */
 export async function holdMicroOf(asking: Asking): Promise<number> {
-  const room = { take: () => true, give: () => {}, bytes: () => 0 };
+  const room = { take: () => true, give: () => {} };
   const body = await requestOf(asking).body(1 << 20, room);
   if (!body.ok) throw new Error("the body fits");
   const catalogue = buildCatalogue({ openai: false, simulator: true, processingArea: "us" });
