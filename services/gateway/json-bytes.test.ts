@@ -6,6 +6,7 @@ import {
   decodedBytes,
   firstElement,
   keyTable,
+  membersIn,
   nextElement,
   readString,
   scanObject,
@@ -227,6 +228,40 @@ describe("scanObject", () => {
   it("walks strings full of escaped quotes in linear time", () => {
     const text = `{"a":"${'\\"'.repeat(2_000_000)}","model":"${"\\\\".repeat(2_000_000)}","n":2}`;
     expect(valueText(text, 1)).toBe("2");
+  });
+});
+
+describe("members within a value", () => {
+  const membersOf = (value: unknown): number =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.keys(value).length
+      : 0;
+  const allOf = (value: unknown): number => {
+    let count = membersOf(value);
+    if (typeof value === "object" && value !== null)
+      for (const inner of Object.values(value)) count += allOf(inner);
+    return count;
+  };
+
+  it("are as many as a parser finds where none is there twice, at every depth and of an array's elements", () => {
+    const value = fc.oneof(fc.jsonValue({ maxDepth: 4 }), fc.array(fc.jsonValue({ maxDepth: 2 })));
+    const indent = fc.constantFrom(undefined, 1, "\t");
+    fc.assert(
+      fc.property(value, value, indent, (model, n, space) => {
+        const { scan: found } = scan(JSON.stringify({ model, other: model, n }, null, space));
+        expect([membersIn(found, 0), membersIn(found, 1)]).toEqual([model, n].map(allOf));
+        if (!Array.isArray(n)) return;
+        const own = n.reduce<number>((sum, each) => sum + membersOf(each), 0);
+        expect(membersIn(found, 1, true)).toBe(own);
+      }),
+    );
+  });
+
+  it("count each of two with one name, and none of a member that is not there", () => {
+    const { scan: found } = scan('{"n":[{"a":1,"a":{"b":":","b":2}},[{"c":3}]]}');
+    expect([membersIn(found, 1), membersIn(found, 1, true)]).toEqual([5, 2]);
+    scanObject(Buffer.from("{}"), 0, 2, TABLE, found, DEPTH_MAX);
+    expect([membersIn(found, 1), membersIn(found, 1, true)]).toEqual([0, 0]);
   });
 });
 

@@ -73,6 +73,8 @@ export type ScanFailure =
 export interface ObjectScan {
   /** Four numbers a slot: key start, key end, value start, value end; quotes included. All are 0 when it is absent. */
   readonly spans: Int32Array;
+  /** Two numbers a slot that is there: members in its value at every depth, and of an array's own elements. */
+  readonly counts: Int32Array;
   objectStart: number;
   objectEnd: number;
   memberCount: number;
@@ -87,6 +89,7 @@ export interface ObjectScan {
 export function createScan(table: KeyTable): ObjectScan {
   return {
     spans: new Int32Array(table.names.length * 4),
+    counts: new Int32Array(table.names.length * 2),
     objectStart: 0,
     objectEnd: 0,
     memberCount: 0,
@@ -104,6 +107,12 @@ export function valueStart(scan: ObjectScan, slot: number): number {
 /** Where the value of a slot ends (exclusive), or 0 when the object has no such member. */
 export function valueEnd(scan: ObjectScan, slot: number): number {
   return scan.spans[slot * 4 + 3] ?? 0;
+}
+
+/** The members of the objects in a slot's value, at every depth or directly in its array; 0 when it is not there. */
+export function membersIn(scan: ObjectScan, slot: number, ofElements = false): number {
+  if (valueStart(scan, slot) === 0) return 0;
+  return scan.counts[slot * 2 + (ofElements ? 1 : 0)] ?? 0;
 }
 
 /** The index of the quote that closes a string whose text starts at `from`, or -1. Linear also on `\"\"\"…`. */
@@ -140,6 +149,10 @@ export function skipSpace(bytes: Uint8Array, from: number, end: number): number 
 
 /** Commas and opening brackets that containerEnd has passed since the scan began. */
 let passed = 0;
+/** Colons that it has passed since the present member's value began: the members of objects in it, at every depth. */
+let membersWithin = 0;
+/** Those among them that belong to the objects directly in it, when it is an array. */
+let elementMembers = 0;
 
 /** The end of the array or object that starts at `from`, by counting brackets. */
 function containerEnd(bytes: Uint8Array, from: number, end: number, depthMax: number): number {
@@ -153,6 +166,10 @@ function containerEnd(bytes: Uint8Array, from: number, end: number, depthMax: nu
     } else if (byte < OPEN_BRACKET) {
       // Digits, colons and white space: most of what stands between strings.
       if (byte === COMMA) passed += 1;
+      else if (byte === COLON) {
+        membersWithin += 1;
+        if (depth === 2) elementMembers += 1;
+      }
     } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
       passed += 1;
       depth += 1;
@@ -286,6 +303,7 @@ export function scanObject(
       pos = skipSpace(bytes, quote + 1, end);
       if (pos >= end || bytes[pos] !== COLON) return "malformed";
       const valueAt = skipSpace(bytes, pos + 1, end);
+      membersWithin = elementMembers = 0;
       pos = anyEnd(bytes, valueAt, end, depthMax - 1);
       if (pos < 0) return pos === TOO_DEEP ? "too_deep" : "malformed";
       scan.memberCount += 1;
@@ -321,6 +339,8 @@ function note(
     spans[at + 1] = keyEnd;
     spans[at + 2] = valueAt;
     spans[at + 3] = valueTo;
+    scan.counts[slot * 2] = membersWithin;
+    scan.counts[slot * 2 + 1] = elementMembers;
   } else if (slot === UNKNOWN) {
     scan.unknownBytes += keyEnd - keyStart + valueTo - valueAt;
     const lookalike = lookalikeOf(table, bytes, keyStart + 1, keyEnd - 1);

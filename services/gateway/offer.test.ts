@@ -15,6 +15,28 @@ function offer(body: object): Offer {
   return made;
 }
 
+describe("an output cap", () => {
+  test.each(["max_tokens", "max_completion_tokens"])(
+    "%s above the model's own maximum is a 400 that names it, whatever it would cost",
+    (name) => {
+      const body = { max_tokens: undefined, [name]: 65_537 };
+      expect(makeOffer(catalogue, "us", Buffer.from(chat(body)))).toEqual({
+        code: "invalid_request",
+        param: name,
+        message: `'${name}' is 65537, and sim-flat writes at most 65536 tokens.`,
+      });
+      expect(offer({ ...body, [name]: 65_536 }).outputCapTokens).toBe(65_536);
+    },
+  );
+
+  test("is named as the caller named it, also beside the other name with null", () => {
+    const body = { max_tokens: null, max_completion_tokens: 1_000_000 };
+    expect(makeOffer(catalogue, "us", Buffer.from(chat(body)))).toMatchObject({
+      param: "max_completion_tokens",
+    });
+  });
+});
+
 describe("the service tier of a request that names none", () => {
   const asked = [{}, { service_tier: null }, { service_tier: "auto" }];
 

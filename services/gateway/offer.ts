@@ -5,7 +5,7 @@ import type { ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
 import { readChatRequest, type ChatAsk } from "./openai-chat-request.ts";
 
-/** A request that can be served: what was asked, where it can run, and the most that it can cost. */
+/** A request that can be served: what was asked, where it can run, and what is held for it. */
 export interface Offer {
   readonly ask: ChatAsk;
   /** Fixed at admission; the first is tried first. */
@@ -21,7 +21,7 @@ export interface Offer {
 
 /**
  * Reads a body, resolves its model to the bindings of the region's own processing area (there is never a fallback to
- * another), and bounds its cost. Answers with the refusal of the table where one of these fails. Keeps nothing of the
+ * another), and sizes its hold. Answers with the refusal of the table where one of these fails. Keeps nothing of the
  * body.
  */
 export function makeOffer(
@@ -58,7 +58,13 @@ export function makeOffer(
         "Global routing is off for regional keys: prompts of a regional key never leave its region",
     };
   }
-  const outputCapTokens = ask.outputCapTokens ?? first.model.outputTokensDefault;
+  const { outputTokensMax, outputTokensDefault } = first.model;
+  const outputCapTokens = ask.outputCapTokens ?? outputTokensDefault;
+  if (outputCapTokens > outputTokensMax) {
+    const name = ask.outputCapName;
+    const message = `'${name}' is ${outputCapTokens}, and ${ask.model} writes at most ${outputTokensMax} tokens.`;
+    return { code: "invalid_request", param: name, message };
+  }
   const bounds = boundsOf(ask, first, outputCapTokens);
   const prices = holdPrices(bindings, ask.serviceTier, bounds.inputTokensBound);
   return {

@@ -5,6 +5,9 @@ import { AUDIO_COMPRESSION } from "./openai-chat-usage.ts";
  * seconds for kilobytes. Holds take two bytes for a token; what is still larger is charged beyond the hold.
  */
 
+import { isMembers, otherCaseOf } from "./openai-chat-members.ts";
+import type { Members } from "./openai-chat-members.ts";
+
 /** Bytes that make one input token in a hold. Natural text has 2.5 to 4. */
 const BYTES_PER_TOKEN = 2;
 const TOKENS_PER_MESSAGE = 8;
@@ -20,6 +23,12 @@ const ROLES: ReadonlySet<unknown> = new Set([
   "function",
 ]);
 
+/** The members that are read by their name. All others count as text, whatever their case. */
+const MESSAGE_NAMES = ["role", "content", "audio"];
+const PART_NAMES = ["type", "text", "refusal", "image_url"];
+const IMAGE_NAMES = ["url"];
+const PREDICTION_NAMES = ["content"];
+
 export interface ChatBounds {
   /** UTF-8 bytes of the text that the model sees; the estimate of an answer without usage rests on it. */
   readonly promptBytes: number;
@@ -29,6 +38,7 @@ export interface ChatBounds {
   readonly imageCount: number;
   /** Those among them that are not in the body as data URLs: nothing bounds their size, so they set `unknownSize`. */
   readonly remoteImageCount: number;
+  /** There is audio, or something that may be audio: a part that nobody knows, a file, an earlier answer. */
   readonly hasAudioInput: boolean;
   /**
    * The decoded bytes of the audio in the messages, as if none were compressed; the estimate rests on it, the hold does
@@ -56,12 +66,12 @@ export interface PromptSums {
   audio: boolean;
   audioBytes: number;
   unknownSize: boolean;
+  /** A name that is read and that a member has in another case. */
+  otherCase: string | undefined;
 }
 
-type Members = Readonly<Record<string, unknown>>;
-
-function isMembers(value: unknown): value is Members {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+function noteCase(key: string, names: readonly string[], sums: PromptSums): void {
+  sums.otherCase = otherCaseOf(key, names) ?? sums.otherCase;
 }
 
 /** The bytes of a value's text: strings decoded, keys and brackets as in compact JSON. Depth was bounded by the scan. */
@@ -93,8 +103,9 @@ export function sumMessages(messages: readonly unknown[], sums: PromptSums): voi
         sumContent(value, sums);
       } else if (value !== null) {
         // Names, refusals, tool calls with their arguments, and whatever else a provider may show to its model.
+        noteCase(key, MESSAGE_NAMES, sums);
         sums.bytes += Buffer.byteLength(key) + textBytes(value);
-        if (key === "audio") sums.unknownSize = true;
+        if (key === "audio") sums.audio = sums.unknownSize = true;
       }
     }
   }
@@ -103,7 +114,7 @@ export function sumMessages(messages: readonly unknown[], sums: PromptSums): voi
 function sumContent(content: unknown, sums: PromptSums): void {
   if (typeof content === "string") sums.bytes += Buffer.byteLength(content);
   else if (Array.isArray(content)) for (const part of content) sumPart(part, sums);
-  else if (content !== null) sums.bytes += textBytes(content);
+  else if (content !== null) sumPart(content, sums);
 }
 
 function sumPart(part: unknown, sums: PromptSums): void {
@@ -114,11 +125,13 @@ function sumPart(part: unknown, sums: PromptSums): void {
   switch (part["type"]) {
     case "text":
     case "refusal":
-      sums.bytes += bytesBeside(part, "type");
+      sumTextPart(part, sums);
       return;
     case "image_url": {
       const image = part["image_url"];
       const url = isMembers(image) ? image["url"] : image;
+      for (const key in part) noteCase(key, PART_NAMES, sums);
+      if (isMembers(image)) for (const key in image) noteCase(key, IMAGE_NAMES, sums);
       sums.images += 1;
       if (typeof url === "string" && url.startsWith("data:image/")) return;
       sums.remoteImages += 1;
@@ -135,11 +148,12 @@ function sumPart(part: unknown, sums: PromptSums): void {
       return;
     }
     case "file":
-      sums.unknownSize = true;
+      sums.audio = sums.unknownSize = true;
       return;
     default:
+      // Whatever it is: it may be dearer than text, and it may be large.
       sums.bytes += textBytes(part);
-      sums.unknownSize = true;
+      sums.audio = sums.unknownSize = true;
   }
 }
 
@@ -153,24 +167,22 @@ function weightOf(audio: Members): number {
   return isCompressed(audio) ? AUDIO_COMPRESSION : 1;
 }
 
-/** The text of all members but one. A text part has usually only its text beside its type, and then only that counts. */
-function bytesBeside(part: Members, except: string): number {
-  let sum = 0;
+/** All members but the type. A text part has usually only its text beside it, and then only that counts. */
+function sumTextPart(part: Members, sums: PromptSums): void {
   for (const key in part) {
-    if (key === except) continue;
-    const value = part[key];
-    sum +=
-      key === "text" || key === "refusal"
-        ? textBytes(value)
-        : Buffer.byteLength(key) + textBytes(value);
+    if (key === "type") continue;
+    sums.bytes += textBytes(part[key]);
+    if (key === "text" || key === "refusal") continue;
+    noteCase(key, PART_NAMES, sums);
+    sums.bytes += Buffer.byteLength(key);
   }
-  return sum;
 }
 
 /** The bound on a prediction's tokens, from the `prediction` member. */
-export function predictionTokens(prediction: unknown): number {
+export function predictionTokens(prediction: unknown, sums: PromptSums): number {
   if (!isMembers(prediction))
     return prediction === undefined || prediction === null ? 0 : halved(textBytes(prediction));
+  for (const key in prediction) noteCase(key, PREDICTION_NAMES, sums);
   const content = prediction["content"];
   return halved(content === undefined || content === null ? 0 : textBytes(content));
 }

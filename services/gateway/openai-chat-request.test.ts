@@ -190,10 +190,72 @@ describe("what is refused", () => {
     expect(refusal(body)).toMatchObject({ param: "stream_options.include_usage" });
   });
 
+  const IMAGE = '"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}';
+  const part = (inside: string) => `"messages":[{"role":"user","content":[{${inside}}]}]`;
+  const below: [string, string, string][] = [
+    ["a role", '"messages":[{"role":"user","role":"x","content":"hi"}]', "messages"],
+    ["content", '"messages":[{"role":"user","content":"hello","content":""}]', "messages"],
+    ["content in escapes", '"messages":[{"content":"hello","c\\u006fntent":""}]', "messages"],
+    ["a tool call's text", '"messages":[{"tool_calls":[{"f":{"a":"hello","a":""}}]}]', "messages"],
+    ["a part's type", part('"type":"file","file":{},"type":"text"'), "messages"],
+    ["a part's text", part('"type":"text","text":"hello","text":""'), "messages"],
+    ["an image", part(`"image_url":{"url":"https://e"},${IMAGE}`), "messages"],
+    ["its address", part(IMAGE.replace("{", '{"url":"https://e",')), "messages"],
+    ["a name of the prototype", part('"__proto__":1,"__proto__":2'), "messages"],
+    ["a predicted text", '"prediction":{"content":"hello","content":""}', "prediction"],
+    ["a tool's type", '"tools":[{"type":"web_search","type":"function"}]', "tools"],
+  ];
+  it.each(below)("takes no second member that it reads below the top level: %s", (...row) => {
+    const [, inside, param] = row;
+    const rest = param === "messages" ? '"model":"m"' : '"model":"m","messages":[1]';
+    const message = `An object within '${param}' has a member more than once.`;
+    expect(refusal(`{${rest},${inside}}`)).toEqual({ param, message });
+  });
+
+  it.each<[string, string, string]>([
+    ["Role", '"messages":[{"role":"user","Role":"x"}]', "messages"],
+    ["CONTENT", '"messages":[{"CONTENT":"hello"}]', "messages"],
+    ["Audio", '"messages":[{"role":"assistant","Audio":{"id":"a"}}]', "messages"],
+    ["Type of a text", part('"type":"text","text":"","Type":"image_url"'), "messages"],
+    ["Text", part('"type":"text","Text":"hello"'), "messages"],
+    ["a long s in refusal", part('"type":"refusal","refu\u017fal":"hello"'), "messages"],
+    ["Image_URL", part(`${IMAGE},"Image_URL":{"url":"https://e"}`), "messages"],
+    ["URL", part(IMAGE.replace("{", '{"URL":"https://e",')), "messages"],
+    ["Content of a prediction", '"prediction":{"content":"","Content":"hello"}', "prediction"],
+    ["Type of a tool", '"tools":[{"type":"function","Type":"web_search"}]', "tools"],
+  ])("takes nothing in another case below the top level: %s", (_, inside, param) => {
+    const rest = param === "messages" ? '"model":"m"' : '"model":"m","messages":[1]';
+    expect(refusal(`{${rest},${inside}}`)).toMatchObject({
+      param,
+      message: expect.stringMatching(/upper and lower case/) as string,
+    });
+  });
+
   it("leaves members that it does not read alone, twice or not", () => {
     expect(
       refusal('{"model":"m","messages":[1],"x":1,"x":2,"temperature":1,"temperature":2}'),
     ).toBeUndefined();
+    const tool = '{"type":"function","function":{"parameters":{"a":1,"a":2,"Type":{}}}}';
+    const metadata = '"metadata":{"a":"b","a":"c","Content":"d"}';
+    expect(
+      refusal(`{"model":"m","messages":[{"Name":"bob"}],"tools":[${tool},[1],"x"],${metadata}}`),
+    ).toBeUndefined();
+  });
+
+  it("takes any body whose objects have each member once", () => {
+    const field = fc.oneof(fc.jsonValue(), fc.constant(undefined));
+    const body = fc.record({
+      messages: fc.array(fc.jsonValue({ maxDepth: 6 }), { minLength: 1 }),
+      prediction: field,
+      tools: fc.array(field),
+    });
+    const space = fc.constantFrom(undefined, 1);
+    fc.assert(
+      fc.property(body, space, (fields, indent) => {
+        const text = JSON.stringify({ model: "m", ...fields }, null, indent);
+        expect(refusal(text)?.message ?? "").not.toContain("more than once");
+      }),
+    );
   });
 
   it("never throws", () => {
@@ -221,144 +283,5 @@ describe("what is refused", () => {
         (fields) => void readChatRequest(Buffer.from(JSON.stringify({ model: "m", ...fields }))),
       ),
     );
-  });
-});
-
-describe("bounds", () => {
-  const bounds = (body: object): ChatAsk["bounds"] => read(body).bounds;
-  const ofMessage = (message: unknown): ChatAsk["bounds"] => bounds({ messages: [message] });
-  const image = (url: string): unknown => ({ type: "image_url", image_url: { url } });
-
-  it("count half of the text, 8 tokens a message and 16 a request", () => {
-    expect(bounds({})).toEqual({
-      promptBytes: 5,
-      inputTokensBound: 3 + 8 + 16,
-      imageCount: 0,
-      remoteImageCount: 0,
-      hasAudioInput: false,
-      audioBytes: 0,
-      hasAudioOutput: false,
-      isAudioOutputCompressed: false,
-      unknownSize: false,
-      predictionTokensBound: 0,
-    });
-    expect(bounds({ messages: [...MESSAGES, ...MESSAGES] }).inputTokensBound).toBe(5 + 16 + 16);
-  });
-
-  it("count text as it is after decoding", () => {
-    const body = '{"model":"m","messages":[{"role":"user","content":"\\u0041\\n\\ud83d\\ude00é"}]}';
-    expect(read(body).bounds.promptBytes).toBe(1 + 1 + 4 + 2);
-  });
-
-  it("count names, tool calls and text parts", () => {
-    expect(ofMessage({ role: "user", name: "bob", content: "hi" }).promptBytes).toBe(4 + 3 + 2);
-    expect(
-      ofMessage({
-        role: "user",
-        content: [
-          { type: "text", text: "abc" },
-          { type: "text", text: "de" },
-        ],
-      }).promptBytes,
-    ).toBe(5);
-    const call = { id: "c1", type: "function", function: { name: "f", arguments: '{"a":1}' } };
-    const bytes = ofMessage({ role: "assistant", content: null, tool_calls: [call] }).promptBytes;
-    expect(bytes).toBeGreaterThanOrEqual(1 + 7);
-    expect(bytes).toBeLessThanOrEqual(JSON.stringify([call]).length + "tool_calls".length + 2);
-  });
-
-  it("count tools, schemas and unknown members as the JSON that they are", () => {
-    const tools = [{ type: "function", function: { name: "f", parameters: { type: "object" } } }];
-    const response_format = { type: "json_schema", json_schema: { name: "x", schema: {} } };
-    const sum = 5 + JSON.stringify(tools).length + JSON.stringify(response_format).length;
-    expect(bounds({ tools, response_format }).promptBytes).toBe(sum);
-    expect(bounds({ documents: ["abc"] }).promptBytes).toBe(5 + '"documents"["abc"]'.length);
-    expect(bounds({ temperature: 1, metadata: { a: "b".repeat(99) }, user: "u" }).promptBytes).toBe(
-      5,
-    );
-  });
-
-  it("are never below half of any text in the messages", () => {
-    fc.assert(
-      fc.property(fc.string({ unit: "binary", minLength: 1 }), fc.nat(6), (text, where) => {
-        const places: unknown[] = [
-          { role: "user", content: text },
-          { role: "user", content: [{ type: "text", text }] },
-          { role: "tool", content: "", tool_call_id: text },
-          { role: "assistant", refusal: text },
-          { role: "assistant", tool_calls: [{ function: { arguments: text } }] },
-          { role: text, content: [text] },
-          text,
-        ];
-        const message = places[where];
-        expect(ofMessage(message).inputTokensBound).toBeGreaterThanOrEqual(
-          Math.ceil(Buffer.byteLength(text) / 2) + 24,
-        );
-      }),
-    );
-  });
-
-  it("count images in the body, never their base64", () => {
-    const url = `data:image/png;base64,${"A".repeat(1000)}`;
-    const found = ofMessage({
-      role: "user",
-      content: [image(url), image(url), { type: "text", text: "ab" }],
-    });
-    expect(found).toMatchObject({ imageCount: 2, promptBytes: 2, unknownSize: false });
-  });
-
-  it("count remote images beside those in the body", () => {
-    const remote = image("https://example.com/a.png");
-    const content = [remote, image("data:image/png;base64,AAAA"), remote];
-    expect(ofMessage({ role: "user", content })).toMatchObject({
-      imageCount: 3,
-      remoteImageCount: 2,
-      unknownSize: true,
-    });
-  });
-
-  it("count audio by its decoded bytes, never as text", () => {
-    const audio = (data: unknown): unknown => ({ type: "input_audio", input_audio: { data } });
-    const content = [1000, 5].map((size) => audio(Buffer.alloc(size).toString("base64")));
-    expect(ofMessage({ role: "user", content: [...content, audio(7)] })).toMatchObject({
-      audioBytes: 1005,
-      promptBytes: 0,
-    });
-  });
-
-  it.each<[string, unknown]>([
-    ["a remote image", image("https://example.com/a.png")],
-    ["a document as a data URL", image("data:application/pdf;base64,AA")],
-    ["an image without URL", { type: "image_url" }],
-    ["a file", { type: "file", file: { file_id: "f" } }],
-    ["audio", { type: "input_audio", input_audio: { data: "AAAA", format: "wav" } }],
-    ["a part of another type", { type: "video_url", video_url: { url: "https://example.com" } }],
-  ])("do not know the size of %s", (_, part) => {
-    expect(ofMessage({ role: "user", content: [part] }).unknownSize).toBe(true);
-  });
-
-  it("do not know the size of an earlier answer's audio", () => {
-    expect(ofMessage({ role: "assistant", audio: { id: "audio_1" } }).unknownSize).toBe(true);
-  });
-
-  it("see audio in and out", () => {
-    expect(
-      ofMessage({ role: "user", content: [{ type: "input_audio", input_audio: {} }] })
-        .hasAudioInput,
-    ).toBe(true);
-    expect(bounds({ modalities: ["text", "audio"] }).hasAudioOutput).toBe(true);
-    expect(bounds({ audio: { voice: "x" } }).hasAudioOutput).toBe(true);
-    expect(bounds({ modalities: ["text"], audio: null }).hasAudioOutput).toBe(false);
-  });
-
-  it("count a prediction as output, not as input", () => {
-    expect(bounds({ prediction: { type: "content", content: "12345" } })).toMatchObject({
-      predictionTokensBound: 3,
-      promptBytes: 5,
-    });
-    const parts = [{ type: "text", text: "123456" }];
-    expect(
-      bounds({ prediction: { type: "content", content: parts } }).predictionTokensBound,
-    ).toBeGreaterThanOrEqual(3);
   });
 });

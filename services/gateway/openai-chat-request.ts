@@ -1,6 +1,8 @@
 import { isUtf8 } from "node:buffer";
 
-import { createScan, keyTable, scanObject, valueEnd, valueStart } from "./json-bytes.ts";
+import type { OutputCapName } from "#domain/catalogue/types.ts";
+
+import { createScan, keyTable, membersIn, scanObject, valueEnd, valueStart } from "./json-bytes.ts";
 import type { ScanFailure } from "./json-bytes.ts";
 import {
   inputTokensBound,
@@ -9,6 +11,8 @@ import {
   sumMessages,
 } from "./openai-chat-bounds.ts";
 import type { ChatBounds, PromptSums } from "./openai-chat-bounds.ts";
+import { inOtherCase, memberCount, twiceWithin } from "./openai-chat-members.ts";
+import { hostedTool } from "./openai-chat-tools.ts";
 
 /** The deepest nesting of a body where the settings say nothing else. */
 export const JSON_DEPTH_MAX = 64;
@@ -85,9 +89,6 @@ const SLOT = Object.fromEntries(READ.map((name, slot) => [name, slot])) as Reado
 const OPTIONS_TABLE = keyTable(["include_usage"], ["include_obfuscation"]);
 const OPTIONS_SCAN = createScan(OPTIONS_TABLE);
 
-/** Members that make the provider call tools of its own for a fee that no hold can bound. */
-const FEE_MEMBERS = ["web_search_options", "search_parameters", "plugins"] as const;
-
 /** Whose bytes, as they stand in the body, are part of the prompt: schemas and choices of tools. */
 const COUNTED_AS_JSON = [
   "tools",
@@ -96,6 +97,9 @@ const COUNTED_AS_JSON = [
   "tool_choice",
   "function_call",
 ] as const;
+
+/** Whose text and images are counted after parsing, so that a member that is there twice would count once. */
+const COUNTED_AS_TEXT = ["messages", "prediction"] as const;
 
 /** Where a member stands in the body. */
 export interface MemberSpan {
@@ -121,8 +125,10 @@ export interface ChatAsk {
   readonly includeUsageAsked: boolean;
   /** How many answers; 1 when absent. */
   readonly n: number;
-  /** The caller's cap on output tokens, under either name; null when there is none. */
+  /** The caller's cap on output tokens; null when there is none. */
   readonly outputCapTokens: number | null;
+  /** The name that the cap came under. */
+  readonly outputCapName: OutputCapName;
   /** The tier that is named; undefined when absent, null or `auto`: then whoever serves it chooses. */
   readonly serviceTier: string | undefined;
   readonly modelRegion: string | undefined;
@@ -172,6 +178,7 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
   let countedBytes = SCAN.unknownBytes;
   for (const name of COUNTED_AS_JSON)
     countedBytes += valueEnd(SCAN, SLOT[name]) - valueStart(SCAN, SLOT[name]);
+  const toolMembers = membersIn(SCAN, SLOT.tools, true);
 
   let parsed: unknown;
   try {
@@ -193,12 +200,17 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
   if (!Array.isArray(messages) || messages.length === 0)
     return fault("messages", "'messages' must be a non-empty array.");
 
+  for (const name of COUNTED_AS_TEXT)
+    if (memberCount(fields[name]) !== membersIn(SCAN, SLOT[name]))
+      return fault(name, twiceWithin(name));
   const plain = readPlain(fields);
   if ("error" in plain) return plain;
-  const hosted = hostedTool(fields);
+  const hosted = hostedTool(fields, toolMembers);
   if (hosted !== undefined) return { ok: false, error: hosted };
   const options = readStreamOptions(body, fields.stream_options, spans, depthMax);
   if ("error" in options) return options;
+  const bounds = boundsOf(messages, fields, countedBytes);
+  if ("error" in bounds) return bounds;
 
   return {
     ok: true,
@@ -206,7 +218,7 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
       model,
       ...plain,
       includeUsageAsked: plain.stream && options.asked,
-      bounds: boundsOf(messages, fields, countedBytes),
+      bounds,
       edits: {
         objectStart,
         model: spanAt(spans, SLOT.model) ?? NOWHERE,
@@ -238,13 +250,7 @@ function scanBody(body: Buffer, depthMax: number): BodyFault | undefined {
   const twice = SCAN.duplicateSlot < 0 ? undefined : READ[SCAN.duplicateSlot];
   if (twice !== undefined) return { param: twice, message: `'${twice}' is given more than once.` };
   const alike = SCAN.lookalikeSlot < 0 ? undefined : READ[SCAN.lookalikeSlot];
-  if (alike !== undefined) {
-    return {
-      param: alike,
-      message: `A member differs from '${alike}' only in upper and lower case; write it as '${alike}'.`,
-    };
-  }
-  return undefined;
+  return alike === undefined ? undefined : { param: alike, message: inOtherCase(alike) };
 }
 
 function scanMessage(failure: ScanFailure, depthMax: number): string {
@@ -274,7 +280,10 @@ function spanAt(spans: Int32Array, slot: number): MemberSpan | undefined {
   };
 }
 
-type Plain = Pick<ChatAsk, "stream" | "n" | "outputCapTokens" | "serviceTier" | "modelRegion">;
+type Plain = Pick<
+  ChatAsk,
+  "stream" | "n" | "outputCapTokens" | "outputCapName" | "serviceTier" | "modelRegion"
+>;
 
 function readPlain(fields: Fields): Plain | { ok: false; error: BodyFault } {
   const stream = fields.stream ?? false;
@@ -291,10 +300,9 @@ function readPlain(fields: Fields): Plain | { ok: false; error: BodyFault } {
     );
   }
   const outputCapTokens = maxTokens ?? maxCompletionTokens;
-  if (outputCapTokens !== null && !isCount(outputCapTokens)) {
-    const name = maxTokens === null ? "max_completion_tokens" : "max_tokens";
-    return fault(name, `'${name}' must be a positive integer.`);
-  }
+  const outputCapName = maxTokens === null ? "max_completion_tokens" : "max_tokens";
+  if (outputCapTokens !== null && !isCount(outputCapTokens))
+    return fault(outputCapName, `'${outputCapName}' must be a positive integer.`);
   const serviceTier = fields.service_tier ?? undefined;
   if (serviceTier !== undefined && typeof serviceTier !== "string")
     return fault("service_tier", "'service_tier' must be a string.");
@@ -305,6 +313,7 @@ function readPlain(fields: Fields): Plain | { ok: false; error: BodyFault } {
     stream,
     n,
     outputCapTokens,
+    outputCapName,
     serviceTier: serviceTier === "auto" ? undefined : serviceTier,
     modelRegion,
   };
@@ -312,27 +321,6 @@ function readPlain(fields: Fields): Plain | { ok: false; error: BodyFault } {
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 1;
-}
-
-/** Tools that the provider runs itself cost fees per call, which no hold can bound. */
-function hostedTool(fields: Fields): BodyFault | undefined {
-  for (const name of FEE_MEMBERS) {
-    if (fields[name] === undefined || fields[name] === null) continue;
-    return {
-      param: name,
-      message: `'${name}' is not supported: the provider charges a fee per call, which no hold can bound.`,
-    };
-  }
-  const tools = fields.tools;
-  if (!Array.isArray(tools)) return undefined;
-  for (const tool of tools as readonly unknown[]) {
-    if (typeof tool !== "object" || tool === null || !("type" in tool)) continue;
-    if (tool.type === "function" || tool.type === "custom") continue;
-    const message =
-      "Only tools of type 'function' and 'custom' are supported: a tool that the provider runs has a fee, which no hold can bound.";
-    return { param: "tools", message };
-  }
-  return undefined;
 }
 
 function readStreamOptions(
@@ -370,7 +358,11 @@ function readStreamOptions(
   };
 }
 
-function boundsOf(messages: readonly unknown[], fields: Fields, countedBytes: number): ChatBounds {
+function boundsOf(
+  messages: readonly unknown[],
+  fields: Fields,
+  countedBytes: number,
+): ChatBounds | { ok: false; error: BodyFault } {
   const sums: PromptSums = {
     bytes: countedBytes,
     images: 0,
@@ -378,8 +370,12 @@ function boundsOf(messages: readonly unknown[], fields: Fields, countedBytes: nu
     audio: false,
     audioBytes: 0,
     unknownSize: false,
+    otherCase: undefined,
   };
   sumMessages(messages, sums);
+  if (sums.otherCase) return fault("messages", inOtherCase(sums.otherCase));
+  const predictionTokensBound = predictionTokens(fields.prediction, sums);
+  if (sums.otherCase) return fault("prediction", inOtherCase(sums.otherCase));
   const { modalities } = fields;
   return {
     promptBytes: sums.bytes,
@@ -393,6 +389,6 @@ function boundsOf(messages: readonly unknown[], fields: Fields, countedBytes: nu
       (fields.audio ?? null) !== null,
     isAudioOutputCompressed: isCompressed(fields.audio),
     unknownSize: sums.unknownSize,
-    predictionTokensBound: predictionTokens(fields.prediction),
+    predictionTokensBound,
   };
 }
