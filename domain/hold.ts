@@ -2,9 +2,9 @@ import { PICO_PER_MICRO } from "./money.ts";
 import { holdOf } from "./prices.ts";
 import type { ClassPrices } from "./prices.ts";
 
-/** What a request may use at most, and which kinds of token it can involve at all. */
+/** What a request is reckoned to use at most, and which kinds of token it can involve at all. */
 export interface HoldBounds {
-  /** All tokens that the provider may read, of every input class together. */
+  /** All tokens that the provider is reckoned to read, of every input class together: dense text can have more. */
   readonly inputTokensBound: number;
   /** All tokens that the provider may write: the cap, times the number of choices. */
   readonly outputTokensBound: number;

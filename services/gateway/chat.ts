@@ -30,7 +30,7 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
   if ("code" in body) return refuse(gateway, run, caller, body);
   if ("gone" in body) return gateway.count(run, { status: 499, code: "client_gone" });
   try {
-    // 2 resolve and 3 price: which bindings may serve it, and the most that it can cost.
+    // 2 resolve and 3 price: which bindings may serve it, and what is held for it.
     const offer = makeOffer(parts.catalogue, parts.region, body.bytes(), parts.limits.bodyDepthMax);
     if ("code" in offer) return refuse(gateway, run, caller, offer);
     run.model = offer.ask.model;
