@@ -354,6 +354,41 @@ describe("an admission store that does not answer", () => {
     await world.expectAtRest();
   });
 
+  test.each(["its answer is lost", "the taking is not recorded"])(
+    "bounds what is to be undone: each keeps its request's place until it is, when %s",
+    async (why) => {
+      const world = await gatewayWorld();
+      const { admit, drop } = world.admission;
+      const journal = world.gateway.writer.life()?.journal;
+      if (why === "its answer is lost")
+        world.admission.admit = (ask) => admit(ask).then(() => new Promise(() => {}));
+      else world.judge = () => REFUSED;
+      world.admission.drop = () => Promise.reject(new Error("no answer"));
+      // All places but one are taken.
+      let others = 0;
+      while (journal?.reserve()) others += 1;
+      journal?.release();
+      const codes: unknown[] = [];
+      for (let request = 0; request < 3; request++) {
+        const answer = world.ask(handleChat);
+        await world.clock.advance(2_000);
+        await answer.done;
+        codes.push(answer.json().error["code"]);
+      }
+      expect(codes).toEqual(["ledger_unavailable", "overloaded", "overloaded"]);
+      Object.assign(world.admission, { admit, drop });
+      world.judge = undefined;
+      await world.clock.advance(5_000);
+      const next = world.ask(handleChat);
+      await settled();
+      world.calls[0]?.answer(completion([7, 5]));
+      await next.done;
+      expect(next.status).toBe(200);
+      for (let other = 1; other < others; other++) journal?.release();
+      await world.expectAtRest();
+    },
+  );
+
   test("does not keep a caller waiting whose taking was not recorded", async () => {
     const world = await gatewayWorld();
     world.admission.drop = () => Promise.reject(new Error("no answer"));

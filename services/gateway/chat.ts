@@ -12,8 +12,9 @@ import { answering, clientRequestId, refuse, refuseLogin, startRun, type Run } f
 import type { WriterLife } from "./writer.ts";
 
 /**
- * The way of one chat completion: authenticate, resolve, price, admit, record, forward, relay, record. Every step
- * either goes on or ends with one refusal of the table in services/errors.ts.
+ * The way of one chat completion, in the nine steps of ARCHITECTURE.md: authenticate, read the body, resolve and price,
+ * reserve a place, admit, record, forward, relay, record. Every step either goes on or ends with one refusal of the table
+ * in services/errors.ts.
  */
 export function handleChat(gateway: Gateway, request: GatewayRequest, sink: Sink): Promise<void> {
   const run = startRun(gateway, "/v1/chat/completions", request, sink);
@@ -26,15 +27,16 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
   const authenticated = await authenticate(parts, request.headers);
   if (!authenticated.ok) return refuseLogin(gateway, run, request, authenticated.error);
   const { caller } = authenticated;
+  // 2 read the body, within its limit and the room there is.
   const body = await readBody(gateway, caller, request);
   if ("code" in body) return refuse(gateway, run, caller, body);
   if ("gone" in body) return gateway.count(run, { status: 499, code: "client_gone" });
   try {
-    // 2 resolve and 3 price: which bindings may serve it, and what is held for it.
+    // 3 resolve and price: which bindings may serve it, and what is held for it.
     const offer = makeOffer(parts.catalogue, parts.region, body.bytes(), parts.limits.bodyDepthMax);
     if ("code" in offer) return refuse(gateway, run, caller, offer);
     run.model = offer.ask.model;
-    // A place in the journal first, so that a full queue is a refusal that took nothing.
+    // 4 reserve a place in the journal first, so that a full queue is a refusal that took nothing.
     const life = gateway.writer.life();
     if (!life)
       return refuse(gateway, run, caller, { code: "ledger_unavailable", retryAfterSeconds: 1 });
@@ -42,10 +44,12 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
       const code = life.journal.isFull() ? "overloaded" : "ledger_unavailable";
       return refuse(gateway, run, caller, { code, retryAfterSeconds: 1 });
     }
+    let undoing: Promise<void> | undefined;
     try {
-      // 4 admit and 5 record: the money is held and RequestAdmitted is durable before anything goes out.
+      // 5 admit and 6 record: the money is held and RequestAdmitted is durable before anything goes out.
       const opened = await openHold(gateway.money, life, holdAskOf(run, request, caller, offer));
       if (opened.outcome === "unavailable") {
+        undoing = opened.undoing;
         return refuse(gateway, run, caller, { code: "ledger_unavailable", retryAfterSeconds: 1 });
       }
       if (opened.outcome === "refused") {
@@ -59,10 +63,12 @@ async function complete(gateway: Gateway, run: Run, request: GatewayRequest): Pr
         );
       }
       Object.assign(run.headers, rateHeaders(opened.hold.admitted.rate));
-      // 6 forward, 7 relay, 8 record: the last bytes wait for the record.
+      // 7 forward, 8 relay, 9 record: the last bytes wait for the record.
       await serve(gateway, run, life, offer, opened.hold, body);
     } finally {
-      life.journal.release();
+      // Places bound how many admissions are being undone, however long the admission store answers nothing.
+      if (undoing) void undoing.catch(() => {}).then(() => life.journal.release());
+      else life.journal.release();
     }
   } finally {
     body.give();

@@ -62,7 +62,13 @@ export interface OpenHold {
 export type OpenOutcome =
   | { readonly outcome: "open"; readonly hold: OpenHold }
   | { readonly outcome: "refused"; readonly refused: AdmitRefused }
-  | { readonly outcome: "unavailable" };
+  | Unavailable;
+
+interface Unavailable {
+  readonly outcome: "unavailable";
+  /** Goes on undoing what may have been taken; until it is through, the request is to keep its place in the journal. */
+  readonly undoing?: Promise<void>;
+}
 
 /** Takes the hold and records it. After `open` the request may be forwarded; after anything else nothing is taken. */
 export async function openHold(
@@ -108,7 +114,7 @@ export async function openHold(
   if (outcome === TIMED_OUT) parts.background(undoing);
   else if ((await within(parts.clock, ADMIT_MS_MAX, undoing)) === TIMED_OUT)
     parts.background(undoing);
-  return { outcome: "unavailable" };
+  return { outcome: "unavailable", undoing };
 }
 
 /** Asks the admission store under the newest owner; on a fence reads who that is and asks again, for up to a second. */
@@ -119,7 +125,7 @@ async function admitUnderOwner(
 ): Promise<
   | { outcome: "admitted"; admitted: Admitted; ownerEpoch: number }
   | { outcome: "refused"; refused: AdmitRefused }
-  | { outcome: "unavailable" }
+  | Unavailable
 > {
   const { admission, clock, writer } = parts;
   const { writerEpoch } = journal;
@@ -135,8 +141,9 @@ async function admitUnderOwner(
     const answer = await within(clock, ADMIT_MS_MAX, asked);
     if (answer === TIMED_OUT || answer === undefined) {
       // It may have taken the money; undone until that is acknowledged, and the id is not used again.
-      parts.background(dropHold(parts, orgId, ownerEpoch, requestId));
-      return { outcome: "unavailable" };
+      const undoing = dropHold(parts, orgId, ownerEpoch, requestId);
+      parts.background(undoing);
+      return { outcome: "unavailable", undoing };
     }
     if (answer.outcome === "admitted") return { outcome: "admitted", admitted: answer, ownerEpoch };
     if (answer.outcome === "refused") return { outcome: "refused", refused: answer };
