@@ -104,6 +104,16 @@ describe("every program starts under plain Node", () => {
   });
 });
 
+test("services/start/main.ts takes its settings from --config, and no option that it does not know", async () => {
+  const main = join(root, "services/start/main.ts");
+  const file = join(scratch, "settings.json");
+  writeFileSync(file, JSON.stringify({ RELAI_DRAIN_MS: "soon" }));
+  const ended = await runNode([main, "--config", file]);
+  expect(ended).toMatchObject({ code: 2, stdout: "" });
+  expect(ended.stderr).toContain(`RELAI_DRAIN_MS in ${file} is "soon"`);
+  expect(await runNode([main, "--confg", file])).toMatchObject({ code: 2, stdout: "" });
+});
+
 describe("npm start", () => {
   /** Says whether somebody listens at an address. */
   const isListening = (url: string) => fetch(`${url}/healthz`).then(Boolean, () => false);

@@ -261,6 +261,8 @@ describe("wrong usage ends with 2 before anything is asked", () => {
     ["key create --budget 1e3", "--budget must be an amount"],
     ["key create --rpm 0", "--rpm must be a whole number"],
     ["key create --rpm 1.5", "--rpm must be a whole number"],
+    ["key create --rpm 100000000", "--rpm must be a whole number from 1 to 1000000\n"],
+    ["key create --rpm 1000001", "--rpm must be a whole number from 1 to 1000000\n"],
     ["key create --scope global", "scope global are not built yet"],
     ["key create --scope galaxy", "--scope must be regional"],
     ["key create --nmae x", "unknown option '--nmae'"],
@@ -315,6 +317,10 @@ describe("the running process", () => {
       err: `relai: relai is not running: nothing answers at ${nowhere} (RELAI_CONTROL_URL); start it with: relai start\n`,
     });
   });
+  test("may be named by the address that the data folder's file has: then the file's token is meant", async () => {
+    for (const same of [url, `${url}/`, url.replace("http:", "HTTP:")])
+      expect(await relai(["org", "list"], { RELAI_CONTROL_URL: same })).toMatchObject({ code: 0 });
+  });
   test("refuses a wrong token, and the token is not repeated", async () => {
     const wrong = "another-token-of-a-test";
     const env = { RELAI_CONTROL_URL: url, RELAI_ADMIN_TOKEN: wrong };
@@ -322,7 +328,8 @@ describe("the running process", () => {
     expect(ended).toMatchObject({ code: 1, out: "" });
     expect(ended.err).toContain("the token (RELAI_ADMIN_TOKEN) is not the one");
     expect(ended.err).not.toContain(wrong);
-    const none = await relai(["org", "list"], { RELAI_CONTROL_URL: url });
+    const elsewhere = { RELAI_CONTROL_URL: url, RELAI_DATA_DIR: "none" };
+    const none = await relai(["org", "list"], elsewhere);
     expect(none).toMatchObject({ code: 1, err: containing("set RELAI_ADMIN_TOKEN") });
   });
   test("may be none: one sentence says how to start it", async () => {
@@ -333,8 +340,10 @@ describe("the running process", () => {
       expect(ended.err).toMatch(/^relai: relai is not running: .*; start it with: relai start\n$/);
     }
   });
-  test("may be something else", async () => {
+  test("may be something else, and the token of the data folder's file is not for it", async () => {
     const other = await import("fastify").then(({ fastify }) => fastify());
+    const heard: unknown[] = [];
+    other.addHook("onRequest", async ({ headers }) => void heard.push(headers.authorization));
     const at = await other.listen({ port: 0, host: "127.0.0.1" });
     const ended = await relai(["org", "list"], { RELAI_CONTROL_URL: at });
     expect(ended).toMatchObject({
@@ -342,6 +351,7 @@ describe("the running process", () => {
       err: containing("is not relai's control API"),
     });
     await other.close();
+    expect(heard).toEqual([undefined]);
   });
   test("is not looked for in a file that others can read, or that is damaged", async () => {
     const folder = mkdtempSync(join(scratch, "bad-"));

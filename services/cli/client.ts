@@ -21,6 +21,8 @@ interface Place {
   readonly url: string;
   readonly token: string | undefined;
   readonly from: string;
+  /** Where the token is from. */
+  readonly tokenFrom: string;
 }
 
 /** Longer than the server takes to give up on its own store. */
@@ -31,20 +33,29 @@ const HOW_TO_START = "start it with: relai start";
 const ERROR_BODY = z.object({ error: z.object({ message: z.string(), code: z.unknown() }) });
 const OBJECT = z.record(z.string(), z.unknown());
 
-/** Finds the running process: by the settings, else by the file that `relai start` keeps, else at the usual port. */
+/**
+ * Finds the running process: by the settings, else by the file that `relai start` keeps, else at the usual port. The
+ * file's token goes to the file's address and to no other.
+ */
 function findPlace(world: CliWorld, config: CliConfig): Place {
   const { controlUrl, adminToken, dataDir, controlPort } = config;
-  if (controlUrl !== undefined)
-    return { url: controlUrl, token: adminToken, from: "RELAI_CONTROL_URL" };
   const path = join(dataDir, CONTROL_FILE_NAME);
+  const own = { token: adminToken, tokenFrom: "RELAI_ADMIN_TOKEN" };
+  if (controlUrl !== undefined) {
+    const named = { url: controlUrl, from: "RELAI_CONTROL_URL" };
+    if (adminToken !== undefined) return { ...named, ...own };
+    const found = parseControlFile(world.controlFile(dataDir) ?? "");
+    const isSame = found !== undefined && new URL(found.url).href === new URL(controlUrl).href;
+    return { ...named, ...(isSame ? { token: found.token, tokenFrom: path } : own) };
+  }
   const text = world.controlFile(dataDir);
   if (text !== undefined) {
     const found = parseControlFile(text);
     if (!found) throw new CliError(2, `${path} is damaged; relai start writes it anew`);
-    return { ...found, from: path };
+    return { ...found, from: path, tokenFrom: path };
   }
   const url = `http://127.0.0.1:${controlPort}`;
-  return { url, token: adminToken, from: `no ${path}, so the usual address` };
+  return { url, ...own, from: `no ${path}, so the usual address` };
 }
 
 /** A client of the process that is running. Nothing is sent before the first call. */
@@ -107,7 +118,7 @@ async function refusal(response: Response, place: Place): Promise<CliError> {
   const hint =
     place.token === undefined
       ? "set RELAI_ADMIN_TOKEN to the token of the process that runs there"
-      : `the token (${place.from === "RELAI_CONTROL_URL" ? "RELAI_ADMIN_TOKEN" : place.from}) is not the one of the process that runs there`;
+      : `the token (${place.tokenFrom}) is not the one of the process that runs there`;
   return new CliError(1, `${message}: ${hint}`);
 }
 

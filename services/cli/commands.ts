@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { parseDollars } from "#domain/money.ts";
+import { RPM_MAX, RPM_RULE } from "#services/control/bodies.ts";
 import { createClient, type Client } from "./client.ts";
 import { keyIdOf, listAll, organizationOf } from "./finding.ts";
 import { named, table } from "./print.ts";
@@ -95,8 +96,8 @@ export function createCommands(world: CliWorld) {
       }
       if (options.scope !== "regional") throw new CliError(2, "--scope must be regional");
       const { name, rpm, budget, expires, idempotencyKey } = options;
-      if (rpm !== undefined && !/^[1-9]\d{0,6}$/.test(rpm))
-        throw new CliError(2, "--rpm must be a whole number of requests per minute, at least 1");
+      if (rpm !== undefined && !(/^[1-9]\d*$/.test(rpm) && Number(rpm) <= RPM_MAX))
+        throw new CliError(2, `--rpm ${RPM_RULE}`);
       const body = {
         ...(name === undefined ? {} : { name }),
         ...(rpm === undefined ? {} : { rpm: Number(rpm) }),

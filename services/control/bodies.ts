@@ -8,7 +8,7 @@ import { NumberText } from "./json.ts";
 /** What the control API's requests may say: strict, and with messages that tell how it should be. */
 
 /** More requests per minute than any key makes; below it the counters cannot overflow. */
-const RPM_MAX = 1_000_000;
+export const RPM_MAX = 1_000_000;
 const NAMES_SHOWN_MAX = 5;
 
 /** A member with a rule: `read` gives its value, or undefined when it is refused. */
@@ -60,7 +60,7 @@ const NAME_RULE = "must be a text of 1 to 256 characters without control charact
 const DOLLARS_RULE =
   'must be an amount in dollars such as "25.00": digits with at most six decimals, without sign or exponent';
 const MICRO_RULE = "must be a whole number of micro-dollars, at most 9007199254740991";
-const RPM_RULE = `must be a whole number from 1 to ${RPM_MAX}`;
+export const RPM_RULE = `must be a whole number from 1 to ${RPM_MAX}`;
 const INSTANT_RULE = 'must be a time in ISO 8601 such as "2027-01-31T12:00:00Z", or a date';
 
 const ORGANIZATION = z.strictObject({ name: member(NAME_RULE, readName) });

@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
 import type { FastifyInstance } from "fastify";
 import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { streams } from "#domain/events/events.ts";
@@ -390,19 +391,20 @@ export async function runStart(options: { config: Config; json: boolean }): Prom
 }
 
 if (import.meta.main) {
-  if (process.argv.includes("--help")) {
-    process.stdout.write("usage: relai start [--json] [--config FILE]\n");
-  } else {
-    try {
-      await runStart({
-        config: readConfig({ env: process.env }),
-        json: process.argv.includes("--json"),
-      });
-    } catch (error) {
-      process.stderr.write(
-        `relai: ${error instanceof ConfigError ? error.message : String(error)}\n`,
-      );
-      process.exitCode = 2;
-    }
+  try {
+    const { values } = parseArgs({
+      options: {
+        config: { type: "string" },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    });
+    const { config: file, json, help } = values;
+    const from = { env: process.env, ...(file !== undefined && { file }) };
+    if (help) process.stdout.write("usage: relai start [--json] [--config FILE]\n");
+    else await runStart({ config: readConfig(from), json });
+  } catch (error) {
+    process.stderr.write(`relai: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 2;
   }
 }

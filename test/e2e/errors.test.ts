@@ -135,6 +135,9 @@ describe("who asks", () => {
       })
       .toBe(401);
     await expectError(await post(short, "Hello", { max_tokens: 5 }), "key_expired");
+    const headers = { authorization: `Bearer ${short.key}` };
+    for (const path of ["/v1/models", "/v1/balance"])
+      await expectError(await fetch(`${relai.gateway}${path}`, { headers }), "key_expired");
   });
 
   test("is looked at before the region's body limit, its type, and the body itself", async () => {
