@@ -88,12 +88,13 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
     running.set(socket, answers + change);
     if (answers + change === 0 && gateway.isStopping()) socket.destroySoon();
   }
+  const answered = (socket: Socket) => count(socket, -1);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
 
   function route(raw: IncomingMessage, response: ServerResponse, handle: Handle): void {
     count(raw.socket, 1);
-    const sink = sinkOf(gateway, raw, response, (socket) => count(socket, -1));
+    const sink = sinkOf(gateway, raw, response, answered);
     gateway.track(handle(requestOf(gateway.parts.clock, raw), sink)).catch((error: unknown) => {
       // The message stays out of the answer and the log: it could quote the request.
       const name = error instanceof Error ? error.name : "unknown";

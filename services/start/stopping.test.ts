@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { STOP_MS_MAX } from "#services/gateway/gateway.ts";
+import { sleep } from "#services/waiting.ts";
 import { manualClock } from "#test/manual-clock.ts";
 import { STOP_MS, stopAll, type Stops } from "./stopping.ts";
 
@@ -32,7 +33,7 @@ test("gateways drain while what they need is there, and the books close last", a
 });
 
 test.each(PARTS)(
-  "when %s hangs, all others are ended, within ten seconds beyond the drain",
+  "when %s hangs, all others are ended within ten seconds beyond the drain, and the folder stays locked",
   async (hanging) => {
     const clock = manualClock();
     const ended: string[] = [];
@@ -42,7 +43,7 @@ test.each(PARTS)(
     const stopping = stopAll(clock, stops, DRAIN_MS).catch((error: unknown) => String(error));
     await clock.advance(DRAIN_MS + 10_000);
     expect(await stopping).toMatch(new RegExp(`^Error: ${hanging} did not end within \\d+ ms$`));
-    expect(ended).toEqual(PARTS.filter((part) => part !== hanging));
+    expect(ended).toEqual(PARTS.filter((part) => part !== hanging && part !== "folder"));
   },
 );
 
@@ -54,7 +55,27 @@ test("a part that fails is told, and the others are ended", async () => {
       throw new Error("the second");
     },
     store: () => ended.push("store"),
+    folder: () => ended.push("folder"),
   };
   await expect(stopAll(manualClock(), stops, DRAIN_MS)).rejects.toThrow("the first");
   expect(ended).toEqual(["store"]);
+});
+
+test("what a part does not need of its time is there for those after it, the drain's is not", async () => {
+  const clock = manualClock();
+  let hasEnded = false;
+  const stopping = stopAll(
+    clock,
+    {
+      gateways: () => sleep(clock, DRAIN_MS / 2),
+      store: () => sleep(clock, 8_000).then(() => (hasEnded = true)),
+    },
+    DRAIN_MS,
+  );
+  await clock.advance(DRAIN_MS / 2 + 8_000);
+  await stopping;
+  expect(hasEnded).toBe(true);
+  const late = stopAll(clock, { store: () => sleep(clock, 10_000) }, DRAIN_MS).catch(String);
+  await clock.advance(10_000);
+  expect(await late).toMatch(/store did not end/);
 });

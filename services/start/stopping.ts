@@ -2,9 +2,9 @@ import type { Clock } from "#services/ports.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 
 /**
- * The order of a stop, and how long each part has for it. Gateways drain first, and what they and their operators need
- * meanwhile stays: the upstream, the ledger, the control API, the metrics. The gateways' time comes after the drain. All
- * together are less than the ten seconds that a stop takes beyond its drain at most.
+ * The order of a stop, and how long each part has for it at least. Gateways drain first, and what they and their operators
+ * need meanwhile stays: the upstream, the ledger, the control API, the metrics. The gateways' time comes after the drain.
+ * All together are less than the ten seconds that a stop takes beyond its drain at most.
  */
 export const STOP_MS = {
   gateways: 6_000,
@@ -22,13 +22,18 @@ export const STOP_MS = {
 export type Stops = Partial<Record<keyof typeof STOP_MS, () => unknown>>;
 
 /**
- * Ends every part in order, also after one that fails or does not end in its time; then throws the first failure. What
- * hangs is left to the end of the process.
+ * Ends every part in order, also after one that fails or does not end in its time; then throws the first failure. A part
+ * has the time that those before it left over, too. What hangs is left to the end of the process, and then so is the
+ * folder's lock: nobody else may have the folder while something here could still write into it.
  */
 export async function stopAll(clock: Clock, stops: Stops, drainMs: number): Promise<void> {
   let failure: unknown;
+  let leftMs = 0;
   for (const [part, partMs] of Object.entries(STOP_MS)) {
-    const limitMs = part === "gateways" ? drainMs + partMs : partMs;
+    if (part === "folder" && failure !== undefined) break;
+    leftMs += partMs;
+    const limitMs = part === "gateways" ? drainMs + leftMs : leftMs;
+    const begunMs = clock.elapsed();
     try {
       const stopping = Promise.resolve(stops[part as keyof Stops]?.());
       if ((await within(clock, limitMs, stopping)) === TIMED_OUT)
@@ -36,6 +41,7 @@ export async function stopAll(clock: Clock, stops: Stops, drainMs: number): Prom
     } catch (error) {
       failure ??= error;
     }
+    leftMs = Math.max(0, Math.min(leftMs, limitMs - (clock.elapsed() - begunMs)));
   }
   if (failure !== undefined)
     throw failure instanceof Error ? failure : new Error("a part did not stop");
