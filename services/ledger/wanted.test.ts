@@ -19,10 +19,12 @@ async function looking() {
   const admission = createMemoryAdmission({ clock, server: state.server, state });
   let [reads, failures, lost] = [0, 0, 0];
   let carriedTo: bigint | "start" = "start";
+  let hanging: Promise<never> | undefined;
   const store: EventStore = {
     ...inner,
     read(of, options) {
       reads += 1;
+      if (hanging) return hanging;
       return failures-- > 0 ? Promise.reject(new Error("no answer")) : inner.read(of, options);
     },
   };
@@ -47,6 +49,7 @@ async function looking() {
     cancel,
     reads: () => reads,
     lost: () => lost,
+    hangReads: () => void (hanging = new Promise(() => {})),
     failReads: (count: number) => (failures = count),
     carryTo: (position: bigint) => (carriedTo = position),
     held: async () => {
@@ -73,6 +76,8 @@ async function looking() {
 
 test("a live writer's hold is never swept, however slow its writer is", async () => {
   const world = await looking();
+  // All that its journal holds is carried; only the seal is missing.
+  world.carryTo(1_000n);
   await world.take();
   for (let minute = 0; minute < 60; minute++) {
     await world.clock.advance(60_000);
@@ -115,6 +120,19 @@ test("a journal that cannot be read is read again when somebody comes upon the h
   expect(await world.held()).toBe(10);
   await world.clock.advance(2_000);
   expect(await world.held()).toBe(0);
+});
+
+test("a journal that is never read to its end keeps the ledger from nothing else", async () => {
+  const world = await looking();
+  await world.take();
+  world.carryTo(await world.seal());
+  await world.clock.advance(31_000);
+  world.hangReads();
+  await world.held();
+  await world.clock.advance(3_000);
+  world.admission.server = () => Promise.resolve("another");
+  await world.clock.advance(2_000);
+  expect(world.lost()).toBeGreaterThan(0);
 });
 
 test("a journal is read once, however often its hold is found, and only when one is old", async () => {

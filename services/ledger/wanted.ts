@@ -1,10 +1,13 @@
 import { streams } from "#domain/events/events.ts";
 import type { Wanted } from "#domain/accounts/admission-types.ts";
+import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { LedgerParts } from "./ledger.ts";
 import type { Ownership } from "./owner.ts";
 import { readTail } from "./retire.ts";
 
 const WANTED_EVERY_MS = 1000;
+/** The tail of one journal is waited for so long, once in a look. */
+const READ_MS_MAX = 1000;
 
 export interface LookParts {
   readonly parts: Pick<LedgerParts, "admission" | "author" | "clock" | "store">;
@@ -28,12 +31,15 @@ export function lookAfterWanted({ parts, ownership, carriedTo, onLost }: LookPar
 
   /**
    * True when nothing that this writer takes can be recorded any more, and all that was is carried: whatever of it is
-   * still provisional is void. A live writer, however slow, has no seal.
+   * still provisional is void. A live writer, however slow, has no seal; and where the store does not say, none is seen.
    */
   async function isOver(writerEpoch: number): Promise<boolean> {
     const stream = streams.journal(parts.author.region, writerEpoch);
-    const { isSealed, last } = await readTail(parts.store, stream);
+    const reading = readTail(parts.store, stream);
+    const tail = await within(clock, READ_MS_MAX, reading).catch(() => TIMED_OUT);
     const to = carriedTo();
+    if (typeof tail === "symbol") return false;
+    const { isSealed, last } = tail;
     return isSealed && last !== undefined && to !== "start" && last.position <= to;
   }
 

@@ -28,7 +28,8 @@ import { guardLoopback } from "#services/loopback.ts";
 import { createSimulator } from "#services/simulator/server.ts";
 import { banner, readyLine, type Addresses } from "./banner.ts";
 import { completeDemo, type Demo } from "./demo.ts";
-import { openRegion, type RegionParts } from "./region.ts";
+import type { RegionParts } from "./embedded.ts";
+import { openRegion } from "./region.ts";
 import { stopAll, type Stops } from "./stopping.ts";
 
 /** Everything of one relai in this process, ready to serve. */

@@ -22,6 +22,9 @@ const CHAT_LEDGER_TEST = "services/gateway/chat-ledger.test.ts";
 const RETIRE_TEST = "services/ledger/retire.test.ts";
 const RATE_WINDOW_TEST = "domain/accounts/rate-window.test.ts";
 const STORE_TEST = "test/conformance/event-store.test.ts";
+const WANTED_TEST = "services/ledger/wanted.test.ts";
+const SCENARIOS_TEST = "test/simulation/scenarios.test.ts";
+const SIMULATION_TEST = "test/simulation/simulation.test.ts";
 
 export const MUTANTS: readonly Mutant[] = [
   {
@@ -162,5 +165,46 @@ export const MUTANTS: readonly Mutant[] = [
     replace:
       'return repeatOf(stream, expected, rows) ? { next: actual + 1 } : { outcome: "conflict", actual };',
     proof: { file: STORE_TEST, test: "answers an identical repeat as the first time" },
+  },
+  {
+    name: "swept-once",
+    why: "what a dead writer takes behind the sweep of its journal stays held for ever",
+    file: "services/ledger/wanted.ts",
+    find: "if (over) await admission.sweep(",
+    replace: "if (asked.size < 0) await admission.sweep(",
+    proof: { file: SCENARIOS_TEST, test: "is swept whenever somebody comes upon it" },
+  },
+  {
+    name: "taken-without-a-look",
+    why: "a gateway that was stopped past its seal takes money before it learns of it",
+    file: "services/gateway/money.ts",
+    find: "if (!journal.isFresh() &&",
+    replace: "if (journal.isFull() &&",
+    proof: { file: SCENARIOS_TEST, test: "forwards nothing and keeps nothing held" },
+  },
+  {
+    name: "live-writers-swept",
+    why: "the holds of a writer that is only slow are given to others while its event is on its way",
+    file: "services/ledger/wanted.ts",
+    find: "return isSealed && last !== undefined && to",
+    replace: "return last !== undefined && to",
+    proof: { file: WANTED_TEST, test: "a live writer's hold is never swept" },
+  },
+  {
+    name: "fence-without-effect",
+    why: "the admission store lets money be taken under an owner that is over",
+    file: "domain/accounts/admission.ts",
+    find: "if (org.ownerEpoch !== ownerEpoch) return FENCED.older;",
+    replace: "",
+    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 " },
+  },
+  {
+    name: "freed-before-recorded",
+    why: "a released hold is free for others while its end may still not be written",
+    file: "services/gateway/money.ts",
+    find: "  hold.isEnding = true;\n  const outcome = await hold.journal.record({ events: [event] });\n",
+    replace:
+      "  hold.isEnding = true;\n  await closeHold(parts, hold, 0);\n  const outcome = await hold.journal.record({ events: [event] });\n",
+    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 " },
   },
 ];

@@ -1,3 +1,4 @@
+import { buildCatalogue } from "#domain/catalogue/build.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 import type { Faults } from "./faults.ts";
 import type { SimProcess } from "./process.ts";
@@ -155,6 +156,13 @@ const FAILURES = [
   "error-after=0",
   "error-after=3",
 ] as const;
+
+/** What can be asked for in every simulated world. */
+export const CATALOGUE = buildCatalogue({
+  openai: false,
+  simulator: true,
+  processingArea: "us",
+});
 
 const MODELS = ["sim-flat", "sim-small", "sim-large", "sim-tiers"] as const;
 

@@ -1,4 +1,4 @@
-import { CRASH_POINTS } from "./faults.ts";
+import { CRASH_POINTS, type Death } from "./faults.ts";
 import { harmlessCells } from "./watch.ts";
 import type { World } from "./world.ts";
 
@@ -23,9 +23,10 @@ function add(to: Map<string, number>, counts: ReadonlyMap<string, number>): void
   for (const [name, count] of counts) to.set(name, (to.get(name) ?? 0) + count);
 }
 
-/** Crash points at which no process ever ended. */
-export function missingCrashPoints(coverage: Coverage): string[] {
-  return CRASH_POINTS.filter((point) => !coverage.crashes.has(point));
+/** Crash points of worlds of these kinds at which no process ever ended. */
+export function missingCrashPoints(coverage: Coverage, deaths: Iterable<Death>): string[] {
+  const points = [...deaths].flatMap((death) => CRASH_POINTS[death]);
+  return points.filter((point) => !coverage.crashes.has(point));
 }
 
 /** Cells of the hold table that are no fault and that nothing ever reached. */

@@ -36,21 +36,45 @@ export const FAULT_KINDS = Object.keys(FAULT_RATES) as FaultKind[];
 /** How likely a kind of fault is to be missing from a world altogether. */
 const SPARED = 0.2;
 
-/** A call of a port at which a process can end, before it arrives or after it took effect. */
-export const CRASH_POINTS = [
-  ...["append", "read"].map((method) => `gateway store.${method}`),
-  ...["figures", "admit", "extend", "drop", "close", "want"].map(
-    (method) => `gateway admission.${method}`,
-  ),
-  "gateway directory.lookup",
-  "gateway upstream.send",
-  ...["append", "read", "fence", "follow", "head"].map((method) => `ledger store.${method}`),
+/**
+ * How a world knows that a writer is dead. `silence`: ledger and gateways are processes of their own, on servers that
+ * outlive them. `lock`: they are one process, which has locked its data folder, and its memory dies with it.
+ */
+export type Death = "silence" | "lock";
+
+const GATEWAY_CALLS = [
+  ...["append", "read"].map((method) => `store.${method}`),
+  ...["figures", "admit", "extend", "drop", "close", "want"].map((method) => `admission.${method}`),
+  "directory.lookup",
+  "upstream.send",
+];
+const LEDGER_CALLS = [
+  ...["append", "read", "fence", "follow", "head"].map((method) => `store.${method}`),
   ...["server", "wanted", "figures", "apply", "adopt", "sweep"].map(
-    (method) => `ledger admission.${method}`,
+    (method) => `admission.${method}`,
   ),
-  "ledger directory.put",
-  ...["open", "checkpoint", "rows", "commit"].map((method) => `ledger disk.${method}`),
-].flatMap((call) => [`${call} before`, `${call} after`]);
+  "directory.put",
+  ...["open", "checkpoint", "rows", "commit"].map((method) => `disk.${method}`),
+];
+/** Where memory and process are one nothing is fenced, so that nobody is missed. */
+const ONLY_APART = new Set(["admission.want"]);
+
+/** The calls of ports at which a process can end, before they arrive or after they took effect. */
+export const CRASH_POINTS: Readonly<Record<Death, readonly string[]>> = {
+  silence: beforeAndAfter([
+    ...GATEWAY_CALLS.map((call) => `gateway ${call}`),
+    ...LEDGER_CALLS.map((call) => `ledger ${call}`),
+  ]),
+  lock: beforeAndAfter(
+    [...new Set([...GATEWAY_CALLS, ...LEDGER_CALLS])]
+      .filter((call) => !ONLY_APART.has(call))
+      .map((call) => `region ${call}`),
+  ),
+};
+
+function beforeAndAfter(calls: readonly string[]): string[] {
+  return calls.flatMap((call) => [`${call} before`, `${call} after`]);
+}
 
 /** The faults of one world: drawn by kind, counted, and all off once the world is healed. */
 export interface Faults {
@@ -67,14 +91,19 @@ export interface Faults {
   readonly crashes: ReadonlyMap<string, number>;
 }
 
-export function createFaults(seed: number, off: ReadonlySet<FaultKind>): Faults {
+export function createFaults(
+  seed: number,
+  off: ReadonlySet<FaultKind>,
+  death: Death = "silence",
+): Faults {
+  const points = CRASH_POINTS[death];
   const dice = new Map(FAULT_KINDS.map((kind) => [kind, diceOf(seed, `fault ${kind}`)]));
   const counts = new Map<FaultKind, number>();
   const crashes = new Map<string, number>();
   // A point that is seldom passed stays armed until it is.
   const armed = new Set<string>();
   // Seeds walk through the points from different places, so that a set of them passes all.
-  let next = (seed * 7) % CRASH_POINTS.length;
+  let next = (seed * 7) % points.length;
   let healed = false;
   // Each world is spared some kinds: what one fault would repair or hide is seen where that fault is missing.
   const choice = diceOf(seed, "spared kinds");
@@ -90,8 +119,8 @@ export function createFaults(seed: number, off: ReadonlySet<FaultKind>): Faults 
   return {
     strikes,
     armCrash() {
-      armed.add(CRASH_POINTS[next] ?? "");
-      next = (next + 1) % CRASH_POINTS.length;
+      armed.add(points[next] ?? "");
+      next = (next + 1) % points.length;
     },
     crashesAt(point) {
       if (healed || !armed.delete(point)) return false;

@@ -1,8 +1,16 @@
 import { describe, expect, test } from "vitest";
+import { toSnapshot } from "#domain/accounts/accounts.ts";
+import { adopt, emptyAdmission, type Admission } from "#domain/accounts/admission.ts";
+import type { OrgSnapshot } from "#domain/accounts/types.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { auditAll } from "#domain/invariants.ts";
 import { INVARIANTS, type Invariant } from "#domain/invariants/found.ts";
-import { runSeed } from "./run.ts";
+import { checkBook, checkForwarded, checkPessimistic } from "./checks.ts";
+import type { Customers } from "./customers.ts";
+import { rest, runSeed } from "./run.ts";
+import { calmWorld } from "./scenario.ts";
+import { Broken, createWatch, type Watch } from "./watch.ts";
+import type { World } from "./world.ts";
 
 /** Every checker must be able to fail: each is shown a real history with one thing in it changed. */
 
@@ -120,5 +128,105 @@ describe("the invariants of the books", async () => {
   test("each has a tampering that it finds", () => {
     const named = new Set(TAMPERINGS.map(([invariant]) => invariant));
     expect(INVARIANTS.filter((invariant) => !named.has(invariant))).toEqual([]);
+  });
+});
+
+/** The invariants that a run checks beside the books, each with worlds in which one thing is changed. */
+describe("the invariants of a running region", async () => {
+  const { world, broken } = await runSeed(3, 6_000);
+  const { audit } = world.watch;
+  const admission = world.servers.admission().state;
+
+  /** What a check finds first. */
+  function foundBy(check: (watch: Watch) => void): string | undefined {
+    const watch = createWatch();
+    check(Object.assign(watch, { audit, events: world.watch.events }));
+    try {
+      watch.hold();
+    } catch (error) {
+      if (error instanceof Broken) return error.invariant;
+      throw error;
+    }
+    return undefined;
+  }
+
+  test("hold over a region that came to rest", () => {
+    expect(broken).toBeUndefined();
+    expect(foundBy((watch) => checkPessimistic(admission, audit, watch))).toBeUndefined();
+    expect(foundBy((watch) => checkBook(world.book, world.seen, watch))).toBeUndefined();
+  });
+
+  /** Admission as it is, with one organization's state changed. */
+  function shown(change: (org: OrgSnapshot) => Partial<OrgSnapshot> | undefined): Admission {
+    const changed = emptyAdmission({ server: "changed" });
+    let changes = 0;
+    for (const { accounts } of admission.orgs.values()) {
+      const state = toSnapshot(accounts);
+      const changing = changes === 0 ? change(state) : undefined;
+      if (changing) changes += 1;
+      adopt(changed, { ownerEpoch: 1, servers: ["changed"], state: { ...state, ...changing } });
+    }
+    expect(changes).toBe(1);
+    return changed;
+  }
+
+  test.each<[string, (org: OrgSnapshot) => Partial<OrgSnapshot> | undefined]>([
+    ["a balance", ({ fundedMicro }) => ({ fundedMicro: fundedMicro + 1 })],
+    [
+      "a lot, with its balance right",
+      ({ lots }) => {
+        const [one, other, ...rest] = lots;
+        if (!one || !other || one.availableMicro === 0) return undefined;
+        const less = { ...one, availableMicro: one.availableMicro - 1 };
+        return { lots: [less, { ...other, availableMicro: other.availableMicro + 1 }, ...rest] };
+      },
+    ],
+    [
+      "a key's budget",
+      ({ keys }) => {
+        const key = keys.find((each) => each.budgetMicro !== undefined && each.spentMicro > 0);
+        if (!key) return undefined;
+        const more = { ...key, spentMicro: key.spentMicro - 1 };
+        return { keys: keys.map((each) => (each === key ? more : each)) };
+      },
+    ],
+  ])("PESS finds a micro too much on %s", (_what, change) => {
+    const changed = shown(change);
+    expect(foundBy((watch) => checkPessimistic(changed, audit, watch))).toBe("PESS");
+  });
+
+  test("ONCE finds a call that reached the upstream twice, and one without a durable hold", () => {
+    const [call] = world.book;
+    const twice = call ? [...world.book, call] : [];
+    expect(foundBy((watch) => checkBook(twice, world.seen, watch))).toBe("ONCE");
+    const holds = [...audit.holds.holds.values()];
+    const used = holds.find((hold) => hold.ended === "UsageRecorded.v1");
+    for (const requestId of ["req_00000000000000000000000000", used?.requestId ?? ""])
+      expect(foundBy((watch) => checkForwarded(audit, requestId, watch))).toBe("ONCE");
+  });
+
+  test.each<[string, (world: World, customers: Customers) => unknown]>([
+    [
+      "a hold of a live writer that nobody records",
+      ({ servers, gateways }, { orgs }) => {
+        const writerEpoch = gateways[0]?.serving()?.writer.life()?.journal.writerEpoch ?? -1;
+        const { orgId, keys } = orgs[0] ?? { orgId: "", keys: [] };
+        const requestId = "req_00000000000000000000000000";
+        const ask = { orgId, ownerEpoch: 1, requestId, writerEpoch, keyId: keys[0]?.keyId ?? "" };
+        return servers.admission().port.admit({ ...ask, holdMicro: 5 });
+      },
+    ],
+    ["a gateway that does not go on", ({ gateways }) => gateways[0]?.serving()?.gateway.stop(0)],
+    [
+      "a customer who is not served",
+      (_world, { orgs, revoke }) => orgs[0]?.keys[0] && revoke(orgs[0], orgs[0].keys[0]),
+    ],
+  ])("LIVE finds %s", async (_what, tamper) => {
+    const { world: calm, customers } = await calmWorld({ seed: 1 }, (all) => {
+      all.issueKey(all.create(10_000));
+    });
+    void tamper(calm, customers);
+    await expect(rest(calm, customers)).rejects.toMatchObject({ invariant: "LIVE" });
+    await calm.close();
   });
 });

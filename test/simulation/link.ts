@@ -14,6 +14,8 @@ export interface LinkParts {
   readonly dice: Dice;
   readonly process: SimProcess;
   readonly server: "store" | "admission" | "directory" | "disk";
+  /** The server is a part of the process itself: what had not arrived when it ended never does. */
+  readonly inProcess: boolean;
   /** The usual longest way there, or back. Milliseconds. */
   readonly usualMs: number;
 }
@@ -40,7 +42,7 @@ export interface Link {
 }
 
 export function createLink(parts: LinkParts): Link {
-  const { timeline, faults, dice, process, server, usualMs } = parts;
+  const { timeline, faults, dice, process, server, usualMs, inProcess } = parts;
   let lastArrivalMs = 0;
 
   function delayMs(): number {
@@ -82,8 +84,8 @@ export function createLink(parts: LinkParts): Link {
         const arrivalMs = Math.max(lastArrivalMs, timeline.nowMs() + delayMs());
         lastArrivalMs = arrivalMs;
         timeline.after(arrivalMs - timeline.nowMs(), () => {
-          // What was sent to a server arrives although its sender has ended; a file is written by its own process.
-          if (server === "disk" && !process.isAlive()) return;
+          // What was sent to a server arrives although its sender has ended.
+          if (inProcess && !process.isAlive()) return;
           call.effect().then(
             (value) => {
               call.arrived?.();

@@ -7,7 +7,7 @@ export const BEGIN_MS = 1_795_219_200_000;
 /** One simulated operating-system process: it can be stopped and go on later, and it can end at any moment. */
 export interface SimProcess {
   readonly name: string;
-  readonly kind: "gateway" | "ledger";
+  readonly kind: "gateway" | "ledger" | "region";
   readonly clock: Clock;
   isAlive(): boolean;
   isPaused(): boolean;

@@ -5,8 +5,16 @@ import { openWriter, registerGateway, type Writer } from "#services/gateway/writ
 import { keepAlive } from "#services/heartbeat.ts";
 import { openJournal } from "#services/journal.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
-import type { AdmissionStore, EventStore, KeyDirectory, ReadModels } from "#services/ports.ts";
+import type {
+  AdmissionStore,
+  EventStore,
+  KeyDirectory,
+  Projector,
+  ReadModels,
+  Telemetry,
+} from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";
+import { openEmbedded, type EmbeddedRegion } from "#services/start/embedded.ts";
 import { registerWriter } from "#services/writers.ts";
 import { accountsProjection } from "#projections/accounts.ts";
 import { keyDirectoryProjection } from "#projections/key-directory.ts";
@@ -20,52 +28,55 @@ export const REGION = "us";
 /** Told of things that a person should look at. */
 export type Alarm = (what: string, facts: Readonly<Record<string, unknown>>) => void;
 
-/** A gateway process: the real services of one, as its main would put them together. */
+interface Serving {
+  readonly gateway: Gateway;
+  readonly writer: Writer;
+}
+
+/** A gateway as the world meets it: in a process of its own, or in one with the ledger. */
 export interface GatewayProcess {
   readonly process: SimProcess;
   /** Undefined until it serves. */
-  readonly serving: () => { readonly gateway: Gateway; readonly writer: Writer } | undefined;
+  readonly serving: () => Serving | undefined;
   /** Requests that it has begun and not ended. */
   readonly running: () => number;
   ask(timeline: Timeline, asking: Asking): { seen: Seen; leave: () => void };
+  /** Stops its process as an operator does: it drains, seals its own journals, and ends. */
+  stop(drainMs: number): void;
 }
 
-export function startGatewayProcess(
+/** What a gateway is given by the world; its process brings the rest. */
+export type GatewayWorldParts = Omit<
+  GatewayParts,
+  "clock" | "instance" | "region" | "knownRegions"
+>;
+
+function gatewayPartsOf({ clock, name }: SimProcess, parts: GatewayWorldParts): GatewayParts {
+  return { ...parts, clock, instance: name, region: REGION, knownRegions: new Set([REGION]) };
+}
+
+function gatewayProcess(
   process: SimProcess,
-  parts: Omit<GatewayParts, "clock" | "instance" | "region" | "knownRegions">,
-  onFailed: (error: unknown) => void,
+  telemetry: Telemetry,
+  serving: () => Serving | undefined,
+  stop: (drainMs: number) => Promise<void> | undefined,
 ): GatewayProcess {
-  let serving: { gateway: Gateway; writer: Writer } | undefined;
   let running = 0;
-  const { clock, name } = process;
-  const author = { region: REGION, actor: "gateway" };
-
-  async function start(): Promise<void> {
-    const { store, telemetry } = parts;
-    const writerParts = { store, clock, telemetry, author, instance: name, beats: true };
-    const writer = await openWriter(writerParts, await registerGateway(writerParts));
-    const gateway = createGateway(
-      { ...parts, clock, instance: name, region: REGION, knownRegions: new Set([REGION]) },
-      writer,
-      author,
-    );
-    serving = { gateway, writer };
-  }
-  start().catch(onFailed);
-
   return {
     process,
-    serving: () => serving,
+    serving,
     running: () => running,
+    stop: (drainMs) => process.deliver(() => void stop(drainMs)?.then(process.end)),
     ask(timeline, asking) {
       const { seen, sink, leave } = createClient(timeline, process, asking);
       process.deliver(() => {
-        if (!serving || serving.gateway.isStopping()) return leave();
+        const gateway = serving()?.gateway;
+        if (!gateway || gateway.isStopping()) return leave();
         running += 1;
-        serving.gateway
-          .track(handleChat(serving.gateway, requestOf(asking), sink))
+        gateway
+          .track(handleChat(gateway, requestOf(asking), sink))
           .catch((error: unknown) => {
-            parts.telemetry.alarm("request_failed", { error: String(error) });
+            telemetry.alarm("request_failed", { error: String(error) });
             sink.destroy();
           })
           .finally(() => {
@@ -75,6 +86,77 @@ export function startGatewayProcess(
       return { seen, leave };
     },
   };
+}
+
+/** A gateway process: the real services of one, as its main would put them together. */
+export function startGatewayProcess(
+  process: SimProcess,
+  parts: GatewayWorldParts,
+  onFailed: (error: unknown) => void,
+): GatewayProcess {
+  let serving: Serving | undefined;
+  const { clock, name } = process;
+  const author = { region: REGION, actor: "gateway" };
+
+  async function start(): Promise<void> {
+    const { store, telemetry } = parts;
+    const writerParts = { store, clock, telemetry, author, instance: name, beats: true };
+    const writer = await openWriter(writerParts, await registerGateway(writerParts));
+    serving = { gateway: createGateway(gatewayPartsOf(process, parts), writer, author), writer };
+  }
+  start().catch(onFailed);
+  return gatewayProcess(
+    process,
+    parts.telemetry,
+    () => serving,
+    (drainMs) => serving?.gateway.stop(drainMs),
+  );
+}
+
+/** The whole region in one process on a folder that it has locked: the product's own assembly of it. */
+export function startRegionProcess(
+  process: SimProcess,
+  parts: GatewayWorldParts & { readonly gatewayCount: number; readonly readModels: ReadModels },
+  onFailed: (error: unknown) => void,
+): { gateways: GatewayProcess[]; ledger: LedgerProcess } {
+  const { store, telemetry, gatewayCount } = parts;
+  let opened: EmbeddedRegion | undefined;
+
+  async function start(): Promise<void> {
+    const projector = await projectorOf(process, store, parts.readModels, telemetry.alarm);
+    opened = await openEmbedded({ ...gatewayPartsOf(process, parts), gatewayCount, projector });
+  }
+  async function stop(drainMs: number): Promise<void> {
+    await Promise.all(opened?.gateways.map((gateway) => gateway.stop(drainMs)) ?? []);
+    await opened?.ledger.stop();
+  }
+  start().catch(onFailed);
+  const gateways = Array.from({ length: gatewayCount }, (_, place) => {
+    const serving = () => {
+      const gateway = opened?.gateways[place];
+      return gateway && { gateway, writer: gateway.writer };
+    };
+    return gatewayProcess(process, telemetry, serving, stop);
+  });
+  return { gateways, ledger: { process, ledger: () => opened?.ledger } };
+}
+
+function projectorOf(
+  process: SimProcess,
+  store: EventStore,
+  readModels: ReadModels,
+  onAlarm: Telemetry["alarm"],
+): Promise<Projector> {
+  const ended = new AbortController();
+  process.onEnd(() => ended.abort());
+  return startProjector({
+    store,
+    readModels,
+    clock: process.clock,
+    projections: [accountsProjection, keyDirectoryProjection],
+    signal: ended.signal,
+    onAlarm,
+  });
 }
 
 export interface LedgerProcess {
@@ -100,16 +182,7 @@ export function startLedgerProcess(process: SimProcess, parts: LedgerProcessPart
   let ledger: Ledger | undefined;
 
   async function start(): Promise<void> {
-    const ended = new AbortController();
-    process.onEnd(() => ended.abort());
-    const projector = await startProjector({
-      store,
-      readModels,
-      clock,
-      projections: [accountsProjection, keyDirectoryProjection],
-      signal: ended.signal,
-      onAlarm: alarm,
-    });
+    const projector = await projectorOf(process, store, readModels, alarm);
     const writerEpoch = await registerWriter(store, clock, author, {
       process: "ledger",
       instance: name,

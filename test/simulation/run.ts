@@ -1,9 +1,7 @@
 import { checkBook, checkHeld, checkReplay, stillHeld } from "./checks.ts";
 import { drawAsking } from "./clients.ts";
 import { createCustomers, type Customers } from "./customers.ts";
-import type { FaultKind } from "./faults.ts";
-import type { GatewayProcess } from "./processes.ts";
-import type { Dice } from "./random.ts";
+import type { Death, FaultKind } from "./faults.ts";
 import { strayCall } from "./stray.ts";
 import { Broken } from "./watch.ts";
 import { createWorld, type World } from "./world.ts";
@@ -26,13 +24,19 @@ const LIVE_MS = 15 * 60_000;
 const SERVED_MS = 60_000;
 const BALANCES_EVERY_MS = 20_000;
 
+/** Every seventh seed's world is one process on a locked folder; in the others ledger and gateways are processes apart. */
+export function deathOf(seed: number): Death {
+  return seed % 7 === 0 ? "lock" : "silence";
+}
+
 /** Lives one world for so many steps, heals it, and sees whether it comes to rest. Throws nothing that is broken: it is told. */
 export async function runSeed(
   seed: number,
   steps: number,
   off: readonly FaultKind[] = [],
+  death: Death = deathOf(seed),
 ): Promise<RunResult> {
-  const world = createWorld({ seed, off });
+  const world = createWorld({ seed, off, death });
   const customers = createCustomers(world);
   let broken: Broken | undefined;
   try {
@@ -116,13 +120,14 @@ function disturbOnce(world: World, dice: ReturnType<World["dice"]>): void {
   const { timeline, faults, servers } = world;
   if (faults.strikes("stray")) strayCall(world, dice);
   if (faults.strikes("crash")) faults.armCrash();
-  if (faults.strikes("admission_restarted")) servers.restartAdmission();
+  if (world.death === "silence" && faults.strikes("admission_restarted"))
+    servers.restartAdmission();
   if (faults.strikes("store_refused"))
     servers.fillDiskUntil(timeline.nowMs() + dice.between(500, 8_000));
   if (faults.strikes("gateway_paused"))
     pause(world, dice.pick(world.gateways).process, dice.between(500, 150_000));
-  if (faults.strikes("gateway_stopped")) stopCleanly(dice.pick(world.gateways), dice);
-  if (faults.strikes("ledger_paused")) {
+  if (faults.strikes("gateway_stopped")) dice.pick(world.gateways).stop(dice.between(0, 5_000));
+  if (world.death === "silence" && faults.strikes("ledger_paused")) {
     const { process } = world.ledger();
     const durationMs = dice.between(500, 60_000);
     pause(world, process, durationMs);
@@ -133,19 +138,13 @@ function disturbOnce(world: World, dice: ReturnType<World["dice"]>): void {
   }
 }
 
-/** As an operator stops a gateway: it drains, seals its own journal, and ends. */
-function stopCleanly({ process, serving }: GatewayProcess, dice: Dice): void {
-  const drainMs = dice.between(0, 5_000);
-  process.deliver(() => void serving()?.gateway.stop(drainMs).then(process.end));
-}
-
 function pause(world: World, process: ReturnType<World["alive"]>[number], durationMs: number) {
   process.pause();
   world.timeline.after(durationMs, () => process.resume());
 }
 
-/** Faults stop; 23 LIVE: within a time no hold is open, nothing is held, every call has its outcome, requests pass. */
-async function rest(world: World, customers: Customers): Promise<void> {
+/** The end of every run. Faults stop; 23 LIVE: within a time no hold is open, nothing is held, every call has its outcome, requests pass. */
+export async function rest(world: World, customers: Customers): Promise<void> {
   const { faults, servers, watch, gateways, timeline } = world;
   faults.heal();
   servers.fillDiskUntil(0);
@@ -178,7 +177,7 @@ async function rest(world: World, customers: Customers): Promise<void> {
   for (const stream of watch.audit.holds.sealedWithOpenHolds())
     watch.broken("CLOSE", `${stream} is sealed with open holds`);
   checkHeld(servers.admission().state, watch);
-  checkBook(world.book, world.seen, world.catalogue, watch);
+  checkBook(world.book, world.seen, watch);
   for (const sentence of checkReplay(watch.events, [1, 7, 100_000]))
     watch.broken("REPLAY", sentence);
   watch.hold();

@@ -1,7 +1,6 @@
-import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { makeOffer } from "#services/gateway/offer.ts";
-import { requestOf, type Asking } from "./clients.ts";
-import { createCustomers, type Customers } from "./customers.ts";
+import { CATALOGUE, requestOf, type Asking } from "./clients.ts";
+import { createCustomers, type Customers, type SimKey, type SimOrg } from "./customers.ts";
 import { FAULT_KINDS } from "./faults.ts";
 import { stillHeld } from "./checks.ts";
 import { createWorld, type World, type WorldOptions } from "./world.ts";
@@ -22,6 +21,36 @@ export async function calmWorld(
   return { world, customers };
 }
 
+/** The seeds that each scenario is lived with. */
+export const SEEDS = Array.from({ length: 20 }, (_, at) => at + 1);
+
+/** A calm world with one customer, who has one key. */
+export async function oneCustomer(
+  options: Parameters<typeof calmWorld>[0],
+  balanceMicro: number,
+  limits: { rpm?: number } = {},
+) {
+  let org: SimOrg | undefined;
+  let key: SimKey | undefined;
+  const { world, customers } = await calmWorld(options, (all) => {
+    org = all.create(balanceMicro);
+    key = all.issueKey(org, limits);
+  });
+  if (!org || !key) throw new Error("the customer was created");
+  return { world, customers, org, key };
+}
+
+/** What the events leave of an organization's money. */
+export function sumOf(world: World, org: SimOrg) {
+  const sum = world.watch.audit.money.orgs.get(org.orgId);
+  if (!sum) throw new Error("the organization has money");
+  return sum;
+}
+
+/** Somebody has sealed a journal. */
+export const hasSealed = (world: World) =>
+  world.watch.events.some((event) => event.type === "JournalSealed.v1");
+
 export const ASKING: Omit<Asking, "keyText"> = {
   model: "sim-flat",
   stream: true,
@@ -35,8 +64,7 @@ export async function holdMicroOf(asking: Asking): Promise<number> {
   const room = { take: () => true, give: () => {} };
   const body = await requestOf(asking).body(1 << 20, room);
   if (!body.ok) throw new Error("the body fits");
-  const catalogue = buildCatalogue({ openai: false, simulator: true, processingArea: "us" });
-  const offer = makeOffer(catalogue, "us", body.bytes);
+  const offer = makeOffer(CATALOGUE, "us", body.bytes);
   if ("code" in offer) throw new Error(`the request is refused: ${offer.code}`);
   return offer.holdMicro;
 }

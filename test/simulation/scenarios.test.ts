@@ -1,34 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { leftMicro } from "#domain/invariants/money.ts";
-import type { SimKey, SimOrg } from "./customers.ts";
-import { askingForAllOfItsHold, ASKING, atRest, calmWorld, holdMicroOf } from "./scenario.ts";
-import type { World } from "./world.ts";
-
-const SEEDS = Array.from({ length: 20 }, (_, at) => at + 1);
-
-async function oneCustomer(
-  options: Parameters<typeof calmWorld>[0],
-  balanceMicro: number,
-  limits: { rpm?: number } = {},
-) {
-  let org: SimOrg | undefined;
-  let key: SimKey | undefined;
-  const { world, customers } = await calmWorld(options, (all) => {
-    org = all.create(balanceMicro);
-    key = all.issueKey(org, limits);
-  });
-  if (!org || !key) throw new Error("the customer was created");
-  return { world, customers, org, key };
-}
-
-function sumOf(world: World, org: SimOrg) {
-  const sum = world.watch.audit.money.orgs.get(org.orgId);
-  if (!sum) throw new Error("the organization has money");
-  return sum;
-}
-
-const hasSealed = (world: World) =>
-  world.watch.events.some((event) => event.type === "JournalSealed.v1");
+import {
+  askingForAllOfItsHold,
+  ASKING,
+  atRest,
+  hasSealed,
+  holdMicroOf,
+  oneCustomer,
+  SEEDS,
+  sumOf,
+} from "./scenario.ts";
 
 describe("a balance for exactly 37", () => {
   test.each(SEEDS)("37 of 500 reach the upstream, seed %i", async (seed) => {

@@ -23,7 +23,7 @@ export async function shrink(
 ): Promise<Shortest> {
   let best = { steps: Math.min(steps, found.steps), off: [...off], result: found };
   async function attempt(stepsTried: number, offTried: readonly FaultKind[]): Promise<boolean> {
-    const result = await runSeed(found.seed, stepsTried, offTried);
+    const result = await runSeed(found.seed, stepsTried, offTried, found.world.death);
     if (result.broken?.invariant !== found.broken?.invariant) return false;
     best = { steps: Math.min(stepsTried, result.steps), off: [...offTried], result };
     return true;

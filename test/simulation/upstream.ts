@@ -41,12 +41,12 @@ export function simulatedUpstream(world: UpstreamWorld, process: SimProcess): Up
       const idle = { abort: () => {}, resume: () => {} };
       if (!process.isAlive()) return idle;
       world.onSend(call);
-      if (world.faults.crashesAt("gateway upstream.send before")) {
+      if (world.faults.crashesAt(`${process.kind} upstream.send before`)) {
         process.end();
         return idle;
       }
       const exchange = createExchange(world, process, call, receiver);
-      if (world.faults.crashesAt("gateway upstream.send after")) process.end();
+      if (world.faults.crashesAt(`${process.kind} upstream.send after`)) process.end();
       return exchange;
     },
   };

@@ -1,35 +1,30 @@
-import { buildCatalogue } from "#domain/catalogue/build.ts";
-import type { Catalogue } from "#domain/catalogue/types.ts";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
 import type { ReadModels } from "#services/ports.ts";
 import { checkPessimistic } from "./checks.ts";
 import type { Asking, Seen } from "./clients.ts";
-import { createFaults, type FaultKind, type Faults } from "./faults.ts";
-import { createLink } from "./link.ts";
-import {
-  simulatedAdmission,
-  simulatedDirectory,
-  simulatedReadModels,
-  simulatedStore,
-} from "./ports.ts";
+import { createFaults, type Death, type FaultKind, type Faults } from "./faults.ts";
 import { createProcess, type SimProcess } from "./process.ts";
 import {
   startGatewayProcess,
   startLedgerProcess,
+  startRegionProcess,
   type Alarm,
   type GatewayProcess,
   type LedgerProcess,
 } from "./processes.ts";
-import { diceOf, randomFrom, type Dice } from "./random.ts";
+import { diceOf, type Dice } from "./random.ts";
 import { createServers, type Servers } from "./servers.ts";
 import { createTimeline, type Timeline } from "./timeline.ts";
-import { simulatedUpstream, type BookEntry } from "./upstream.ts";
+import type { BookEntry } from "./upstream.ts";
 import { createWatch, type Watch } from "./watch.ts";
+import { createWiring } from "./wiring.ts";
 
 export interface WorldOptions {
   readonly seed: number;
   /** Kinds of fault that do not happen here. */
   readonly off?: readonly FaultKind[];
+  /** `silence` unless it is said. */
+  readonly death?: Death;
   readonly gateways?: number;
   /** While it gives a promise, an upstream holds that answer back. */
   readonly heldBack?: (requestId: string) => Promise<void> | undefined;
@@ -39,11 +34,11 @@ export interface WorldOptions {
 /** A region under a virtual clock and one seed: servers that outlive processes, and processes that come and go. */
 export interface World {
   readonly seed: number;
+  readonly death: Death;
   readonly timeline: Timeline;
   readonly faults: Faults;
   readonly servers: Servers;
   readonly watch: Watch;
-  readonly catalogue: Catalogue;
   readonly book: readonly BookEntry[];
   readonly seen: readonly Seen[];
   readonly alarms: ReadonlyMap<string, number>;
@@ -67,17 +62,6 @@ export interface World {
 }
 
 const RESTART_MS = { low: 300, high: 3_000 };
-const USUAL_MS = 6;
-
-const LIMITS = {
-  bodyBytesMax: 1 << 20,
-  bodyDepthMax: 64,
-  answerBytesMax: 8 << 20,
-  inFlightBytesMax: 64 << 20,
-  readOnMs: 20_000,
-  readOnBytesMax: 1 << 20,
-  clientIdleMs: 30_000,
-};
 
 /** Alarms that no fault of the world around may ever cause. */
 const NEVER = new Set([
@@ -91,11 +75,14 @@ const NEVER = new Set([
   "read_model_of_another_store",
 ]);
 
+/** Nor any, where one process at a time has the folder's lock: nobody else seals its journals or claims its store. */
+const NEVER_LOCKED = new Set(["journal_sealed_under_us", "ledger_superseded"]);
+
 /** Puts a world together; its ledger and its gateways start at once. */
 export function createWorld(options: WorldOptions): World {
-  const { seed } = options;
+  const { seed, death = "silence", gateways: gatewayCount = 2 } = options;
   const timeline = createTimeline();
-  const faults = createFaults(seed, new Set(options.off));
+  const faults = createFaults(seed, new Set(options.off), death);
   const watch = createWatch();
   const dice = (purpose: string) => diceOf(seed, purpose);
   const { observe } = watch;
@@ -107,14 +94,13 @@ export function createWorld(options: WorldOptions): World {
   const closing = new AbortController();
   watch.follow(servers.store, closing.signal);
 
-  const catalogue = buildCatalogue({ openai: false, simulator: true, processingArea: "us" });
-  const host = { baseUrl: "http://simulator", credential: "simulated", hostKey: "simulated" };
   const book: BookEntry[] = [];
   const seen: Seen[] = [];
   const alarms = new Map<string, number>();
   const alarm: Alarm = (what, facts) => {
     alarms.set(what, (alarms.get(what) ?? 0) + 1);
-    if (NEVER.has(what)) watch.broken("ALARM", `${what} ${JSON.stringify(facts)}`);
+    if (NEVER.has(what) || (death === "lock" && NEVER_LOCKED.has(what)))
+      watch.broken("ALARM", `${what} ${JSON.stringify(facts)}`);
   };
   const processes = new Set<SimProcess>();
   const gateways: GatewayProcess[] = [];
@@ -133,95 +119,49 @@ export function createWorld(options: WorldOptions): World {
     return process;
   }
 
-  function portsOf(process: SimProcess) {
-    const usualMs = options.usualDelayMs ?? USUAL_MS;
-    const link = (server: "store" | "admission" | "directory" | "disk", usual: number) =>
-      createLink({
-        timeline,
-        faults,
-        process,
-        server,
-        usualMs: usual,
-        dice: dice(`delay ${process.name} ${server}`),
-      });
-    const ownDice = dice(`ports ${process.name}`);
-    return {
-      disk: link("disk", 1),
-      store: simulatedStore({
-        store: servers.store,
-        link: link("store", usualMs),
-        process,
-        faults,
-        dice: ownDice,
-        isFull: servers.isFull,
-      }),
-      admission: simulatedAdmission({
-        server: servers.admission,
-        link: link("admission", usualMs),
-        timeline,
-        faults,
-        dice: ownDice,
-      }),
-      directory: simulatedDirectory(servers.directory, link("directory", 1)),
-    };
+  const wiring = createWiring({
+    death,
+    timeline,
+    faults,
+    servers,
+    watch,
+    alarm,
+    book,
+    dice,
+    heldBack: options.heldBack,
+    usualDelayMs: options.usualDelayMs,
+  });
+
+  function soon(start: () => void): void {
+    timeline.after(restartDice.between(RESTART_MS.low, RESTART_MS.high), start);
   }
+
+  /** A process that cannot start ends, and whoever watches over it starts another. */
+  const onFailed = (process: SimProcess, what: string) => (error: unknown) => {
+    alarm(what, { error: String(error) });
+    process.end();
+  };
 
   function startGateway(place: number): void {
     const process = newProcess("gateway");
-    const { store, admission, directory } = portsOf(process);
-    const upstream = simulatedUpstream(
-      {
-        timeline,
-        faults,
-        book,
-        dice: dice(`upstream ${process.name}`),
-        onSend({ requestId }) {
-          const hold = watch.audit.holds.holds.get(requestId);
-          // Of a gateway that was stopped in between the hold may have expired; it learns that from its journal later.
-          const isHeld = hold && (hold.ended === undefined || hold.ended === "RequestExpired.v1");
-          if (!isHeld)
-            watch.broken("ONCE", `${requestId} is sent upstream and no hold of it is durable`);
-        },
-        ...(options.heldBack ? { heldBack: options.heldBack } : {}),
-      },
-      process,
-    );
+    const parts = wiring.gatewayParts(process, wiring.portsOf(process));
     gateways[place] = startGatewayProcess(
       process,
-      {
-        store,
-        admission,
-        directory,
-        catalogue,
-        upstream,
-        limits: LIMITS,
-        hosts: new Map([["simulator", host]]),
-        random: randomFrom(dice(`random ${process.name}`)),
-        telemetry: {
-          alarm,
-          requestDone: () => {},
-        },
-      },
-      (error) => {
-        alarm("gateway_start_failed", { error: String(error) });
-        process.end();
-      },
+      parts,
+      onFailed(process, "gateway_start_failed"),
     );
-    process.onEnd(() => {
-      const { low, high } = RESTART_MS;
-      timeline.after(restartDice.between(low, high), () => startGateway(place));
-    });
+    process.onEnd(() => soon(() => startGateway(place)));
   }
 
   function startLedger(): void {
     const process = newProcess("ledger");
-    const { store, admission, directory, disk } = portsOf(process);
+    const { store, admission, directory, readModels } = wiring.portsOf(process);
     const mine = startLedgerProcess(process, {
       store,
       admission,
       directory,
       alarm,
-      readModels: simulatedReadModels(ledgerDisk, disk),
+      readModels: readModels(ledgerDisk),
       onExit(why) {
         alarm(`ledger_exits`, { why });
         process.end();
@@ -231,10 +171,31 @@ export function createWorld(options: WorldOptions): World {
     process.onEnd(() => {
       if (ledger !== mine) return;
       if (faults.strikes("disk_lost")) ledgerDisk = createMemoryReadModels();
-      const { low, high } = RESTART_MS;
-      timeline.after(restartDice.between(low, high), () => {
+      soon(() => {
         if (ledger === mine) startLedger();
       });
+    });
+  }
+
+  /** The whole region in one process. It has the folder's lock, so the next one starts when it has ended. */
+  function startRegion(): void {
+    servers.restartAdmission();
+    const process = newProcess("region");
+    const ports = wiring.portsOf(process);
+    const started = startRegionProcess(
+      process,
+      {
+        ...wiring.gatewayParts(process, ports),
+        gatewayCount,
+        readModels: ports.readModels(ledgerDisk),
+      },
+      onFailed(process, "region_start_failed"),
+    );
+    gateways.splice(0, gateways.length, ...started.gateways);
+    ledger = started.ledger;
+    process.onEnd(() => {
+      if (faults.strikes("disk_lost")) ledgerDisk = createMemoryReadModels();
+      soon(startRegion);
     });
   }
 
@@ -256,16 +217,22 @@ export function createWorld(options: WorldOptions): World {
     }
   }
 
-  startLedger();
-  for (let place = 0; place < (options.gateways ?? 2); place++) startGateway(place);
+  const start = {
+    lock: startRegion,
+    silence() {
+      startLedger();
+      for (let place = 0; place < gatewayCount; place++) startGateway(place);
+    },
+  };
+  start[death]();
 
   return {
     seed,
+    death,
     timeline,
     faults,
     servers,
     watch,
-    catalogue,
     book,
     seen,
     alarms,
@@ -289,6 +256,8 @@ export function createWorld(options: WorldOptions): World {
     steps: () => steps,
     async pass(durationMs) {
       const endMs = timeline.nowMs() + durationMs;
+      // Time passes also where nothing else is due.
+      timeline.after(durationMs, () => {});
       for (let next = timeline.nextMs(); next !== undefined && next <= endMs;) {
         await step();
         next = timeline.nextMs();
