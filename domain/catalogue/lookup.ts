@@ -84,8 +84,8 @@ function bindingByUpstream(
 }
 
 /**
- * The service tiers that a host may bill a request at that names this one; undefined for a request that names none, or
- * `auto`. That one, where nothing pins it, and one whose name nobody knows may be served at any tier.
+ * The service tiers at which a host may bill a request that names this one (undefined: it names none, or `auto`). What
+ * names none may be served at any tier unless the host is pinned; so may a name that nobody knows.
  */
 export function serviceTiersFor(
   requested: string | undefined,

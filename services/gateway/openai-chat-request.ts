@@ -178,7 +178,6 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
   let countedBytes = SCAN.unknownBytes;
   for (const name of COUNTED_AS_JSON)
     countedBytes += valueEnd(SCAN, SLOT[name]) - valueStart(SCAN, SLOT[name]);
-  const toolMembers = membersIn(SCAN, SLOT.tools, true);
 
   let parsed: unknown;
   try {
@@ -205,7 +204,7 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
       return fault(name, twiceWithin(name));
   const plain = readPlain(fields);
   if ("error" in plain) return plain;
-  const hosted = hostedTool(fields, toolMembers);
+  const hosted = hostedTool(fields, membersIn(SCAN, SLOT.tools, true));
   if (hosted !== undefined) return { ok: false, error: hosted };
   const options = readStreamOptions(body, fields.stream_options, spans, depthMax);
   if ("error" in options) return options;

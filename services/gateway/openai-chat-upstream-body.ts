@@ -17,7 +17,8 @@ export interface UpstreamNames {
 /**
  * The body to send upstream: the caller's bytes with the binding's model name, the output cap under the name that the
  * binding knows, usage asked for in a stream, storing switched off, the default service tier where the host is to be
- * held to it and the caller named none, and without `model_region`. Every other byte is the caller's. When nothing differs it is the caller's buffer itself. `body` is the one that `ask` was read from.
+ * held to it and the caller named none, and without `model_region`. Every other byte is the caller's. When nothing
+ * differs it is the caller's buffer itself. `body` is the one that `ask` was read from.
  */
 export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): Buffer {
   const { edits: spans } = ask;

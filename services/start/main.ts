@@ -95,7 +95,10 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   });
   const telemetry = createTelemetry({ log, models: catalogue.models });
   const outside = openai?.processingArea === region ? undefined : openai;
-  if (outside) telemetry.alarm("host_outside_area", { host: "openai", region, ...outside });
+  if (outside) {
+    const { processingArea } = outside;
+    telemetry.alarm("host_outside_area", { host: "openai", processingArea, region });
+  }
   const projector = openWorkerProjector({
     entry: PROJECTOR_ENTRY,
     eventStorePath,
