@@ -196,7 +196,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "domain/accounts/admission.ts",
     find: "if (org.ownerEpoch !== ownerEpoch) return FENCED.older;",
     replace: "",
-    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 " },
+    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 keep" },
   },
   {
     name: "freed-before-recorded",
@@ -205,6 +205,6 @@ export const MUTANTS: readonly Mutant[] = [
     find: "  hold.isEnding = true;\n  const outcome = await hold.journal.record({ events: [event] });\n",
     replace:
       "  hold.isEnding = true;\n  await closeHold(parts, hold, 0);\n  const outcome = await hold.journal.record({ events: [event] });\n",
-    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 " },
+    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 keep" },
   },
 ];

@@ -5,7 +5,6 @@ import { runSeed } from "./run.ts";
 
 /** As many as take about two minutes of one core. */
 const SEEDS = 600;
-const SEEDS_PER_TEST = 10;
 const STEPS = 5_000;
 /** In one process a drop needs a full disk and a sweep a clean stop: these worlds are too few for each end to come. */
 const SELDOM = new Set(["region admission.drop", "region admission.sweep"]);
@@ -20,19 +19,22 @@ function text(events: readonly unknown[]): string {
 describe("random worlds", () => {
   const coverage = emptyCoverage();
   let lived = 0;
-  const groups = Array.from({ length: SEEDS / SEEDS_PER_TEST }, (_, at) => [
-    at * SEEDS_PER_TEST + 1,
-    (at + 1) * SEEDS_PER_TEST,
-  ]);
-
-  test.each(groups)("seeds %i to %i keep every invariant", async (first, last) => {
-    for (let seed = first ?? 1; seed <= (last ?? 0); seed++) {
+  async function live(first: number, last: number): Promise<void> {
+    for (let seed = first; seed <= last; seed++) {
       const { world, broken } = await runSeed(seed, STEPS);
       expect(broken, `seed ${seed}: ${broken?.message}`).toBeUndefined();
       addCoverage(coverage, world);
       lived += 1;
     }
-  });
+  }
+
+  // Mutants name these ten as their proof.
+  test("seeds 1 to 10 keep every invariant", () => live(1, 10));
+
+  const others = Array.from({ length: SEEDS / 10 - 1 }, (_, at) => [at * 10 + 11, at * 10 + 20]);
+  test.each(others)("seeds %i to %i keep every invariant", (first = 0, last = 0) =>
+    live(first, last),
+  );
 
   test("the seeds together reach every cell, crash point and kind of fault", (context) => {
     if (lived < SEEDS) return context.skip("only a part of the seeds was run");
