@@ -1,4 +1,31 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import {
+  BaseSequencer,
+  type TestSequencer,
+  type TestSpecification,
+  type Vitest,
+} from "vitest/node";
+
+/** What takes minutes begins first, so that the rest runs beside it and nothing waits for it alone at the end. */
+class LongestFirst implements TestSequencer {
+  private readonly usual: BaseSequencer;
+
+  constructor(vitest: Vitest) {
+    this.usual = new BaseSequencer(vitest);
+  }
+
+  shard(files: TestSpecification[]): Promise<TestSpecification[]> {
+    return this.usual.shard(files);
+  }
+
+  async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await this.usual.sort(files);
+    const isLong = ({ moduleId }: TestSpecification) =>
+      /\/test\/(simulation|faults)\//.test(moduleId);
+    return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))];
+  }
+}
 
 /** Tests that start processes or servers of their own run file by file: they would starve each other. */
 const oneFileAtATime = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 60_000 };
@@ -9,6 +36,9 @@ export default defineConfig({
     reporters: ["default", "./test/skip-reporter.ts"],
     testTimeout: 20_000,
     hookTimeout: 20_000,
+    // A worker for every core (vitest leaves one idle, which is half of two), and one for the test that only waits.
+    maxWorkers: availableParallelism() + 1,
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         extends: true,
@@ -36,6 +66,15 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          // A process that is stopped for 90 s: nearly all of that is waiting, so it runs beside the others.
+          name: "stopped",
+          include: ["test/faults/stop.test.ts"],
+          testTimeout: 900_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
           sequence: { groupOrder: 1 },
@@ -47,6 +86,7 @@ export default defineConfig({
         test: {
           name: "faults",
           include: ["test/faults/**/*.test.ts"],
+          exclude: ["test/faults/stop.test.ts"],
           sequence: { groupOrder: 2 },
           ...oneFileAtATime,
           testTimeout: 900_000,

@@ -21,10 +21,11 @@ const topUp = {
   command: "top_up",
   orgId: "org_1",
   topUpId: "lot_1",
-  amountMicro: 5,
+  amountMicro: 10_005,
   source: "manual",
   pot: "paid",
   bodySha256: SHA,
+  unspentLots: 0,
 } as const;
 
 /** The state after commands that are all carried out, recorded at 1 ms, 2 ms, … */
@@ -43,14 +44,14 @@ function after(...commands: readonly OrganizationCommand[]): OrganizationState {
 }
 
 test("an organization is what its events say", () => {
-  const state = after(create, topUp, { ...topUp, topUpId: "lot_2", amountMicro: 7 });
+  const state = after(create, topUp, { ...topUp, topUpId: "lot_2", amountMicro: 10_007 });
   expect(state).toEqual({
     created: { orgId: "org_1", name: "Acme", homeRegion: "us", bodySha256: SHA, createdAtMs: 1 },
     topUps: new Map([
-      ["lot_1", { topUpId: "lot_1", amountMicro: 5, bodySha256: SHA, createdAtMs: 2 }],
-      ["lot_2", { topUpId: "lot_2", amountMicro: 7, bodySha256: SHA, createdAtMs: 3 }],
+      ["lot_1", { topUpId: "lot_1", amountMicro: 10_005, bodySha256: SHA, createdAtMs: 2 }],
+      ["lot_2", { topUpId: "lot_2", amountMicro: 10_007, bodySha256: SHA, createdAtMs: 3 }],
     ]),
-    fundedMicro: 12,
+    fundedMicro: 20_012,
   });
 });
 
@@ -71,20 +72,30 @@ const rows: readonly Row[] = [
   [
     "a used top-up id, another body",
     [create, topUp],
-    { ...topUp, amountMicro: 6, bodySha256: OTHER },
+    { ...topUp, amountMicro: 10_006, bodySha256: OTHER },
     "idempotency_reused",
   ],
   [
     "the largest total",
     [create, topUp],
-    { ...topUp, topUpId: "lot_2", amountMicro: MICRO_MAX - 5 },
+    { ...topUp, topUpId: "lot_2", amountMicro: MICRO_MAX - 10_005 },
     "CreditToppedUp.v1",
   ],
   [
     "one micro above it",
     [create, topUp],
-    { ...topUp, topUpId: "lot_2", amountMicro: MICRO_MAX - 4 },
+    { ...topUp, topUpId: "lot_2", amountMicro: MICRO_MAX - 10_004 },
     "funded_total_too_large",
+  ],
+  ["the least top-up", [create], { ...topUp, amountMicro: 10_000 }, "CreditToppedUp.v1"],
+  ["one micro below it", [create], { ...topUp, amountMicro: 9_999 }, "top_up_too_small"],
+  ["the last lot that there can be", [create], { ...topUp, unspentLots: 999 }, "CreditToppedUp.v1"],
+  ["one lot more", [create], { ...topUp, unspentLots: 1_000 }, "too_many_unspent_lots"],
+  [
+    "a repeat when there are too many",
+    [create, topUp],
+    { ...topUp, unspentLots: 1_000 },
+    "nothing new",
   ],
   [
     "a used id before the total",
@@ -99,9 +110,22 @@ test.for(rows)("%s", ([, before, command, expected]) => {
   const said = decision.ok ? (decision.events[0]?.type ?? "nothing new") : decision.refusal;
   expect(said).toBe(expected);
   if (decision.ok && decision.events[0]) {
-    const { command: _, ...data } = command;
+    const { command: _, unspentLots, ...data } = { unspentLots: 0, ...command };
+    expect(unspentLots).toBeLessThan(1_000);
     expect(decision.events.map((event) => event.data)).toEqual([data]);
   }
+});
+
+test("smaller top-ups of older stores stay what they are, and a repeat of one is answered as the first time", () => {
+  const { command: _, unspentLots: __, ...data } = { ...topUp, amountMicro: 1 };
+  const old = organization.evolve(after(create), {
+    type: "CreditToppedUp.v1",
+    data,
+    recordedAt: 9,
+  });
+  expect(old.fundedMicro).toBe(1);
+  const again = organization.decide({ ...topUp, amountMicro: 1 }, old);
+  expect(again).toEqual({ ok: true, events: [] });
 });
 
 test("every refusal has a row", () => {

@@ -1,6 +1,14 @@
 import type { Decider, Decision, Fact } from "./decider.ts";
 import { MICRO_MAX } from "./money.ts";
 
+/** The least that is topped up at once: a cent. Stores of before hold smaller top-ups, which stay what they are. */
+export const TOP_UP_MICRO_MIN = 10_000;
+/**
+ * How many top-ups of an organization may be unspent. A hold lists the lots that it is taken from, all of them at the
+ * most, and what ends it lists them again: so no event of a request can be too large to be appended.
+ */
+export const UNSPENT_LOTS_MAX = 1_000;
+
 /**
  * What may be done with an organization. Its stream is short: one creation and one event for each top-up; what its
  * requests spend stands in the journals.
@@ -17,18 +25,22 @@ export type OrganizationCommand =
       readonly command: "top_up";
       readonly orgId: string;
       readonly topUpId: string;
-      /** At least 1. */
+      /** At least {@link TOP_UP_MICRO_MIN}. */
       readonly amountMicro: number;
       readonly source: "manual";
       readonly pot: "paid";
       readonly bodySha256: string;
+      /** How many lots have money left that is not spent, at least as of the state that is decided on. */
+      readonly unspentLots: number;
     };
 
 /** In the order in which they are looked at. */
 export const ORGANIZATION_REFUSALS = [
   "organization_unknown",
   "idempotency_reused",
+  "top_up_too_small",
   "funded_total_too_large",
+  "too_many_unspent_lots",
 ] as const;
 export type OrganizationRefusal = (typeof ORGANIZATION_REFUSALS)[number];
 
@@ -85,7 +97,7 @@ function topUp(
   command: OrganizationCommand & { command: "top_up" },
   { created, topUps, fundedMicro }: OrganizationState,
 ): OrganizationDecision {
-  const { command: _, ...data } = command;
+  const { command: _, unspentLots, ...data } = command;
   if (created === undefined) return { ok: false, refusal: "organization_unknown" };
   const known = topUps.get(data.topUpId);
   if (known !== undefined) {
@@ -93,8 +105,10 @@ function topUp(
       ? { ok: true, events: [] }
       : { ok: false, refusal: "idempotency_reused" };
   }
+  if (data.amountMicro < TOP_UP_MICRO_MIN) return { ok: false, refusal: "top_up_too_small" };
   if (data.amountMicro > MICRO_MAX - fundedMicro)
     return { ok: false, refusal: "funded_total_too_large" };
+  if (unspentLots >= UNSPENT_LOTS_MAX) return { ok: false, refusal: "too_many_unspent_lots" };
   return {
     ok: true,
     events: [{ type: "CreditToppedUp.v1", data, key: `topped-up:${data.topUpId}` }],

@@ -6,7 +6,7 @@ import { settled } from "#test/manual-clock.ts";
 import { APPEND_BYTES_MAX, APPEND_EVENTS_MAX, type AppendOutcome } from "./ports.ts";
 import { bytesOf } from "./writers.ts";
 
-const REFUSED = (reason: "disk_full" | "queue_full" | "too_large"): AppendOutcome => ({
+const REFUSED = (reason: "disk_full" | "queue_full"): AppendOutcome => ({
   outcome: "refused",
   reason,
 });
@@ -219,7 +219,7 @@ describe("an unknown outcome", () => {
 });
 
 describe("a refusal is certain", () => {
-  test.each(["disk_full", "queue_full", "too_large"] as const)(
+  test.each(["disk_full", "queue_full"] as const)(
     "%s: takings are dropped, ends are repeated until they are in",
     async (reason) => {
       const world = scripted();

@@ -7,17 +7,20 @@ import {
   type EventStore,
   type ExpectedRevision,
   type RefusedAppend,
+  type Telemetry,
 } from "./ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "./waiting.ts";
 import { bytesOf, metadataOf, type Author } from "./writers.ts";
 
 /**
- * What became of events given to the journal. `dropped` and `sealed` are certainly not written.
+ * What became of events given to the journal. `dropped`, `too_large` and `sealed` are certainly not written.
  * `dropped: fenced` — the taking rests on an owner epoch that is over; `dropped: refused` — the store does not take it.
+ * `too_large` — no append can carry it, now or later: a fault, with an alarm. It must not be given again.
  */
 export type RecordOutcome =
   | { readonly outcome: "recorded"; readonly position: bigint }
   | { readonly outcome: "dropped"; readonly why: "fenced" | "refused" }
+  | { readonly outcome: "too_large" }
   | { readonly outcome: "sealed" };
 
 /** Events that are recorded together or not at all. */
@@ -86,6 +89,7 @@ interface Waiting {
 export interface JournalOptions {
   store: EventStore;
   clock: Clock;
+  telemetry: Pick<Telemetry, "alarm">;
   author: Author;
   writerEpoch: number;
   placesMax?: number;
@@ -93,7 +97,7 @@ export interface JournalOptions {
 
 /** Opens a writer's journal: reads the marks that already stand in it, then it is ready. */
 export async function openJournal(options: JournalOptions): Promise<Journal> {
-  const { store, clock, author, writerEpoch } = options;
+  const { store, clock, telemetry, author, writerEpoch } = options;
   const placesMax = options.placesMax ?? PLACES_MAX;
   const stream = streams.journal(author.region, writerEpoch);
   const queue: Waiting[] = [];
@@ -105,6 +109,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   /** When the store was given what it has not taken yet; undefined while nothing waits for it. */
   let stuckSince: number | undefined;
   let refusals = 0;
+  /** How many entries at the head of the queue go one by one: together they were more than the store takes. */
+  let alone = 0;
   let closing = false;
   /** When we last asked the store something whose answer says that there was no seal. */
   let unsealedAt = clock.elapsed();
@@ -176,7 +182,29 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         return batch;
       queue.shift();
       batch.push(first);
+      if (alone > 0) {
+        alone -= 1;
+        return batch;
+      }
     }
+  }
+
+  /**
+   * The store takes no append of this size. Several entries go again one by one; one that is too large by itself would
+   * be refused for ever, so it ends here, and whoever waits behind it goes on.
+   */
+  function cutOrGiveUp(batch: readonly Waiting[]): void {
+    const [only, ...others] = batch;
+    if (!only) return;
+    if (others.length > 0) {
+      alone = batch.length;
+      queue.unshift(...batch);
+      return;
+    }
+    const [event] = only.entry.events;
+    const requestId = event?.metadata.$correlationId ?? "";
+    telemetry.alarm("entry_too_large", { stream, requestId, bytes: only.bytes });
+    only.settle({ outcome: "too_large" });
   }
 
   /** Appends one batch to its end: appended, dropped, or back in the queue behind a mark that was read. */
@@ -209,6 +237,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       }
       // A queue that is full has not looked at the events: it says nothing of an earlier call that went unanswered.
       const isCertain = !mayBeWritten || (answer.outcome === "refused" && hasLooked(answer.reason));
+      if (answer.outcome === "refused" && answer.reason === "too_large") return cutOrGiveUp(batch);
       if (answer.outcome === "refused" && isCertain) {
         const kept = batch.filter((waiting) => {
           if (waiting.entry.takingUnder === undefined) return true;

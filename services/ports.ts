@@ -127,11 +127,15 @@ export interface AdmissionStore {
     chargedMicro: number;
   }): Promise<{ outcome: "closed" } | Fenced>;
   /** What admission knows of an organization and one of its keys, for people to read. */
-  figures(ask: {
-    orgId: string;
-    keyId?: string;
-  }): Promise<
-    | { outcome: "figures"; balance: AccountFigures; budget?: AccountFigures; asOfMs: number }
+  figures(ask: { orgId: string; keyId?: string }): Promise<
+    | {
+        outcome: "figures";
+        balance: AccountFigures;
+        budget?: AccountFigures;
+        /** Top-ups of which anything is free or held. */
+        unspentLots: number;
+        asOfMs: number;
+      }
     | Fenced
   >;
   /** Says that an organization is needed here and was absent. May be lost. */

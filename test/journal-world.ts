@@ -17,6 +17,7 @@ export function scripted() {
   const store = createMemoryEventStore({ clock });
   const scripts: Script[] = [];
   const appends: { ids: string[]; expected: unknown }[] = [];
+  const alarms: [what: string, facts: object][] = [];
   let readsFail = 0;
   let readsHang = false;
   let reads = 0;
@@ -50,6 +51,7 @@ export function scripted() {
     store,
     scripts,
     appends,
+    alarms,
     free: () => free(),
     failReads: (count: number) => (readsFail = count),
     hangReads: (isHanging: boolean) => (readsHang = isHanging),
@@ -59,6 +61,7 @@ export function scripted() {
       openJournal({
         store: wrapped,
         clock,
+        telemetry: { alarm: (what, facts) => void alarms.push([what, facts]) },
         author: { region: "us", actor: "gateway" },
         writerEpoch: EPOCH,
         ...(placesMax === undefined ? {} : { placesMax }),

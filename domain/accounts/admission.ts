@@ -286,7 +286,9 @@ export function figures(
   admission: Admission,
   ask: { orgId: string; keyId?: string },
   nowMs: number,
-): { outcome: "figures"; balance: AccountFigures; budget?: AccountFigures } | Fenced {
+):
+  | { outcome: "figures"; balance: AccountFigures; budget?: AccountFigures; unspentLots: number }
+  | Fenced {
   const org = admission.orgs.get(ask.orgId);
   if (!org) return FENCED.absent;
   if (org.accounts.fault !== undefined) return FENCED.fault;
@@ -297,6 +299,7 @@ export function figures(
     outcome: "figures",
     balance: balanceFigures(org.accounts),
     ...(budget ? { budget } : {}),
+    unspentLots: org.accounts.lots.size,
   };
 }
 

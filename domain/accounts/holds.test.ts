@@ -11,7 +11,8 @@ import {
   START_MS,
 } from "#test/accounts-world.ts";
 import { admit, apply, close, drop, extend, figures, sweep, type Admission } from "./admission.ts";
-import { HOLD_TABLE, type HoldVerb } from "./holds.ts";
+import { UNSPENT_LOTS_MAX } from "#domain/organization.ts";
+import { HOLD_TABLE, SHARES_MAX, type HoldVerb } from "./holds.ts";
 import type { Effect, HoldState } from "./types.ts";
 import { HOLD_CELLS } from "#test/hold-cells.ts";
 
@@ -147,6 +148,44 @@ test("a hold is taken from the oldest lot on, and a raise goes on where it stopp
   // A total at or below the present one changes nothing.
   expect(extend(admission, { ...under, totalMicro: 5 })).toMatchObject({ totalMicro: FUNDED });
   expectTrueBooks(accountsOf(admission));
+});
+
+test("however often it is raised, a hold lists at most twice as many shares as there are unspent lots", () => {
+  const { admission } = funded();
+  const accounts = accountsOf(admission);
+  const lots = Array.from({ length: UNSPENT_LOTS_MAX - 2 }, (_, at): Effect[] => [
+    { effect: "credited", lotId: `lot_${at + 3}`, pot: "paid", micro: 10 },
+  ]);
+  apply(admission, { orgId: ORG, ownerEpoch: 1, items: itemsOf(lots, accounts.position) });
+  expect(figures(admission, { orgId: ORG }, START_MS)).toMatchObject({ unspentLots: UNSPENT_LOTS_MAX });
+  const by = { orgId: ORG, ownerEpoch: 1, writerEpoch: 7, keyId: KEY };
+  admit(admission, { ...by, requestId: "req_0", holdMicro: FUNDED }, START_MS);
+  // Two holds share every lot, step by step; the other ends, and the next one shares what it gives back.
+  let mine = 0;
+  for (const [round, share] of [5, 2, 1].entries()) {
+    const other = { ...by, requestId: `req_other_${round}` };
+    let others = 0;
+    for (const [at] of lots.entries()) {
+      mine += share;
+      others += accounts.lots.get(`lot_${at + 3}`)?.availableMicro ?? 0;
+      if (mine === share) admits(admission, mine);
+      else extend(admission, { ...under, totalMicro: mine });
+      others -= share;
+      if (at === 0) admit(admission, { ...other, holdMicro: others }, START_MS);
+      else extend(admission, { ...other, totalMicro: others });
+    }
+    const held = accounts.holds.get(requestId)?.accounts[0]?.lots;
+    expect(held).toHaveLength(Math.min(SHARES_MAX, (round + 1) * lots.length));
+    drop(admission, other, START_MS);
+  }
+  // What it was raised to is told as it is, so that nothing is charged beyond it.
+  const held = accounts.holds.get(requestId);
+  expect(held?.totalMicro).toBeLessThan(mine);
+  expect(extend(admission, { ...under, totalMicro: mine })).toMatchObject({
+    outcome: "raised",
+    totalMicro: held?.totalMicro,
+  });
+  expectTrueBooks(accounts);
 });
 
 test("a raised total survives the event that opens the hold, and one below it changes nothing", () => {

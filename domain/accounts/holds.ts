@@ -1,4 +1,5 @@
 import type { AccountTaking } from "#domain/events/schemas.ts";
+import { UNSPENT_LOTS_MAX } from "#domain/organization.ts";
 import {
   availableMicro,
   budgetAvailableMicro,
@@ -96,6 +97,13 @@ export const HOLD_TABLE = {
   },
 } as const satisfies Record<HoldState, Record<HoldVerb, HoldAct>>;
 
+/**
+ * How many shares of lots a hold lists at the most: twice as many as there are unspent lots. A lot may stand in the list
+ * again after a raise, behind what was there: a charge eats the list in its order, and what was listed before the raise
+ * must be eaten as if the raise had never been, in case it is not recorded.
+ */
+export const SHARES_MAX = 2 * UNSPENT_LOTS_MAX;
+
 /** How long a dropped request's id stays refused, so that an admission that comes late takes nothing. */
 export const TOMBSTONE_MS = 60_000;
 
@@ -137,18 +145,38 @@ export function admitHold(
   return takings;
 }
 
-/** Raises a hold towards a total, as far as the money of all its accounts goes. A lower total changes nothing. */
+/**
+ * Raises a hold towards a total, as far as the money of all its accounts goes, and the list of its lots. A lower total
+ * changes nothing.
+ */
 export function raiseHold(accounts: Accounts, hold: Hold, totalMicro: number): void {
   const key = accounts.keys.get(hold.keyId);
   rule(key !== undefined, "a hold's key exists");
   const available = Math.min(
     availableMicro(accounts),
     budgetAvailableMicro(key) ?? Number.MAX_SAFE_INTEGER,
+    availableInLots(accounts, SHARES_MAX - sharesOf(hold)),
   );
   const more = Math.min(totalMicro - hold.totalMicro, available);
   if (more <= 0) return;
   hold.accounts = joinTakings(hold.accounts, take(accounts, key, more));
   hold.totalMicro += more;
+}
+
+function sharesOf(hold: Hold): number {
+  return hold.accounts.reduce((count, { lots }) => count + (lots?.length ?? 0), 0);
+}
+
+/** What the oldest `count` of the lots that have money have together. Micro. */
+function availableInLots(accounts: Accounts, count: number): number {
+  let [left, micro] = [count, 0];
+  for (const lot of accounts.lots.values()) {
+    if (left <= 0) break;
+    if (lot.availableMicro === 0) continue;
+    micro += lot.availableMicro;
+    left -= 1;
+  }
+  return micro;
 }
 
 /** The takings of a raised hold: the same accounts, what was added behind what was there, lot by lot. */

@@ -105,13 +105,13 @@ test("one organization from its creation to its end", { timeout: 60_000 }, async
     out: "",
     err: "relai: This Idempotency-Key was used before with another body\n",
   });
-  expect((await relai(["credit", "add", "0.000001", "--org", acme.id])).out).toMatch(
-    /^Added 0.000001 USD to org_\w{26} \(lot_\w{26}\)\n$/,
+  expect((await relai(["credit", "add", "0.010001", "--org", acme.id])).out).toMatch(
+    /^Added 0.010001 USD to org_\w{26} \(lot_\w{26}\)\n$/,
   );
   const balance = await json("balance");
-  expect(balance).toMatchObject({ organization: acme.id, credits_micro: 25_000_001 });
+  expect(balance).toMatchObject({ organization: acme.id, credits_micro: 25_010_001 });
   expect((await relai(["balance", acme.id])).out).toMatch(
-    /^organization {2}org_\w{26}\n {17}USD\ncredits {4}25.000001\nheld {12}0.00\navailable {2}25.000001\nas of {2}\d.*Z\n$/,
+    /^organization {2}org_\w{26}\n {17}USD\ncredits {4}25.010001\nheld {12}0.00\navailable {2}25.010001\nas of {2}\d.*Z\n$/,
   );
 
   const issue = ["key", "create", "--name", "app", "--rpm", "60", "--budget", "5.50"];
@@ -255,7 +255,8 @@ describe("wrong usage ends with 2 before anything is asked", () => {
     ["credit add 0.0000001", "<dollars> must be an amount in dollars such as 25.00"],
     ["credit add -5", "<dollars> must be an amount in dollars such as 25.00"],
     ["credit add -- -5", "<dollars> must be an amount in dollars such as 25.00"],
-    ["credit add 0", "<dollars> must be more than zero"],
+    ["credit add 0", "<dollars> must be at least 0.01; add more at once"],
+    ["credit add 0.009999", "<dollars> must be at least 0.01"],
     ["credit add", "missing required argument 'dollars'"],
     ["credit add 1 2", "too many arguments"],
     ["key create --budget 1e3", "--budget must be an amount"],

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { parseDollars } from "#domain/money.ts";
 import { RPM_MAX, RPM_RULE } from "#services/control/bodies.ts";
+import { TOP_UP_MICRO_MIN } from "#domain/organization.ts";
 import { createClient, type Client } from "./client.ts";
 import { keyIdOf, listAll, organizationOf } from "./finding.ts";
 import { named, table } from "./print.ts";
@@ -71,8 +72,8 @@ export function createCommands(world: CliWorld) {
 
     async addCredit(dollars: string, options: Common & { org?: string; idempotencyKey?: string }) {
       const amount_dollars = dollarsOf(dollars, "<dollars>");
-      if (parseDollars(amount_dollars) === 0)
-        throw new CliError(2, "<dollars> must be more than zero");
+      if ((parseDollars(amount_dollars) ?? 0) < TOP_UP_MICRO_MIN)
+        throw new CliError(2, "<dollars> must be at least 0.01; add more at once");
       const client = clientFor(options);
       const org = await organizationOf(client, options.org);
       const answer = await client.call("POST", `/v1/orgs/${encodeURIComponent(org)}/credits`, {

@@ -101,7 +101,7 @@ export function readOrganizationBody(body: unknown): Read<{ name: string }> {
   return readBody(ORGANIZATION, body);
 }
 
-/** `POST /v1/orgs/{id}/credits`: exactly one of the two amounts, and more than zero. */
+/** `POST /v1/orgs/{id}/credits`: exactly one of the two amounts. */
 export function readCreditBody(body: unknown): Read<{ amountMicro: number }> {
   const read = readBody(CREDIT, body);
   if (!read.ok) return read;
@@ -109,7 +109,6 @@ export function readCreditBody(body: unknown): Read<{ amountMicro: number }> {
   if (!amount.ok) return amount;
   if (amount.value === undefined)
     return invalid("'amount_dollars' or 'amount_micro' must be given", "amount_dollars");
-  if (amount.value < 1) return invalid("the amount must be more than zero", "amount_dollars");
   return { ok: true, value: { amountMicro: amount.value } };
 }
 

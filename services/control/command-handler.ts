@@ -29,20 +29,27 @@ const ATTEMPTS_MAX = 10;
 
 /**
  * Carries out one command: load, decide, append at the revision that was decided on, and again when somebody else was
- * faster. `commandId` is new for every call: it is part of the events' ids, so two callers who ask for the same thing
+ * faster. A command that says something about the state, which it must look up elsewhere, is made for each state that
+ * was loaded. `commandId` is new for every call: it is part of the events' ids, so two callers who ask for the same thing
  * at once cannot both take the one event for theirs. Throws {@link StoreUnavailable}.
  */
-export async function handleCommand<Command, State, T extends EventType, R extends string>(
+export async function handleCommand<
+  Command extends { readonly command: string },
+  State,
+  T extends EventType,
+  R extends string,
+>(
   parts: CommandParts,
   decider: Decider<Command, State, T, R>,
   stream: string,
-  command: Command,
+  command: Command | ((loaded: Loaded<State>) => Promise<Command>),
   commandId: string,
 ): Promise<Handled<State, R>> {
   const { store, clock, author } = parts;
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const loaded = await load(parts, decider, stream);
-    const decision = decider.decide(command, loaded.state);
+    const now = typeof command === "function" ? await command(loaded) : command;
+    const decision = decider.decide(now, loaded.state);
     if (!decision.ok) return decision;
     if (decision.events.length === 0) return { ok: true, fresh: false, ...loaded };
     const events = decision.events.map(({ type, data, key }) =>

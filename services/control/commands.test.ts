@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { newEvent } from "#domain/events/events.ts";
 import { sha256Hex } from "#domain/hash.ts";
 import { makeKeyText, parseKeyText } from "#domain/key-text.ts";
 import { MICRO_MAX } from "#domain/money.ts";
 import type { AppendOutcome } from "#services/ports.ts";
 import { controlWorld, interposed, type ControlWorld } from "#test/control-world.ts";
-import { createControl } from "./commands.ts";
+import { createControl, type ControlParts } from "./commands.ts";
 
 const containing = (text: string): unknown => expect.stringContaining(text);
 
@@ -32,15 +33,15 @@ describe("without an Idempotency-Key", () => {
   test("every call makes something new", async () => {
     const orgId = await newOrganization();
     expect(await newOrganization()).not.toBe(orgId);
-    const one = good(await world.control.addCredit(orgId, { amountMicro: 5 }));
-    const other = good(await world.control.addCredit(orgId, { amountMicro: 5 }));
+    const one = good(await world.control.addCredit(orgId, { amountMicro: 10_005 }));
+    const other = good(await world.control.addCredit(orgId, { amountMicro: 10_005 }));
     expect(one.value.id).not.toBe(other.value.id);
     expect(good(await world.control.balance(orgId)).value).toMatchObject({
-      credits_micro: 10,
-      credits_dollars: "0.00001",
+      credits_micro: 20_010,
+      credits_dollars: "0.02001",
       held_micro: 0,
-      available_micro: 10,
-      funded_micro: 10,
+      available_micro: 20_010,
+      funded_micro: 20_010,
       spent_micro: 0,
     });
   });
@@ -54,8 +55,8 @@ describe("with an Idempotency-Key", () => {
     expect(again).toEqual({ ...first, replayed: true });
     expect(first.replayed).toBe(false);
     const orgId = first.value.id;
-    const credit = good(await world.control.addCredit(orgId, { amountMicro: 7 }, context));
-    expect(good(await world.control.addCredit(orgId, { amountMicro: 7 }, context))).toEqual({
+    const credit = good(await world.control.addCredit(orgId, { amountMicro: 10_007 }, context));
+    expect(good(await world.control.addCredit(orgId, { amountMicro: 10_007 }, context))).toEqual({
       ...credit,
       replayed: true,
     });
@@ -63,7 +64,7 @@ describe("with an Idempotency-Key", () => {
       "OrganizationCreated.v1",
       "CreditToppedUp.v1",
     ]);
-    expect(good(await world.control.balance(orgId)).value.credits_micro).toBe(7);
+    expect(good(await world.control.balance(orgId)).value.credits_micro).toBe(10_007);
   });
 
   test("another body is an error and records nothing", async () => {
@@ -71,8 +72,8 @@ describe("with an Idempotency-Key", () => {
     const orgId = good(await world.control.createOrganization({ name: "A" }, context)).value.id;
     const error = { ok: false, error: { code: "idempotency_error" } };
     expect(await world.control.createOrganization({ name: "B" }, context)).toEqual(error);
-    good(await world.control.addCredit(orgId, { amountMicro: 7 }, context));
-    expect(await world.control.addCredit(orgId, { amountMicro: 8 }, context)).toEqual(error);
+    good(await world.control.addCredit(orgId, { amountMicro: 10_007 }, context));
+    expect(await world.control.addCredit(orgId, { amountMicro: 10_008 }, context)).toEqual(error);
     good(await world.control.issueKey(orgId, { rpm: 1 }, context));
     expect(await world.control.issueKey(orgId, { rpm: 2 }, context)).toEqual(error);
     expect(await streamOf(`org-${orgId}`)).toHaveLength(2);
@@ -81,8 +82,8 @@ describe("with an Idempotency-Key", () => {
   test("the same key means another thing for another organization and another kind of command", async () => {
     const context = { idempotencyKey: "three" };
     const [one, other] = [await newOrganization(), await newOrganization()];
-    const first = good(await world.control.addCredit(one, { amountMicro: 7 }, context));
-    const second = good(await world.control.addCredit(other, { amountMicro: 8 }, context));
+    const first = good(await world.control.addCredit(one, { amountMicro: 10_007 }, context));
+    const second = good(await world.control.addCredit(other, { amountMicro: 10_008 }, context));
     const issued = good(await world.control.issueKey(one, {}, context));
     expect([second.replayed, issued.replayed]).toEqual([false, false]);
     expect(second.value.id).not.toBe(first.value.id);
@@ -122,11 +123,15 @@ describe("with an Idempotency-Key", () => {
     const orgId = await newOrganization();
     const outcomes = await Promise.all(
       Array.from({ length: 8 }, (_, number) =>
-        world.control.addCredit(orgId, { amountMicro: 1 }, { idempotencyKey: `n${number % 4}` }),
+        world.control.addCredit(
+          orgId,
+          { amountMicro: 10_000 },
+          { idempotencyKey: `n${number % 4}` },
+        ),
       ),
     );
     expect(outcomes.map(good).filter((outcome) => !outcome.replayed)).toHaveLength(4);
-    expect(good(await world.control.balance(orgId)).value.credits_micro).toBe(4);
+    expect(good(await world.control.balance(orgId)).value.credits_micro).toBe(40_000);
   });
 });
 
@@ -215,7 +220,7 @@ describe("lists", () => {
 describe("refusals", () => {
   test("of what is not there", async () => {
     const nobody = { ok: false, error: { code: "not_found" } };
-    expect(await world.control.addCredit("org_x", { amountMicro: 1 })).toMatchObject(nobody);
+    expect(await world.control.addCredit("org_x", { amountMicro: 10_000 })).toMatchObject(nobody);
     expect(await world.control.issueKey("org_x", {})).toMatchObject(nobody);
     expect(await world.control.revokeKey("key_x")).toMatchObject(nobody);
     expect(await world.control.balance("org_x")).toMatchObject(nobody);
@@ -226,9 +231,59 @@ describe("refusals", () => {
   test("of more money than an account can carry", async () => {
     const orgId = await newOrganization();
     good(await world.control.addCredit(orgId, { amountMicro: MICRO_MAX }));
-    const refused = await world.control.addCredit(orgId, { amountMicro: 1 });
+    const refused = await world.control.addCredit(orgId, { amountMicro: 10_000 });
     expect(refused).toMatchObject({ ok: false, error: { code: "invalid_request" } });
     expect(good(await world.control.balance(orgId)).value.credits_micro).toBe(MICRO_MAX);
+  });
+
+  test("of less than a cent, which says what to do", async () => {
+    const orgId = await newOrganization();
+    expect(await world.control.addCredit(orgId, { amountMicro: 9_999 })).toMatchObject({
+      ok: false,
+      error: {
+        code: "invalid_request",
+        param: "amount_dollars",
+        message: containing("at least 0.01 dollars"),
+      },
+    });
+    expect(await streamOf(`org-${orgId}`)).toHaveLength(1);
+  });
+
+  test("of more than 1,000 unspent top-ups, also of many at once; spent ones do not count", async () => {
+    const orgId = await newOrganization();
+    const stream = `org-${orgId}`;
+    const [created] = await streamOf(stream);
+    if (!created) throw new Error("the organization was created");
+    const lots = Array.from({ length: 999 }, (_, at) => {
+      const topUpId = `lot_${String(at).padStart(26, "0")}`;
+      const facts = { amountMicro: 10_000, source: "manual", pot: "paid" } as const;
+      const data = { orgId, topUpId, ...facts, bodySha256: "0".repeat(64) };
+      return newEvent(stream, topUpId, "CreditToppedUp.v1", data, created.metadata);
+    });
+    await world.store.append(stream, lots.slice(0, 500), 0n);
+    await world.store.append(stream, lots.slice(500), 500n);
+    const many = await Promise.all(
+      Array.from({ length: 5 }, () => world.control.addCredit(orgId, { amountMicro: 10_000 })),
+    );
+    expect(many.filter(({ ok }) => ok)).toHaveLength(1);
+    const refused = { ok: false, error: { code: "invalid_request", param: null } };
+    for (const outcome of many) if (!outcome.ok) expect(outcome).toMatchObject(refused);
+    expect(await world.control.addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
+      error: { message: containing("1000 top-ups with money left") },
+    });
+    const control = (figures: ControlParts["admission"]["figures"]) =>
+      createControl({ ...world.parts, admission: { figures } });
+    const spent = control(async (ask) => {
+      const found = await world.parts.admission.figures(ask);
+      return found.outcome === "figures" ? { ...found, unspentLots: 999 } : found;
+    });
+    good(await spent.addCredit(orgId, { amountMicro: 10_000 }));
+    // Where it is not known there is no guess.
+    const unknown = control(() => Promise.resolve({ outcome: "fenced", fenced: "absent" }));
+    expect(await unknown.addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
+      ok: false,
+      error: { code: "ledger_unavailable" },
+    });
   });
 
   test("of an expiry in the past", async () => {
@@ -283,16 +338,16 @@ describe("when parts fail", () => {
         ++tries <= most ? { outcome: "conflict", actual: 0n } : inner.append(...call),
       );
     const once = createControl({ ...world.parts, store: conflicting(1) });
-    expect(good(await once.addCredit(orgId, { amountMicro: 1 })).replayed).toBe(false);
+    expect(good(await once.addCredit(orgId, { amountMicro: 10_000 })).replayed).toBe(false);
     expect(tries).toBe(2);
     tries = 0;
     const always = createControl({ ...world.parts, store: conflicting(Infinity) });
-    expect(await always.addCredit(orgId, { amountMicro: 1 })).toMatchObject({
+    expect(await always.addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
       ok: false,
       error: { code: "ledger_unavailable" },
     });
     expect(tries).toBe(10);
-    expect(good(await world.control.balance(orgId)).value.credits_micro).toBe(1);
+    expect(good(await world.control.balance(orgId)).value.credits_micro).toBe(10_000);
   });
 
   test("a store that refuses is a 503, and nothing was recorded", async () => {
@@ -301,7 +356,7 @@ describe("when parts fail", () => {
       Promise.resolve({ outcome: "refused", reason: "disk_full" }),
     );
     const control = createControl({ ...world.parts, store });
-    expect(await control.addCredit(orgId, { amountMicro: 1 })).toMatchObject({
+    expect(await control.addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
       ok: false,
       error: { code: "ledger_unavailable", message: containing("disk_full") },
     });

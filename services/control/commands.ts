@@ -3,11 +3,18 @@ import { sha256Hex } from "#domain/hash.ts";
 import { ID_RANDOM_BYTES, idFromCause, makeId, type IdPrefix } from "#domain/ids.ts";
 import { displayKey, makeKeyText } from "#domain/key-text.ts";
 import { key, type KeyRefusal, type KeyState } from "#domain/key.ts";
-import { organization, type OrganizationRefusal } from "#domain/organization.ts";
+import {
+  organization,
+  UNSPENT_LOTS_MAX,
+  type OrganizationCommand,
+  type OrganizationRefusal,
+  type OrganizationState,
+} from "#domain/organization.ts";
 import type { ApiError } from "#services/errors.ts";
 import type { Random } from "#services/ports.ts";
+import { StoreUnavailable } from "#services/writers.ts";
 import { bodySha256Of, type KeyBody } from "./bodies.ts";
-import { handleCommand, load, type CommandParts } from "./command-handler.ts";
+import { handleCommand, load, type CommandParts, type Loaded } from "./command-handler.ts";
 import { createReads, orUnavailable, type Outcome, type ReadParts } from "./reads.ts";
 import {
   creditView,
@@ -54,6 +61,16 @@ const REFUSALS: Record<OrganizationRefusal | KeyRefusal, ApiError> = {
     message:
       "With this amount the organization's top-ups would add up to more than 9007199254.740991 dollars, the most that an account can carry",
     param: "amount_dollars",
+  },
+  top_up_too_small: {
+    code: "invalid_request",
+    message: "A top-up is at least 0.01 dollars, which is 10000 micro-dollars; add more at once",
+    param: "amount_dollars",
+  },
+  too_many_unspent_lots: {
+    code: "invalid_request",
+    message: `This organization has ${UNSPENT_LOTS_MAX} top-ups with money left in them, and there can be no more; add fewer and larger ones, once some of these are spent`,
+    param: null,
   },
   expiry_not_in_future: {
     code: "invalid_request",
@@ -125,6 +142,23 @@ export function createControl(parts: ControlParts) {
     return { ok: true, value: organizationView(created), replayed: !handled.fresh };
   }
 
+  /**
+   * How many of an organization's top-ups have money left, seen from the state of its stream: never too few, so that a
+   * top-up that is appended behind that very state cannot be one too many. Admission knows, once it has come as far.
+   */
+  async function unspentLots(
+    orgId: string,
+    { state, position }: Loaded<OrganizationState>,
+  ): Promise<number> {
+    if (state.topUps.size < UNSPENT_LOTS_MAX) return state.topUps.size;
+    const hasCome = position === "start" || (await parts.applied(position, SEEN_MS_MAX));
+    const figures = hasCome ? await parts.admission.figures({ orgId }) : undefined;
+    if (figures?.outcome === "figures") return figures.unspentLots;
+    throw new StoreUnavailable(
+      "what is left of this organization's top-ups is not known right now",
+    );
+  }
+
   async function addCredit(
     orgId: string,
     body: { readonly amountMicro: number },
@@ -137,7 +171,16 @@ export function createControl(parts: ControlParts) {
       parts,
       organization,
       streams.org(orgId),
-      { command: "top_up", orgId, topUpId, amountMicro, source: "manual", pot: "paid", bodySha256 },
+      async (loaded): Promise<OrganizationCommand> => ({
+        command: "top_up",
+        orgId,
+        topUpId,
+        amountMicro,
+        source: "manual",
+        pot: "paid",
+        bodySha256,
+        unspentLots: await unspentLots(orgId, loaded),
+      }),
       context.requestId ?? newId("req"),
     );
     if (!handled.ok) return refused(handled.refusal);

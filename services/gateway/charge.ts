@@ -84,9 +84,10 @@ async function finishCharge(
   const { requestId } = hold.ask;
   // From here on nothing throws that would leave the hold without its end: what can be wrong with the figures is behind us.
   hold.isEnding = true;
+  let canRaise = true;
   for (let attempt = 0; ; attempt++) {
     const recorded = { totalMicro: hold.totalMicro, accounts: hold.accounts };
-    if (sale.micro > hold.totalMicro) await takeExcess(parts, hold, sale.micro);
+    if (canRaise && sale.micro > hold.totalMicro) await takeExcess(parts, hold, sale.micro);
     const metadata = metadataAfter(parts, hold);
     const chargedMicro = Math.min(sale.micro, hold.totalMicro);
     const unbilledMicro = Math.max(0, hold.totalCostMicro - cost.micro);
@@ -114,7 +115,10 @@ async function finishCharge(
       await closeHold(parts, hold, chargedMicro);
       return { outcome: "charged", chargedMicro };
     }
-    if (outcome.outcome === "sealed") {
+    // Without the excess it is smaller; too large even so, it ends with the seal of its journal, and charges nobody.
+    const isTooLarge = outcome.outcome === "too_large";
+    canRaise &&= !isTooLarge;
+    if (outcome.outcome === "sealed" || (isTooLarge && !isRaised)) {
       await noteLate(parts, hold, usage.tokens, cost.micro);
       return { outcome: "late" };
     }

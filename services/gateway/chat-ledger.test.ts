@@ -180,6 +180,53 @@ describe("a store that is slow at the end", () => {
   });
 });
 
+describe("an end that no append can carry", () => {
+  const TOO_LARGE: AppendOutcome = { outcome: "refused", reason: "too_large" };
+
+  test("is an alarm and a note, charges nobody, and keeps its hold until the journal is sealed", async () => {
+    const world = await gatewayWorld();
+    world.judge = (events) =>
+      events.some(({ type }) => type === "UsageRecorded.v1") ? TOO_LARGE : undefined;
+    const answer = world.ask(handleChat);
+    await settled();
+    world.calls[0]?.answer(completion([7, 5]));
+    await world.clock.advance(1_000);
+    await answer.done;
+    expect([answer.status, answer.json().error["code"]]).toEqual([503, "ledger_unavailable"]);
+    expect(answer.headers["x-should-retry"]).toBe("false");
+    expect(world.alarms).toEqual(["entry_too_large"]);
+    expect(await world.types()).toEqual(["RequestAdmitted.v1", "UsageLate.v1"]);
+    const { held } = await world.balance();
+    expect(held).toBeGreaterThan(0);
+    // Nobody else waits for it.
+    const next = world.ask(handleChat);
+    await settled();
+    world.calls[1]?.fail("connect");
+    await next.done;
+    expect((await world.types()).at(-1)).toBe("RequestReleased.v1");
+    await world.clock.advance(60_000);
+    expect(world.alarms).toEqual(["entry_too_large"]);
+    expect(await world.balance()).toMatchObject({ held, spent: 0 });
+  });
+
+  test("because of what was taken beyond the hold is recorded without that, and the rest is the company's", async () => {
+    const world = await gatewayWorld();
+    world.judge = (events) =>
+      events.some(({ type }) => type === "HoldExtended.v1") ? TOO_LARGE : undefined;
+    const answer = world.ask(handleChat);
+    await settled();
+    world.calls[0]?.answer(completion([FUNDED_MICRO, 77]));
+    await world.clock.advance(1_000);
+    await answer.done;
+    expect(answer.status).toBe(200);
+    expect(await world.types()).toEqual(["RequestAdmitted.v1", "UsageRecorded.v1"]);
+    const { chargedMicro, holdMicro, overHoldMicro } = await lastOf(world);
+    expect(chargedMicro).toBe(holdMicro);
+    expect(Number(chargedMicro) + Number(overHoldMicro)).toBe(FUNDED_MICRO + 77);
+    await world.expectAtRest();
+  });
+});
+
 describe("a journal that is sealed under a running gateway", () => {
   test("cuts what runs: an error inside the stream without [DONE], a UsageLate note, and nobody is charged", async () => {
     const world = await gatewayWorld();

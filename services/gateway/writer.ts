@@ -70,7 +70,13 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
     await reading?.catch(() => {});
     await refreshOwner();
     const over = new AbortController();
-    const journal = await openJournal({ store, clock, author, writerEpoch });
+    const journal = await openJournal({
+      store,
+      clock,
+      telemetry: parts.telemetry,
+      author,
+      writerEpoch,
+    });
     present = { journal, over: over.signal };
     if (parts.beats) stopBeats = keepAlive(journal, clock, author);
     void journal.sealedByOther.then(() => {

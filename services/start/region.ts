@@ -34,6 +34,7 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
       await ledger.stop();
       const journal = await openJournal({
         store,
+        telemetry: parts.telemetry,
         clock,
         author: ledgerAuthor,
         writerEpoch: ledgerEpoch,

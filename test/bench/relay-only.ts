@@ -99,7 +99,8 @@ function generousAdmission(orgId: string): AdmissionStore {
       Promise.resolve({ outcome: "raised", totalMicro: ask.totalMicro, accounts: [] }),
     drop: () => Promise.resolve({ outcome: "dropped" }),
     close: () => Promise.resolve({ outcome: "closed" }),
-    figures: () => Promise.resolve({ outcome: "figures", balance: figures, asOfMs: 0 }),
+    figures: () =>
+      Promise.resolve({ outcome: "figures", balance: figures, unspentLots: 1, asOfMs: 0 }),
     want: () => Promise.resolve(),
     wanted: () => Promise.resolve([]),
     apply: () => Promise.resolve({ outcome: "applied", position: 0n }),

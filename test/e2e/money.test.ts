@@ -49,13 +49,13 @@ describe("the command line", () => {
 
   test("never rounds dollars, and refuses what it would have to round", async () => {
     const { id } = await command(relai, "org", "create", "Exact");
-    for (const dollars of ["0.1", "0.2", "0.000001"])
+    for (const dollars of ["0.1", "0.19", "0.010001"])
       await command(relai, "credit", "add", dollars, "--org", String(id));
     expect(await command(relai, "balance", String(id))).toMatchObject({
       credits_micro: 300_001,
       credits_dollars: "0.300001",
     });
-    for (const dollars of ["0.0000001", "1e3", "-1", "0", "one"]) {
+    for (const dollars of ["0.0000001", "1e3", "-1", "0", "0.009999", "one"]) {
       const refused = await cli(relai, "credit", "add", "--org", String(id), "--", dollars);
       expect([dollars, refused.code]).toEqual([dollars, 2]);
     }

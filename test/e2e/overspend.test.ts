@@ -30,7 +30,7 @@ function offerFor(content: string, max_tokens: number): Offer {
   return offer;
 }
 
-const OUTPUT_TOKENS = 50;
+const OUTPUT_TOKENS = 300;
 
 /** A text whose answer uses exactly what its request holds. Figures of a fixed width, so that they do not change it. */
 function usingItsHold(hold: string): string {

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import OpenAI from "openai";
 import { afterAll, expect } from "vitest";
 import { z } from "zod";
+import { TOP_UP_MICRO_MIN } from "#domain/organization.ts";
 import { readConfig } from "#infra/config.ts";
 import { openRelai, type Relai } from "#services/start/main.ts";
 
@@ -279,15 +280,26 @@ export async function manage(
   return read;
 }
 
-/** A new organization with this credit and one key; without credit it has none. */
+/**
+ * A new organization with this credit and one key; without credit it has none. Less than the least top-up is what an
+ * earlier request of another key has left of it: the simulator bills `sim-flat` to the micro-dollar.
+ */
 export async function newOrganization<R extends Running>(
   relai: R,
   facts: { creditMicro: number; key?: object },
 ): Promise<R & { readonly keyId: string }> {
   const { id: organization } = await manage(relai, "POST", "/v1/orgs", { name: "Test" });
   const path = `/v1/orgs/${String(organization)}`;
+  const toSpend = facts.creditMicro > 0 ? Math.max(0, TOP_UP_MICRO_MIN - facts.creditMicro) : 0;
   if (facts.creditMicro > 0)
-    await manage(relai, "POST", `${path}/credits`, { amount_micro: facts.creditMicro });
+    await manage(relai, "POST", `${path}/credits`, { amount_micro: facts.creditMicro + toSpend });
+  if (toSpend > 0) {
+    const other = await manage(relai, "POST", `${path}/keys`, {});
+    const spending = { ...relai, key: String(other["key"]) };
+    const answer = await post(spending, `[sim input=${toSpend - 1} output=1]`, { max_tokens: 1 });
+    expect(answer.headers.get("x-relai-cost-micro")).toBe(String(toSpend));
+    await answer.text();
+  }
   const { key, id } = await manage(relai, "POST", `${path}/keys`, facts.key ?? {});
   return { ...relai, organization: String(organization), key: String(key), keyId: String(id) };
 }

@@ -187,7 +187,7 @@ export function startLedgerProcess(process: SimProcess, parts: LedgerProcessPart
       process: "ledger",
       instance: name,
     });
-    const journal = await openJournal({ store, clock, author, writerEpoch });
+    const journal = await openJournal({ store, clock, telemetry: { alarm }, author, writerEpoch });
     keepAlive(journal, clock, author);
     void journal.sealedByOther.then(() => onExit("sealed"));
     ledger = await startLedger({
