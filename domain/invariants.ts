@@ -1,9 +1,11 @@
 import type { CellObserver } from "./accounts/holds.ts";
+import type { Catalogue } from "./catalogue/types.ts";
 import type { RecordedEvent } from "./events/events.ts";
 import type { Violation } from "./invariants/found.ts";
 import { createHoldCheck, type HoldCheck } from "./invariants/holds.ts";
 import { createMoneyCheck, type MoneyCheck } from "./invariants/money.ts";
 import { createOrderCheck } from "./invariants/order.ts";
+import { createPinCheck } from "./invariants/pins.ts";
 
 /**
  * The invariants of the books, checked over recorded events alone: LIAB, NOSPEND, HOLDCAP, CLOSE, MONO, FENCE, IDEMP,
@@ -18,11 +20,15 @@ export interface Audit {
 
 const NONE: readonly Violation[] = [];
 
-/** Starts an audit before the first event. `observe` is told of every cell of the hold table that the fold reaches. */
-export function createAudit(observe?: CellObserver): Audit {
+/**
+ * Starts an audit before the first event. `observe` is told of every cell of the hold table that the fold reaches. With
+ * the catalogue that the prices were taken from, PRICE also holds each charge to the price that it names.
+ */
+export function createAudit(observe?: CellObserver, catalogue?: Catalogue): Audit {
   const order = createOrderCheck();
   const holds = createHoldCheck();
   const money = createMoneyCheck(observe);
+  const pins = catalogue && createPinCheck(catalogue);
   return {
     holds,
     money,
@@ -34,14 +40,15 @@ export function createAudit(observe?: CellObserver): Audit {
       order(event, report);
       holds.take(event, report);
       money.take(event, report);
+      pins?.(event, report);
       return found ?? NONE;
     },
   };
 }
 
 /** Audits a whole history that has come to rest: also no sealed journal may have an open hold. */
-export function auditAll(events: Iterable<RecordedEvent>): Violation[] {
-  const audit = createAudit();
+export function auditAll(events: Iterable<RecordedEvent>, catalogue?: Catalogue): Violation[] {
+  const audit = createAudit(undefined, catalogue);
   const found: Violation[] = [];
   let position = 0n;
   for (const event of events) {

@@ -157,7 +157,9 @@ test("however often it is raised, a hold lists at most twice as many shares as t
     { effect: "credited", lotId: `lot_${at + 3}`, pot: "paid", micro: 10 },
   ]);
   apply(admission, { orgId: ORG, ownerEpoch: 1, items: itemsOf(lots, accounts.position) });
-  expect(figures(admission, { orgId: ORG }, START_MS)).toMatchObject({ unspentLots: UNSPENT_LOTS_MAX });
+  expect(figures(admission, { orgId: ORG }, START_MS)).toMatchObject({
+    unspentLots: UNSPENT_LOTS_MAX,
+  });
   const by = { orgId: ORG, ownerEpoch: 1, writerEpoch: 7, keyId: KEY };
   admit(admission, { ...by, requestId: "req_0", holdMicro: FUNDED }, START_MS);
   // Two holds share every lot, step by step; the other ends, and the next one shares what it gives back.

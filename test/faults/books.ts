@@ -1,10 +1,17 @@
 import { TOKEN_CLASSES, type Tokens } from "#domain/prices.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
+import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { auditAll } from "#domain/invariants.ts";
 import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
 import type { BookCall } from "#services/simulator/book.ts";
 import type { Seen } from "./clients.ts";
+
+const CATALOGUE = buildCatalogue({
+  openai: { processingArea: "us", pinsServiceTier: false },
+  simulator: true,
+  processingArea: "us",
+});
 
 /** Every event of a store's file, in order. The store may be open elsewhere. */
 export async function readEvents(path: string): Promise<RecordedEvent[]> {
@@ -94,7 +101,7 @@ export function compare(
   for (const { requestId, complete } of seen)
     if (complete && ledger.ends.get(requestId ?? "")?.[0]?.type !== "UsageRecorded.v1")
       found.push(`${requestId} was seen whole and is not recorded as used`);
-  for (const { invariant, position, sentence } of auditAll(ledger.events))
+  for (const { invariant, position, sentence } of auditAll(ledger.events, CATALOGUE))
     found.push(`${invariant} at ${position}: ${sentence}`);
   return found;
 }

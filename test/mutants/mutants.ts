@@ -126,6 +126,31 @@ export const MUTANTS: readonly Mutant[] = [
     proof: { file: CHAT_TEST, test: "as far as the money goes; the rest is the company's" },
   },
   {
+    name: "charged-at-another-price",
+    why: "a charge is right by the prices that it carries, and they are not those of the version that it names",
+    file: "services/gateway/conclude.ts",
+    find: "prices: pricesAt(binding.price, serviceTier, totalInput(tokens)),",
+    replace:
+      "prices: { ...pricesAt(binding.price, serviceTier, 0), salePico: pricesAt(binding.price, serviceTier, 0).costPico },",
+    proof: { file: "test/simulation/invariants.test.ts", test: "hold over a real history" },
+  },
+  {
+    name: "too-large-never-told",
+    why: "whoever gave an entry that no append can carry waits for its end for ever",
+    file: "services/journal.ts",
+    find: '    only.settle({ outcome: "too_large" });',
+    replace: "",
+    proof: { file: "services/journal-size.test.ts", test: "is too large by itself ends at once" },
+  },
+  {
+    name: "window-in-the-future-kept",
+    why: "a clock that jumped ahead and back limits keys until time has caught up",
+    file: "domain/accounts/rate-window.ts",
+    find: "if (ahead <= 0 && -ahead <= BUCKETS) return;",
+    replace: "if (ahead <= 0) return;",
+    proof: { file: RATE_WINDOW_TEST, test: "leaves nobody limited until time catches up" },
+  },
+  {
     name: "hold-kept-when-client-leaves",
     why: "a caller who leaves early keeps money held for ever",
     file: "services/gateway/conclude.ts",

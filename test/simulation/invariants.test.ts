@@ -5,7 +5,9 @@ import type { OrgSnapshot } from "#domain/accounts/types.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { auditAll } from "#domain/invariants.ts";
 import { INVARIANTS, type Invariant } from "#domain/invariants/found.ts";
+import { costOf, type TokenClass } from "#domain/prices.ts";
 import { checkBook, checkForwarded, checkPessimistic } from "./checks.ts";
+import { CATALOGUE } from "./clients.ts";
 import type { Customers } from "./customers.ts";
 import { rest, runSeed } from "./run.ts";
 import { calmWorld } from "./scenario.ts";
@@ -110,6 +112,43 @@ function takingUnderOldOwner(all: Events): Events {
   return append(all, event, { data });
 }
 
+const versionOf = (model: string) => `${CATALOGUE.dataVersion}:${model}@simulator`;
+
+/** Wrong pins, each in figures that agree with each other: only the catalogue tells them. */
+const WRONG_PINS: readonly [string, (events: Events) => Events][] = [
+  [
+    "half of the price that it names, and charged so",
+    (all) => edit(all, "UsageRecorded.v1", halved),
+  ],
+  [
+    "the price of another model",
+    (all) => edit(all, "UsageRecorded.v1", () => ({ priceVersion: versionOf("sim-audio") })),
+  ],
+  [
+    "a price that never was",
+    (all) => edit(all, "UsageRecorded.v1", () => ({ priceVersion: versionOf("sim-gone") })),
+  ],
+  [
+    "a tier that the model has not",
+    (all) => edit(all, "UsageRecorded.v1", () => ({ serviceTier: "priority" })),
+  ],
+  [
+    "an admission at the price of where it cannot run",
+    (all) => edit(all, "RequestAdmitted.v1", () => ({ priceVersion: versionOf("sim-audio") })),
+  ],
+];
+
+function halved(data: Extract<RecordedEvent, { type: "UsageRecorded.v1" }>["data"]) {
+  const half = (prices: Partial<Record<TokenClass, number>>) =>
+    Object.fromEntries(Object.entries(prices).map(([name, pico]) => [name, pico / 2]));
+  const [salePico, costPico] = [half(data.salePico), half(data.costPico)];
+  const { micro, residualPico } = costOf(data.tokens, salePico);
+  const chargedMicro = Math.min(micro, data.chargedMicro);
+  const overHoldMicro = micro - chargedMicro;
+  const providerCostMicro = costOf(data.tokens, costPico).micro;
+  return { salePico, costPico, chargedMicro, overHoldMicro, residualPico, providerCostMicro };
+}
+
 describe("the invariants of the books", async () => {
   const { world, broken } = await runSeed(3, 6_000);
   const history = [...world.watch.events];
@@ -117,7 +156,14 @@ describe("the invariants of the books", async () => {
   test("hold over a real history", () => {
     expect(broken).toBeUndefined();
     expect(history.length).toBeGreaterThan(100);
-    expect(auditAll(history)).toEqual([]);
+    expect(auditAll(history, CATALOGUE)).toEqual([]);
+  });
+
+  test.each(WRONG_PINS)("PRICE finds %s, by the catalogue alone", (_what, tamper) => {
+    const tampered = tamper(history);
+    expect(auditAll(tampered)).toEqual([]);
+    const found = auditAll(tampered, CATALOGUE).map((violation) => violation.invariant);
+    expect(new Set(found)).toEqual(new Set(["PRICE"]));
   });
 
   test.each(TAMPERINGS)("%s finds %s", (invariant, _what, tamper) => {

@@ -1,5 +1,6 @@
 import type { HoldState } from "#domain/accounts/types.ts";
 import { HOLD_TABLE, type CellObserver, type HoldVerb } from "#domain/accounts/holds.ts";
+import type { Catalogue } from "#domain/catalogue/types.ts";
 import { createAudit, type Audit } from "#domain/invariants.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
@@ -42,7 +43,7 @@ export function harmlessCells(): string[] {
   return names;
 }
 
-export function createWatch(): Watch {
+export function createWatch(catalogue?: Catalogue): Watch {
   const cells = new Map<string, number>();
   const events: RecordedEvent[] = [];
   let first: Broken | undefined;
@@ -50,7 +51,7 @@ export function createWatch(): Watch {
     const name = cellName(state, verb);
     cells.set(name, (cells.get(name) ?? 0) + 1);
   };
-  const audit = createAudit(observe);
+  const audit = createAudit(observe, catalogue);
   function broken(invariant: string, sentence: string): void {
     first ??= new Broken(invariant, sentence);
   }

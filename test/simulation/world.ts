@@ -1,7 +1,7 @@
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
 import type { ReadModels } from "#services/ports.ts";
 import { checkPessimistic } from "./checks.ts";
-import type { Asking, Seen } from "./clients.ts";
+import { CATALOGUE, type Asking, type Seen } from "./clients.ts";
 import { createFaults, type Death, type FaultKind, type Faults } from "./faults.ts";
 import { createProcess, type SimProcess } from "./process.ts";
 import {
@@ -83,7 +83,7 @@ export function createWorld(options: WorldOptions): World {
   const { seed, death = "silence", gateways: gatewayCount = 2 } = options;
   const timeline = createTimeline();
   const faults = createFaults(seed, new Set(options.off), death);
-  const watch = createWatch();
+  const watch = createWatch(CATALOGUE);
   const dice = (purpose: string) => diceOf(seed, purpose);
   const { observe } = watch;
   const servers = createServers({

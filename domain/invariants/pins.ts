@@ -1,0 +1,51 @@
+import { pricesAt } from "#domain/catalogue/lookup.ts";
+import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
+import type { RecordedEvent } from "#domain/events/events.ts";
+import { TOKEN_CLASSES, totalInput } from "#domain/prices.ts";
+import type { Report } from "./found.ts";
+
+/**
+ * 15 PRICE, against the catalogue: an admission pins the price of one of its bindings, and a charge carries the prices of
+ * the version, binding and service tier that it names, at the context tier of its own tokens. Prices of another data
+ * version than the catalogue's cannot be looked up; those of its own must be there.
+ */
+export function createPinCheck(
+  catalogue: Catalogue,
+): (event: RecordedEvent, report: Report) => void {
+  const byVersion = new Map<string, Binding>();
+  for (const binding of [...catalogue.bindings.values()].flat())
+    byVersion.set(binding.priceVersion, binding);
+
+  function pinned(event: { requestId: string; priceVersion: string }, report: Report) {
+    const { requestId, priceVersion } = event;
+    const binding = byVersion.get(priceVersion);
+    if (!binding && priceVersion.startsWith(`${catalogue.dataVersion}:`))
+      report("PRICE", `${requestId} pins ${priceVersion}, which its catalogue does not have`);
+    return binding;
+  }
+
+  return (event, report) => {
+    if (event.type === "RequestAdmitted.v1") {
+      const { requestId, bindingIds } = event.data;
+      const binding = pinned(event.data, report);
+      if (binding && !bindingIds.includes(binding.id))
+        report("PRICE", `${requestId} pins the price of ${binding.id}, where it cannot run`);
+    }
+    if (event.type !== "UsageRecorded.v1") return;
+    const { requestId, bindingId, serviceTier, tokens, salePico, costPico } = event.data;
+    const binding = pinned(event.data, report);
+    if (!binding) return;
+    if (binding.id !== bindingId)
+      report("PRICE", `${requestId} ran at ${bindingId} and is priced as ${binding.id}`);
+    if (serviceTier !== "default" && serviceTier !== "flex" && serviceTier !== "priority")
+      return report("PRICE", `${requestId} was served at a tier that has no name`);
+    if (!binding.price[serviceTier])
+      return report("PRICE", `${requestId} was served at ${serviceTier}, which ${bindingId} lacks`);
+    const prices = pricesAt(binding.price, serviceTier, totalInput(tokens));
+    for (const name of TOKEN_CLASSES) {
+      if (!tokens[name]) continue;
+      if (salePico[name] !== prices.salePico[name] || costPico[name] !== prices.costPico[name])
+        report("PRICE", `${requestId} has other prices for ${name} than ${binding.priceVersion}`);
+    }
+  };
+}
