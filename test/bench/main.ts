@@ -4,7 +4,7 @@ import { cpus, loadavg, release, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Bench, measureRound, profile, replay, say, soak } from "./bench.ts";
-import { fileSystemOf, othersUs } from "./measure.ts";
+import { cpuUsed, fileSystemOf, othersBetween } from "./measure.ts";
 import { findCores, startScript, startServer } from "./processes.ts";
 import { page, type Round } from "./report.ts";
 import { FULL, SMOKE } from "./rounds.ts";
@@ -163,12 +163,14 @@ async function measureAll(
   const roundsWanted = smoke ? 1 : countOf("rounds", options.rounds, 0);
   const soakSeconds = options.soak === undefined ? undefined : secondsOf(options.soak);
   const rounds: Round[] = [];
-  const before = { othersUs: othersUs(), ms: performance.now() };
+  const before = cpuUsed();
   while (rounds.length < roundsWanted) {
     say(`round ${rounds.length + 1} of ${roundsWanted}`);
     rounds.push(await measureRound(bench));
   }
-  const othersShare = (othersUs() - before.othersUs) / ((performance.now() - before.ms) * 1000);
+  const others = othersBetween(before, cpuUsed());
+  if (others.problem !== undefined && !smoke && rounds.length > 0)
+    bench.problems.push(`${others.problem}: these figures are not to be trusted`);
   const replayed =
     rounds.length === 0 ? undefined : await replay(bench, smoke ? 2_000 : REPLAY_EVENTS);
   const soaked = soakSeconds === undefined ? undefined : await soak(bench, soakSeconds);
@@ -178,7 +180,7 @@ async function measureAll(
     facts: about,
     targets,
     rounds,
-    othersShare,
+    others,
     leftOut,
     replay: replayed,
     soak: soaked,

@@ -39,15 +39,58 @@ export function cpuUs(rootPid: number): number {
   return ticks * TICK_US;
 }
 
-/**
- * CPU that all other programs of the machine have used since it started, in µs. Its growth over a run says how far
- * the run can be trusted.
- */
-export function othersUs(): number {
-  const [, user, nice, system] = readFileSync("/proc/stat", "utf8").split(/\s+/, 4).map(Number);
+/** CPU used up to a moment, in µs: of the whole machine, and of this program with all that it has started. */
+export interface CpuUsed {
+  readonly atMs: number;
+  readonly machineUs: number;
+  readonly oursUs: number;
+}
+
+/** What the machine and this program have used so far. */
+export function cpuUsed(): CpuUsed {
   const fields = statFields(process.pid);
   const endedChildren = Number(fields[13]) + Number(fields[14]);
-  return ((user ?? 0) + (nice ?? 0) + (system ?? 0) - endedChildren) * TICK_US - cpuUs(process.pid);
+  return {
+    atMs: performance.now(),
+    machineUs: busyTicks(readFileSync("/proc/stat", "utf8")) * TICK_US,
+    oursUs: cpuUs(process.pid) + endedChildren * TICK_US,
+  };
+}
+
+/**
+ * The ticks in which a CPU was not idle, of the text of /proc/stat. Interrupts count: the kernel charges the time that it
+ * serves a process's packets to that process as well. So does what a hypervisor gave to others.
+ */
+export function busyTicks(stat: string): number {
+  const [, user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = stat
+    .split(/\s+/, 9)
+    .map(Number);
+  return user + nice + system + irq + softirq + steal;
+}
+
+/**
+ * More than this of a core, and the others have slowed down what was measured. The two counts are kept by different
+ * clocks, so they may contradict each other as far, too.
+ */
+const OTHERS_MAX = 0.05;
+
+/**
+ * Whether a run may be trusted: what part of one core all other programs used between two moments, and the sentence
+ * that says why that is too much, or that the counts contradict each other and so say nothing.
+ */
+export function othersBetween(
+  before: CpuUsed,
+  after: CpuUsed,
+): { readonly share: number; readonly problem?: string } {
+  const machineUs = after.machineUs - before.machineUs;
+  const oursUs = after.oursUs - before.oursUs;
+  const share = (machineUs - oursUs) / ((after.atMs - before.atMs) * 1000);
+  if (share < -OTHERS_MAX)
+    return { share, problem: "the bench seems to have used more CPU than the whole machine" };
+  const others = Math.max(0, share);
+  if (others <= OTHERS_MAX) return { share: others };
+  const percent = Math.round(others * 100);
+  return { share: others, problem: `other programs used ${percent} % of one core meanwhile` };
 }
 
 /** Resident memory of a process tree in MiB: its peak so far, or what it has now. */

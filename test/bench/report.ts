@@ -5,9 +5,6 @@ import type { Soak } from "./soak.ts";
 import { median } from "./stats.ts";
 import type { Target } from "./targets.ts";
 
-/** More than this of a core, and the others have slowed down what was measured. */
-const OTHERS_SHARE_MAX = 0.05;
-
 /** One round: the disk's commit, the direct path, and every target that ran. */
 export interface Round {
   readonly commitMs: number;
@@ -19,8 +16,8 @@ export interface Run {
   readonly facts: readonly (readonly [string, string])[];
   readonly targets: readonly Target[];
   readonly rounds: readonly Round[];
-  /** The part of one core that other programs used during the rounds. */
-  readonly othersShare: number;
+  /** The part of one core that other programs used during the rounds, and why that is not to be trusted. */
+  readonly others: { readonly share: number; readonly problem?: string };
   /** Why a target is not in the figures. */
   readonly leftOut: ReadonlyMap<string, string>;
   readonly replay: ReplayResult | undefined;
@@ -202,7 +199,9 @@ export function page(run: Run): string {
     "",
     ...run.facts.map(([what, value]) => `- ${what}: ${value}`),
     `- median durable commit of this disk (SQLite, WAL, synchronous FULL), by round: ${commits} ms`,
-    `- used by other programs during the rounds: ${whole(run.othersShare * 100)} % of one core${run.othersShare > OTHERS_SHARE_MAX ? ", **too much to trust these figures**" : ""}`,
+    run.others.problem === undefined
+      ? `- used by other programs during the rounds: ${whole(run.others.share * 100)} % of one core`
+      : `- **these figures are not to be trusted: ${run.others.problem}**`,
     "",
     ...verdictTable(run),
     "",
