@@ -36,8 +36,8 @@ export interface MoneyCheck {
 /**
  * 3 LIAB: per organization available + held = top-ups − charged, and the accounts' own code comes to the same figures
  * as plain addition. 4 NOSPEND: nothing of a balance, lot or budget is ever below zero, after any event.
- * 15 PRICE: tokens × the prices in the event give the same micro (whether those are the right prices: pins.ts). 16 ROUND: charges × 10^6 plus residuals are exactly
- * the sum of tokens × prices.
+ * 15 PRICE: tokens × the prices in the event give the same micro (whether those are the right prices: pins.ts).
+ * 16 ROUND: charges × 10^6 plus residuals are exactly the sum of tokens × prices.
  */
 export function createMoneyCheck(observe?: CellObserver): MoneyCheck {
   const orgs = new Map<string, Sum>();
