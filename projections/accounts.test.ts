@@ -3,10 +3,12 @@ import { emptyAccounts, toSnapshot, type Accounts } from "#domain/accounts/accou
 import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import { applyEffect } from "#domain/accounts/holds.ts";
 import type { OrgSnapshot } from "#domain/accounts/types.ts";
-import { journalEpoch, newEvent, type RecordedEvent } from "#domain/events/events.ts";
+import { journalEpoch, newEvent, streams, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
 import { histories, recorded, type Append } from "#test/histories.ts";
-import { accountsProjection, openHolds, orgSnapshots } from "./accounts.ts";
+import { packRows } from "#test/pack-rows.ts";
+import { openHolds, orgSnapshots, unsealedWriters } from "./accounts-rows.ts";
+import { accountsProjection } from "./accounts.ts";
 import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
 
 const id = (prefix: string, number: number) => `${prefix}_${String(number).padStart(26, "0")}`;
@@ -177,16 +179,20 @@ function ordered(snapshot: OrgSnapshot): OrgSnapshot {
 
 const events = recorded(histories(11, 3_000));
 
-test("handles every event that moves an account, and no other", () => {
+test("handles every event that moves an account or begins or ends a journal, and no other", () => {
+  const journals = new Set<string>(["WriterStarted.v1", "JournalSealed.v1"]);
+  for (const { type } of events)
+    if (journals.has(type)) expect(accountsProjection.handles.has(type)).toBe(true);
   for (const event of events)
-    expect(accountsProjection.handles.has(event.type)).toBe(effectsOf(event).length > 0);
+    if (!journals.has(event.type))
+      expect(accountsProjection.handles.has(event.type)).toBe(effectsOf(event).length > 0);
   expect(new Set(events.map((event) => event.type)).size).toBeGreaterThan(10);
 });
 
 test("the rows hold what the domain's accounts hold", () => {
   const { rows, faults } = folded(events, 100);
   expect(faults).toEqual([]);
-  expect(orgSnapshots(rows).map(ordered).sort(byOrg)).toEqual(byDomain(events));
+  expect([...orgSnapshots(packRows(rows))].map(ordered).sort(byOrg)).toEqual(byDomain(events));
 });
 
 test.for([
@@ -211,8 +217,42 @@ test("openHolds lists exactly the holds of a writer that no event has ended, old
     }
     expect(open.size).toBeGreaterThan(0);
     const expected = [...open].sort(([, one], [, two]) => one - two);
-    expect(openHolds(rows, epoch).map((hold) => [hold.requestId, hold.revision])).toEqual(expected);
+    expect(
+      openHolds(packRows(rows))
+        .get(epoch)
+        ?.map((hold) => [hold.requestId, hold.revision]),
+    ).toEqual(expected);
   }
+});
+
+test("unsealedWriters lists the writers from their start to their seal, oldest first", () => {
+  const stream = streams.writers("us");
+  const history: Append[] = Array.from({ length: 12 }, (_, at) => ({
+    stream,
+    events: [
+      newEvent(
+        stream,
+        `${at}`,
+        "WriterStarted.v1",
+        { process: "gateway", instance: `${at}` },
+        metadata,
+      ),
+    ],
+  }));
+  for (const epoch of [0, 3, 10]) {
+    const journal = streams.journal("us", epoch);
+    const sealed = newEvent(journal, "sealed", "JournalSealed.v1", { by: "writer" }, metadata);
+    const fenced = newEvent(journal, "fenced", "OwnerFenced.v1", { ownerEpoch: 9 }, metadata);
+    history.push({ stream: journal, events: [sealed, fenced] });
+  }
+  for (const [size, restart] of [
+    [100, Infinity],
+    [1, 1],
+    [5, 2],
+  ] as const)
+    expect(unsealedWriters(packRows(folded(recorded(history), size, restart).rows))).toEqual([
+      1, 2, 4, 5, 6, 7, 8, 9, 11,
+    ]);
 });
 
 describe("writes", () => {
@@ -292,7 +332,7 @@ describe("writes", () => {
       admitted(request, 300),
       { stream: "journal-us-4", events: [extended] },
     ]);
-    const [snapshot] = orgSnapshots(folded(all, 1, 1).rows);
+    const [snapshot] = orgSnapshots(packRows(folded(all, 1, 1).rows));
     expect(snapshot?.lots.map((one) => [one.lotId, one.availableMicro, one.heldMicro])).toEqual([
       [lot, 1_000, 0],
       [next, 600, 400],
@@ -303,7 +343,7 @@ describe("writes", () => {
   test("lots keep the order in which they were paid in, whatever their ids", () => {
     const late = id("lot", 0);
     const { rows } = folded(recorded([...before, topUp(org, late, 5)]), 1, 1);
-    expect(orgSnapshots(rows)[0]?.lots.map((one) => one.lotId)).toEqual([lot, late]);
+    expect([...orgSnapshots(packRows(rows))][0]?.lots.map((one) => one.lotId)).toEqual([lot, late]);
   });
 });
 
@@ -323,7 +363,7 @@ describe("an event that breaks a rule of the books", () => {
   test("closes its organization, is told once, and leaves the others alone", () => {
     const { rows, faults } = folded(history, 2, 1);
     expect(faults).toEqual([`accounts_fault ${org} 5: the balance is never overspent`]);
-    const [closed, open] = orgSnapshots(rows);
+    const [closed, open] = [...orgSnapshots(packRows(rows))];
     expect(closed).toMatchObject({
       orgId: org,
       fault: "the balance is never overspent",
@@ -334,10 +374,11 @@ describe("an event that breaks a rule of the books", () => {
   });
 
   test("still follows which holds are open, so that each can be ended once", () => {
-    expect(openHolds(folded(history, 3, 1).rows, 4).map((hold) => hold.requestId)).toEqual([
-      requests[1],
-      requests[2],
-    ]);
+    expect(
+      openHolds(packRows(folded(history, 3, 1).rows))
+        .get(4)
+        ?.map((hold) => hold.requestId),
+    ).toEqual([requests[1], requests[2]]);
   });
 
   test("gives the same rows for any batch size", () => {

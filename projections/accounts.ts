@@ -1,15 +1,11 @@
 import type { AccountTaking } from "#domain/events/schemas.ts";
-import {
-  AccountsFault,
-  emptyAccounts,
-  toSnapshot,
-  type Accounts,
-} from "#domain/accounts/accounts.ts";
+import { AccountsFault, emptyAccounts, type Accounts } from "#domain/accounts/accounts.ts";
 import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import { applyEffect } from "#domain/accounts/holds.ts";
-import type { Effect, Hold, KeyAccount, Lot, OrgSnapshot } from "#domain/accounts/types.ts";
-import type { RecordedEvent } from "#domain/events/events.ts";
-import type { Fold, OnFault, Projection } from "./projection.ts";
+import type { Effect, Lot } from "#domain/accounts/types.ts";
+import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
+import { settingFold, type Fold, type OnFault, type Projection } from "./projection.ts";
+import { rowOfNobody, valueOf, type Table } from "./accounts-rows.ts";
 import type { JsonValue, ReadModelRow, ReadModelWrite } from "./rows.ts";
 
 /**
@@ -19,11 +15,16 @@ import type { JsonValue, ReadModelRow, ReadModelWrite } from "./rows.ts";
  * An event that breaks a rule of the books closes its organization: the sentence stands in the organization's row, its
  * money and position stay where they were, and the others go on. Which holds are open is followed even then, because
  * each of them still ends by exactly one event.
+ *
+ * Beside the holds stand the writers whose journals are not sealed: in those a hold may still come. What is in neither
+ * table is done for ever.
  */
 export const accountsProjection: Projection = {
   name: "accounts",
-  version: 1,
+  version: 2,
   handles: new Set([
+    "WriterStarted.v1",
+    "JournalSealed.v1",
     "OrganizationCreated.v1",
     "CreditToppedUp.v1",
     "KeyIssued.v1",
@@ -38,8 +39,6 @@ export const accountsProjection: Projection = {
   open: openFold,
 };
 
-type Table = "lots" | "keys" | "holds";
-
 /** Which rows of one table changed, and which there are in the read model. */
 interface Rows {
   readonly changed: Set<string>;
@@ -52,25 +51,37 @@ interface OrgFold {
   lotsMade: number;
   readonly places: Map<string, number>;
   changed: boolean;
-  readonly rows: Record<Table, Rows>;
+  /** Undefined until the first event here: of most organizations there is none between two starts. */
+  rows: Record<Table, Rows> | undefined;
 }
 
 function emptyOrg(orgId: string): OrgFold {
-  const none = (): Rows => ({ changed: new Set(), stored: new Set() });
   return {
     accounts: emptyAccounts(orgId),
     lotsMade: 0,
     places: new Map(),
     changed: false,
-    rows: { lots: none(), keys: none(), holds: none() },
+    rows: undefined,
   };
 }
 
-function openFold(rows: readonly ReadModelRow[], onFault: OnFault): Fold {
+/** To be called first before an event is applied: what there is then is what the read model has. */
+function rowsOf(org: OrgFold): Record<Table, Rows> {
+  const all = (stored: ReadonlyMap<string, unknown>): Rows => ({
+    changed: new Set(),
+    stored: new Set(stored.keys()),
+  });
+  const { lots, keys, holds } = org.accounts;
+  return (org.rows ??= { lots: all(lots), keys: all(keys), holds: all(holds) });
+}
+
+function openFold(rows: Iterable<ReadModelRow>, onFault: OnFault): Fold {
   const orgs = load(rows);
+  const writers = settingFold(writerRowOf);
   let changed: OrgFold[] = [];
   return {
     apply(event) {
+      writers.apply(event);
       const orgId = orgOf(event);
       if (orgId === undefined) return;
       let org = orgs.get(orgId);
@@ -82,7 +93,7 @@ function openFold(rows: readonly ReadModelRow[], onFault: OnFault): Fold {
       applyTo(org, event, onFault);
     },
     takeWrites() {
-      const writes: ReadModelWrite[] = [];
+      const writes: ReadModelWrite[] = writers.takeWrites();
       for (const org of changed) writeOrg(org, writes);
       changed = [];
       return writes;
@@ -90,8 +101,19 @@ function openFold(rows: readonly ReadModelRow[], onFault: OnFault): Fold {
   };
 }
 
+/** A writer's row, from its start to its seal. */
+function writerRowOf(event: RecordedEvent): ReadModelWrite | undefined {
+  if (event.type === "WriterStarted.v1") {
+    const writerEpoch = Number(event.revision);
+    return { table: "writers", key: String(writerEpoch), value: { writerEpoch } };
+  }
+  if (event.type !== "JournalSealed.v1") return undefined;
+  return { table: "writers", key: String(journalEpoch(event.stream)), value: null };
+}
+
 function applyTo(org: OrgFold, event: RecordedEvent, onFault: OnFault): void {
   const { accounts } = org;
+  rowsOf(org);
   for (const effect of effectsOf(event)) {
     markChanged(org, effect);
     if (accounts.fault === undefined) {
@@ -138,7 +160,7 @@ function followHold(accounts: Accounts, effect: Effect): void {
 
 /** Notes, before an effect is applied, every row that it can change; the organization's own row always changes. */
 function markChanged(org: OrgFold, effect: Effect): void {
-  const { lots, keys, holds } = org.rows;
+  const { lots, keys, holds } = rowsOf(org);
   switch (effect.effect) {
     case "created":
       return;
@@ -172,18 +194,14 @@ function markChanged(org: OrgFold, effect: Effect): void {
 }
 
 function markTakings(org: OrgFold, keyId: string, takings: readonly AccountTaking[]): void {
+  const rows = rowsOf(org);
   for (const { lots } of takings) {
-    if (lots === undefined) org.rows.keys.changed.add(keyId);
-    else for (const share of lots) org.rows.lots.changed.add(share.lotId);
+    if (lots === undefined) rows.keys.changed.add(keyId);
+    else for (const share of lots) rows.lots.changed.add(share.lotId);
   }
 }
 
 // ------------------------------------------------------------------------------------------------------- rows
-
-type OrgRow = Omit<OrgSnapshot, "lots" | "keys" | "holds"> & { readonly lotsMade: number };
-type LotRow = Lot & { readonly orgId: string; readonly place: number };
-type KeyRow = KeyAccount & { readonly orgId: string };
-type HoldRow = Omit<Hold, "state" | "forgetAtMs"> & { readonly orgId: string };
 
 /** Adds an organization's changed rows; afterwards nothing of it counts as changed. */
 function writeOrg(org: OrgFold, writes: ReadModelWrite[]): void {
@@ -225,11 +243,11 @@ function writeRows(
   org: OrgFold,
   table: Table,
   writes: ReadModelWrite[],
-  valueOf: (id: string) => JsonValue | undefined,
+  valueFor: (id: string) => JsonValue | undefined,
 ): void {
-  const { changed, stored } = org.rows[table];
+  const { changed, stored } = rowsOf(org)[table];
   for (const id of changed) {
-    const value = valueOf(id);
+    const value = valueFor(id);
     const key = `${org.accounts.orgId}/${id}`;
     if (value !== undefined) {
       stored.add(id);
@@ -241,65 +259,49 @@ function writeRows(
   changed.clear();
 }
 
-/** The values of one table. Rows of this version were written above, so they have the table's shape. */
-function valuesOf<T>(rows: readonly ReadModelRow[], table: string): T[] {
-  return rows.filter((row) => row.table === table).map((row) => row.value as unknown as T);
-}
-
 /** The organizations that rows describe. */
-function load(rows: readonly ReadModelRow[]): Map<string, OrgFold> {
+function load(rows: Iterable<ReadModelRow>): Map<string, OrgFold> {
   const orgs = new Map<string, OrgFold>();
-  for (const { lotsMade, position, fault, ...figures } of valuesOf<OrgRow>(rows, "orgs")) {
-    const org = emptyOrg(figures.orgId);
-    org.lotsMade = lotsMade;
-    Object.assign(org.accounts, figures);
-    org.accounts.position = position === "start" ? "start" : BigInt(position);
-    org.accounts.fault = fault;
-    orgs.set(figures.orgId, org);
+  const rowless = new Set<string>();
+  for (const row of rows) {
+    if (row.table === "writers") continue;
+    const { orgId } = valueOf("orgs", row);
+    let org = orgs.get(orgId);
+    if (!org) {
+      orgs.set(orgId, (org = emptyOrg(orgId)));
+      rowless.add(orgId);
+    }
+    if (row.table === "orgs") rowless.delete(orgId);
+    loadRow(org, row);
   }
-  const orgNamed = (orgId: string): OrgFold => {
-    const org = orgs.get(orgId);
-    if (!org) throw new Error(`rows of the accounts belong to ${orgId}, which has no row`);
-    return org;
-  };
-  // Money is taken in the order of the lots' places; the order of the rows says nothing about it.
-  const lots = valuesOf<LotRow>(rows, "lots").sort((one, other) => one.place - other.place);
-  for (const { orgId, place, ...lot } of lots) {
-    const org = orgNamed(orgId);
-    org.places.set(lot.lotId, place);
-    org.accounts.lots.set(lot.lotId, lot);
-    org.rows.lots.stored.add(lot.lotId);
-  }
-  for (const { orgId, ...key } of valuesOf<KeyRow>(rows, "keys")) {
-    const org = orgNamed(orgId);
-    org.accounts.keys.set(key.keyId, key);
-    org.rows.keys.stored.add(key.keyId);
-  }
-  for (const { orgId, ...hold } of valuesOf<HoldRow>(rows, "holds")) {
-    const org = orgNamed(orgId);
-    org.accounts.holds.set(hold.requestId, { ...hold, state: "open", forgetAtMs: 0 });
-    org.rows.holds.stored.add(hold.requestId);
+  for (const orgId of rowless) throw rowOfNobody(orgId);
+  for (const { accounts, places } of orgs.values()) {
+    if (accounts.lots.size < 2) continue;
+    const placeOf = (lot: Lot) => places.get(lot.lotId) ?? 0;
+    const lots = [...accounts.lots.values()].sort((one, other) => placeOf(one) - placeOf(other));
+    accounts.lots.clear();
+    for (const lot of lots) accounts.lots.set(lot.lotId, lot);
   }
   return orgs;
 }
 
-/** Every organization as `adopt` takes it. All holds in it are open and recorded. */
-export function orgSnapshots(rows: readonly ReadModelRow[]): OrgSnapshot[] {
-  return [...load(rows).values()].map((org) => toSnapshot(org.accounts));
-}
-
-/** A hold whose request has not ended, and where its journal says so last. */
-export interface OpenHold {
-  readonly orgId: string;
-  readonly requestId: string;
-  /** The revision, in its writer's journal, of its RequestAdmitted or of its newest HoldExtended. */
-  readonly revision: number;
-}
-
-/** The open holds of one writer, the oldest in its journal first: those that its seal must expire. */
-export function openHolds(rows: readonly ReadModelRow[], writerEpoch: number): OpenHold[] {
-  return valuesOf<HoldRow>(rows, "holds")
-    .filter((hold) => hold.writerEpoch === writerEpoch)
-    .map(({ orgId, requestId, revision }) => ({ orgId, requestId, revision }))
-    .sort((one, other) => one.revision - other.revision);
+function loadRow(org: OrgFold, row: ReadModelRow): void {
+  const { accounts } = org;
+  if (row.table === "orgs") {
+    const { lotsMade, position, fault, ...figures } = valueOf("orgs", row);
+    org.lotsMade = lotsMade;
+    Object.assign(accounts, figures);
+    accounts.position = position === "start" ? "start" : BigInt(position);
+    accounts.fault = fault;
+  } else if (row.table === "lots") {
+    const { orgId: _, place, ...lot } = valueOf("lots", row);
+    org.places.set(lot.lotId, place);
+    accounts.lots.set(lot.lotId, lot);
+  } else if (row.table === "keys") {
+    const { orgId: _, ...key } = valueOf("keys", row);
+    accounts.keys.set(key.keyId, key);
+  } else {
+    const { orgId: _, ...hold } = valueOf("holds", row);
+    accounts.holds.set(hold.requestId, { ...hold, state: "open", forgetAtMs: 0 });
+  }
 }

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { histories, recorded } from "#test/histories.ts";
+import { packRows } from "#test/pack-rows.ts";
 import { keyDirectoryProjection, keyEntries } from "./key-directory.ts";
 
 const events = recorded(histories(3, 2_000));
@@ -17,7 +18,7 @@ test("each key stands under its hash, and a revoked one says so", () => {
         : {};
     issued.set(tokenHash, { keyId, orgId, revoked: event.type === "KeyRevoked.v1", ...ends });
   }
-  const entries = keyEntries(fold.takeWrites());
+  const entries = [...keyEntries(packRows(fold.takeWrites()))];
   expect(new Map(entries.map(({ tokenHash, entry }) => [tokenHash, entry]))).toEqual(issued);
   expect(entries.some(({ entry }) => entry.revoked)).toBe(true);
   expect(entries.some(({ entry }) => !entry.revoked)).toBe(true);

@@ -1,6 +1,6 @@
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Projection } from "./projection.ts";
-import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
+import { unpackRows, type PackedRows, type ReadModelWrite } from "./rows.ts";
 
 /** What the directory says of a key: whose it is, and whether it was revoked or ends. Never the key itself. */
 type DirectoryEntry = {
@@ -42,11 +42,10 @@ export function directoryEntryOf(
 }
 
 /** The entries that the rows of this read model hold. */
-export function keyEntries(
-  rows: readonly ReadModelRow[],
-): { tokenHash: string; entry: DirectoryEntry }[] {
+export function* keyEntries(
+  rows: PackedRows,
+): Generator<{ tokenHash: string; entry: DirectoryEntry }> {
   // Rows of this version were written above, so they have this shape.
-  return rows
-    .filter((row) => row.table === KEYS)
-    .map((row) => ({ tokenHash: row.key, entry: row.value as DirectoryEntry }));
+  for (const { key, value } of unpackRows(rows))
+    yield { tokenHash: key, entry: value as DirectoryEntry };
 }

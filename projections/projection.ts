@@ -20,7 +20,7 @@ export interface Projection {
    */
   readonly resumes: boolean;
   /** Goes on from rows that a fold of this version wrote. A rebuild gives an `onFault` that says nothing. */
-  open(rows: readonly ReadModelRow[], onFault: OnFault): Fold;
+  open(rows: Iterable<ReadModelRow>, onFault: OnFault): Fold;
 }
 
 /** A read model in the making. */

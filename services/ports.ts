@@ -9,7 +9,7 @@ import type {
   Wanted,
 } from "#domain/accounts/admission-types.ts";
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
-import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
+import type { PackedRows, ReadModelWrite } from "#projections/rows.ts";
 
 /**
  * Every port: what the services need of the world, in the services' own words. No type of a client library shows.
@@ -195,7 +195,8 @@ export interface Checkpoint {
 /** The rows of one projection, moved together with their checkpoint. */
 export interface ReadModel {
   checkpoint(): Promise<Checkpoint | "start">;
-  rows(): Promise<ReadModelRow[]>;
+  /** All rows, or those of some tables, in the order of table and key. */
+  rows(tables?: readonly string[]): Promise<PackedRows>;
   commit(writes: readonly ReadModelWrite[], checkpoint: Checkpoint): Promise<void>;
 }
 
@@ -219,11 +220,12 @@ export interface RebuildProgress {
 
 /** The read models of a region as the other services see them, wherever they are folded. */
 export interface Projector {
-  /** The rows of one read model, folded at least to a position, and the position that they stand at. */
+  /** The rows of one read model, or of some of its tables, folded at least to a position, and the position they stand at. */
   rows(
     projection: string,
     atLeast: bigint | "start",
-  ): Promise<{ position: bigint | "start"; rows: ReadModelRow[] }>;
+    tables?: readonly string[],
+  ): Promise<{ position: bigint | "start"; rows: PackedRows }>;
   /** Folds a read model anew from the first event, aside and silently, and swaps it in when it has caught up. */
   rebuild(
     projection: string,

@@ -103,7 +103,7 @@ export function failing(
 ) {
   const wrap = (name: string, model: ReadModel): ReadModel => ({
     checkpoint: () => model.checkpoint(),
-    rows: () => model.rows(),
+    rows: (tables) => model.rows(tables),
     async commit(writes, checkpoint) {
       if (fails(name, "commit")) throw new Error("the disk is full");
       await model.commit(writes, checkpoint);

@@ -5,6 +5,8 @@ import { openSqliteReadOnly } from "./sqlite-file.ts";
 import { createSlices } from "./sqlite-slices.ts";
 
 export interface SqliteEventReader extends Omit<EventStore, "append" | "fence"> {
+  /** Has those who follow look for new events now, and not only when it is time again. */
+  lookNow(): void;
   close(): Promise<void>;
 }
 
@@ -22,6 +24,7 @@ export function openSqliteEventReader(options: {
   const db = openSqliteReadOnly(path);
   const slices = createSlices(db);
   const closing = new AbortController();
+  const asleep = new Set<() => void>();
 
   /** Waits, at most until the signal aborts. */
   function sleep(delayMs: number, signal: AbortSignal): Promise<void> {
@@ -31,8 +34,10 @@ export function openSqliteEventReader(options: {
       function awake(): void {
         cancel();
         signal.removeEventListener("abort", awake);
+        asleep.delete(awake);
         resolve();
       }
+      asleep.add(awake);
       signal.addEventListener("abort", awake);
     });
   }
@@ -52,6 +57,9 @@ export function openSqliteEventReader(options: {
   return {
     ...storeReads(slices, nextTurn),
     follow,
+    lookNow() {
+      for (const wake of asleep) wake();
+    },
     async close() {
       if (closing.signal.aborted) return;
       closing.abort();

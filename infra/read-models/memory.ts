@@ -1,4 +1,3 @@
-import type { JsonValue } from "#projections/rows.ts";
 import type { Checkpoint, ReadModel, ReadModels } from "#services/ports.ts";
 
 interface Held {
@@ -42,14 +41,15 @@ export function createMemoryReadModels(): ReadModels {
 function modelOf(held: Held): ReadModel {
   return {
     checkpoint: async () => held.checkpoint,
-    async rows() {
-      return [...held.rows]
-        .sort(([one], [other]) => (one < other ? -1 : 1))
-        .map(([, { table, key, json }]) => ({
-          table,
-          key,
-          value: JSON.parse(json) as JsonValue,
-        }));
+    async rows(tables) {
+      const pieces = new Map<string, string[]>();
+      for (const [, row] of [...held.rows].sort(([one], [other]) => (one < other ? -1 : 1))) {
+        if (tables && !tables.includes(row.table)) continue;
+        const piece = pieces.get(row.table) ?? [];
+        pieces.set(row.table, piece);
+        piece.push(JSON.stringify(row.key), row.json);
+      }
+      return [...pieces].map(([table, piece]) => ({ table, json: `[${piece.join(",")}]` }));
     },
     async commit(writes, checkpoint) {
       for (const { table, key, value } of writes) {

@@ -1,4 +1,4 @@
-import type { ReadModelRow } from "#projections/rows.ts";
+import type { PackedRows } from "#projections/rows.ts";
 import type { RebuildProgress } from "#services/ports.ts";
 
 /** What the projector's thread is started with. */
@@ -12,7 +12,12 @@ export interface ProjectorThreadData {
 
 /** What is asked of the projector's thread; the answer carries the same id. */
 export type ProjectorAsk = { readonly id: number } & (
-  | { readonly ask: "rows"; readonly projection: string; readonly atLeast: bigint | "start" }
+  | {
+      readonly ask: "rows";
+      readonly projection: string;
+      readonly atLeast: bigint | "start";
+      readonly tables: readonly string[] | undefined;
+    }
   | { readonly ask: "rebuild"; readonly projection: string }
   | { readonly ask: "close" }
 );
@@ -23,7 +28,7 @@ export type ProjectorSaid =
       readonly said: "rows";
       readonly id: number;
       readonly position: bigint | "start";
-      readonly rows: ReadModelRow[];
+      readonly rows: PackedRows;
     }
   | { readonly said: "progress"; readonly id: number; readonly progress: RebuildProgress }
   | { readonly said: "rebuilt"; readonly id: number; readonly progress: RebuildProgress }

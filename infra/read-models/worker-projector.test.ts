@@ -63,7 +63,11 @@ test("folds in its own thread what this one appends, and gives the rows", async 
   const head = await append(1, 300);
   const { position, rows } = await projector.rows("accounts", head);
   expect(position).toBe(head);
-  expect(new Set(rows.map((row) => row.table))).toEqual(new Set(["orgs", "lots", "keys", "holds"]));
+  expect(new Set(rows.map(({ table }) => table))).toEqual(
+    new Set(["orgs", "lots", "keys", "holds", "writers"]),
+  );
+  const some = await projector.rows("accounts", head, ["writers", "holds"]);
+  expect(some.rows).toEqual(rows.filter(({ table }) => table === "holds" || table === "writers"));
   expect(readdirSync(join(root, "read-models"))).toEqual(
     expect.arrayContaining(["accounts.sqlite", "key-directory.sqlite", "usage.sqlite"]),
   );

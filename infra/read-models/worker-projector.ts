@@ -119,8 +119,8 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
 
   start();
   return {
-    async rows(projection, atLeast) {
-      const said = await ask({ ask: "rows", projection, atLeast });
+    async rows(projection, atLeast, tables) {
+      const said = await ask({ ask: "rows", projection, atLeast, tables });
       if (said.said !== "rows") throw new Error("the projector's thread gave another answer");
       return { position: said.position, rows: said.rows };
     },

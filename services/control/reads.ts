@@ -3,7 +3,7 @@ import { organization } from "#domain/organization.ts";
 import { accountsProjection } from "#projections/accounts.ts";
 import { keyDirectoryProjection } from "#projections/key-directory.ts";
 import { keyRows, managementProjection, organizationRows } from "#projections/management.ts";
-import type { ReadModelRow } from "#projections/rows.ts";
+import { unpackRows, type ReadModelRow } from "#projections/rows.ts";
 import { usageProjection } from "#projections/usage.ts";
 import type { ApiError } from "#services/errors.ts";
 import type {
@@ -100,7 +100,7 @@ export function createReads(parts: ReadParts) {
       const rows = store
         .head()
         .then((head) => projector.rows(managementProjection.name, head))
-        .then((answer) => answer.rows);
+        .then((answer) => [...unpackRows(answer.rows)]);
       const answer = await within(clock, ROWS_MS_MAX, rows);
       if (answer !== TIMED_OUT) return answer;
     } catch (error) {

@@ -1,5 +1,5 @@
 import { newEvent, streams } from "#domain/events/events.ts";
-import { orgSnapshots } from "#projections/accounts.ts";
+import { orgSnapshots } from "#projections/accounts-rows.ts";
 import { keyEntries } from "#projections/key-directory.ts";
 import type { AdmissionStore, KeyDirectory } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";

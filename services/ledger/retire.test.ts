@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { createMemoryEventStore } from "#infra/event-store/memory.ts";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
-import { streams } from "#domain/events/events.ts";
+import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
 import { accountsProjection } from "#projections/accounts.ts";
 import type { EventStore } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";
@@ -12,13 +12,23 @@ import { retire, sealJournals } from "./retire.ts";
 
 const author = { region: "us", actor: "ledger" };
 
+function sealOf(stream: string): NewEvent {
+  const metadata = { at: 1, ...author, $correlationId: stream, schema: 1 } as const;
+  return newEvent(stream, "sealed", "JournalSealed.v1", { by: "ledger" }, metadata);
+}
+
 /** A store with registered writers, and whoever wants to be faster than the seal. */
 async function retiring(writers: number) {
   const clock = manualClock();
   const inner = createMemoryEventStore({ clock });
   let beforeSeal: ((stream: string) => Promise<unknown>) | undefined;
+  const reads: string[] = [];
   const store: EventStore = {
     ...inner,
+    read(stream, options) {
+      reads.push(stream);
+      return inner.read(stream, options);
+    },
     async append(stream, events, expected) {
       if (events[0]?.type === "JournalSealed.v1") await beforeSeal?.(stream);
       return inner.append(stream, events, expected);
@@ -45,6 +55,8 @@ async function retiring(writers: number) {
   return {
     parts,
     run,
+    /** The streams that were read since this was last asked. */
+    takeReads: () => reads.splice(0),
     interrupt: (by: typeof beforeSeal) => (beforeSeal = by),
     async types(epoch: number) {
       const stream = streams.journal("us", epoch);
@@ -52,10 +64,7 @@ async function retiring(writers: number) {
         (event) => event.type,
       );
     },
-    async write(
-      epoch: number,
-      make: (stream: string) => ReturnType<typeof admitted> | ReturnType<typeof usage>,
-    ) {
+    async write(epoch: number, make: (stream: string) => NewEvent) {
       const stream = streams.journal("us", epoch);
       const [last] = await inner.read(stream, { from: "end", direction: "backward", max: 1 });
       await inner.append(stream, [make(stream)], last?.revision ?? "no_stream");
@@ -85,6 +94,84 @@ test("a dead writer is sealed, also one that never wrote; a live one is fenced, 
   await world.run(retire(world.parts, 5, (epoch) => (epoch < 2 ? "seal" : "fence")));
   expect(await world.types(1)).toHaveLength(3);
   expect(await world.types(3)).toHaveLength(2);
+});
+
+test("a start reads the journals only of writers that are not known as sealed with every hold ended", async () => {
+  const world = await retiring(200);
+  for (let epoch = 0; epoch < 200; epoch++)
+    await world.write(epoch, (stream) => admitted(stream, epoch));
+  await world.run(retire(world.parts, 1, () => "seal"));
+  for (let at = 200; at < 203; at++)
+    await registerWriter(world.parts.store, world.parts.clock, author, {
+      process: "gateway",
+      instance: String(at),
+    });
+  await world.write(201, (stream) => admitted(stream, 201));
+  world.takeReads();
+  await world.run(retire(world.parts, 2, (epoch) => (epoch < 202 ? "seal" : "fence")));
+  // The open hold is read as well, for its expiry.
+  expect(world.takeReads().sort()).toEqual([
+    "journal-us-200",
+    "journal-us-201",
+    "journal-us-201",
+    "journal-us-202",
+  ]);
+  expect(await world.types(201)).toEqual([
+    "RequestAdmitted.v1",
+    "JournalSealed.v1",
+    "RequestExpired.v1",
+  ]);
+});
+
+test("a journal that was sealed by a process which died before it had expired every hold is completed", async () => {
+  const world = await retiring(2);
+  await world.write(0, (stream) => admitted(stream, 1));
+  await world.write(0, (stream) => admitted(stream, 2));
+  await world.write(0, sealOf);
+  const { head } = world.parts.store;
+  const mark = await world.run(retire(world.parts, 5, (epoch) => (epoch < 1 ? "seal" : "fence")));
+  expect((await world.types(0)).slice(2)).toEqual([
+    "JournalSealed.v1",
+    "RequestExpired.v1",
+    "RequestExpired.v1",
+  ]);
+  expect(mark).toBe(await head());
+});
+
+test("the mark lies behind every seal, also one that came after the accounts were read, and behind the claim", async () => {
+  const world = await retiring(3);
+  await world.write(0, (stream) => admitted(stream, 1));
+  await world.write(0, (stream) => usage(stream, 1));
+  await world.write(0, sealOf);
+  const claimed = await world.parts.store.head();
+  const { rows } = world.parts.projector;
+  world.parts.projector.rows = async (...asked) => {
+    const found = await rows(...asked);
+    await world.write(1, (stream) => admitted(stream, 2));
+    await world.write(1, sealOf);
+    return found;
+  };
+  const mark = await world.run(retire(world.parts, 5, () => "fence"));
+  const [last] = await world.parts.store.read("journal-us-1", {
+    from: "end",
+    direction: "backward",
+    max: 1,
+  });
+  expect(last?.type).toBe("JournalSealed.v1");
+  expect(mark).toBeGreaterThan(last?.position ?? 0n);
+  expect(mark).toBeGreaterThan(claimed === "start" ? 0n : claimed);
+  expect(await world.types(2)).toEqual(["OwnerFenced.v1"]);
+});
+
+test("a writer that registered just before the claim is retired although nobody has folded it yet", async () => {
+  const world = await retiring(1);
+  await world.parts.projector.rows("accounts", await world.parts.store.head());
+  await registerWriter(world.parts.store, world.parts.clock, author, {
+    process: "gateway",
+    instance: "late",
+  });
+  await world.run(retire(world.parts, 5, () => "fence"));
+  expect(await world.types(1)).toEqual(["OwnerFenced.v1"]);
 });
 
 test("every open hold expires once, with its own last word, and those that ended do not", async () => {
@@ -150,13 +237,14 @@ test("an expiry is found by its journal's own revision, and nothing else is take
   const world = await retiring(1);
   await world.write(0, (stream) => admitted(stream, 1));
   const rows = world.parts.projector.rows.bind(world.parts.projector);
-  world.parts.projector.rows = async (name, atLeast) => {
-    const found = await rows(name, atLeast);
+  world.parts.projector.rows = async (...asked) => {
+    const found = await rows(...asked);
     return {
       ...found,
-      rows: found.rows.map((row) =>
-        row.table === "holds" ? { ...row, value: { ...(row.value as object), revision: 7 } } : row,
-      ),
+      rows: found.rows.map(({ table, json }) => ({
+        table,
+        json: json.replace('"revision":0', '"revision":7'),
+      })),
     };
   };
   await expect(world.run(sealJournals(world.parts, [0], "again"))).rejects.toThrow(

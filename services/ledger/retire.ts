@@ -1,5 +1,10 @@
 import { newEvent, streams, type NewEvent, type RecordedEvent } from "#domain/events/events.ts";
-import { openHolds } from "#projections/accounts.ts";
+import {
+  openHolds,
+  unsealedWriters,
+  WRITER_TABLES,
+  type OpenHold,
+} from "#projections/accounts-rows.ts";
 import {
   APPEND_BYTES_MAX,
   APPEND_EVENTS_MAX,
@@ -7,7 +12,7 @@ import {
   type EventStore,
   type Projector,
 } from "#services/ports.ts";
-import { allWriters, appendOnce, bytesOf, metadataOf, type Author } from "#services/writers.ts";
+import { appendOnce, bytesOf, metadataOf, type Author } from "#services/writers.ts";
 
 /**
  * Retiring writers: a journal is sealed when its writer is known to be dead, else fenced. After that no taking of an
@@ -45,7 +50,16 @@ export async function readTail(store: EventStore, stream: string): Promise<Tail>
 
 /**
  * Retires every writer of the region: `decide` says of each whether it is known to be dead and so sealed, or only fenced.
- * Returns the position behind which every mark stands.
+ * Returns the position behind which every mark stands. To be called when the claim of `ownerEpoch` is recorded.
+ *
+ * Who is to be retired is read from the accounts, folded at least to the claim, so that the work of a start does not
+ * grow with the starts before it. That leaves nobody out:
+ * - A writer reads the newest owner after it has registered. One that registered behind the claim takes nothing under an
+ *   older owner; every other is in the fold, and in its list unless its seal is in the fold too.
+ * - A seal is final: behind it stand only expiries and fences that came late, never a taking. What stands before it was
+ *   folded before it, so no hold of that journal is missing in the same rows. One with an open hold there is looked at
+ *   again; one with none is done for ever, and its seal, as a mark, lies before the position of these rows.
+ * Whatever was sealed behind that position is still in the list, and its journal is read.
  */
 export async function retire(
   parts: RetireParts,
@@ -53,9 +67,11 @@ export async function retire(
   decide: (writerEpoch: number) => "seal" | "fence",
 ): Promise<bigint | "start"> {
   const { store, author } = parts;
-  let mark: bigint | "start" = "start";
+  const claimed = await store.head();
+  const { position, rows } = await parts.projector.rows("accounts", claimed, WRITER_TABLES);
+  let mark = position;
   const dead: number[] = [];
-  for (const { writerEpoch } of await allWriters(store, author.region)) {
+  for (const writerEpoch of new Set([...openHolds(rows).keys(), ...unsealedWriters(rows)])) {
     if (decide(writerEpoch) === "seal") {
       dead.push(writerEpoch);
       continue;
@@ -110,10 +126,11 @@ export async function sealJournals(
       tails.set(writerEpoch, tail);
       folded = later(folded, tail.last?.position ?? "start");
     }
-    const { rows } = await parts.projector.rows("accounts", folded);
+    const { rows } = await parts.projector.rows("accounts", folded, ["holds"]);
+    const open = openHolds(rows);
     const again: number[] = [];
     for (const [writerEpoch, tail] of tails) {
-      const holds = openHolds(rows, writerEpoch);
+      const holds = open.get(writerEpoch) ?? [];
       if (tail.isSealed && holds.length === 0) {
         mark = later(mark, tail.last?.position ?? "start");
         complete.push(writerEpoch);
@@ -137,7 +154,7 @@ async function sealOne(
   parts: RetireParts,
   writerEpoch: number,
   tail: Tail,
-  holds: readonly { requestId: string; revision: number }[],
+  holds: readonly OpenHold[],
 ): Promise<bigint | "conflict"> {
   const { store, clock, author } = parts;
   const stream = streams.journal(author.region, writerEpoch);
@@ -180,11 +197,7 @@ function appendsOf(events: readonly NewEvent[]): NewEvent[][] {
  * The end of a hold whose writer died: nothing is charged; what the provider may bill us is booked as the hold at cost
  * prices. Everything it says comes from the journal's own last word on the hold.
  */
-async function expiryOf(
-  parts: RetireParts,
-  stream: string,
-  hold: { requestId: string; revision: number },
-): Promise<NewEvent> {
+async function expiryOf(parts: RetireParts, stream: string, hold: OpenHold): Promise<NewEvent> {
   const [event] = await parts.store.read(stream, {
     from: BigInt(hold.revision),
     direction: "forward",

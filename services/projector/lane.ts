@@ -1,6 +1,6 @@
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { Fold, OnFault, Projection } from "#projections/projection.ts";
-import type { ReadModelRow, ReadModelWrite } from "#projections/rows.ts";
+import { unpackRows, type ReadModelRow, type ReadModelWrite } from "#projections/rows.ts";
 import type {
   Checkpoint,
   EventMark,
@@ -72,7 +72,7 @@ export async function openLane(
     onAlarm("read_model_of_another_store", facts);
   } else {
     try {
-      const rows = projection.resumes ? await model.rows() : [];
+      const rows = projection.resumes ? unpackRows(await model.rows()) : [];
       return laneFrom(projection, model, place, rows, identity, onAlarm);
     } catch (error) {
       const reason = error instanceof Error ? error.message : "unknown";
@@ -105,7 +105,7 @@ function laneFrom(
   projection: Projection,
   model: ReadModel,
   place: Place,
-  rows: readonly ReadModelRow[],
+  rows: Iterable<ReadModelRow>,
   store: string,
   onFault: OnFault,
 ): Lane {

@@ -41,11 +41,18 @@ const projector = await startProjector({
   onAlarm,
 });
 
+function rowsOf({ projection, atLeast, tables }: Extract<ProjectorAsk, { ask: "rows" }>) {
+  const rows = projector.rows(projection, atLeast, tables);
+  // Whoever asks has mostly just recorded what they want to see.
+  store.lookNow();
+  return rows;
+}
+
 async function answer(asked: ProjectorAsk): Promise<ProjectorSaid> {
   const { id } = asked;
   switch (asked.ask) {
     case "rows":
-      return { said: "rows", id, ...(await projector.rows(asked.projection, asked.atLeast)) };
+      return { said: "rows", id, ...(await rowsOf(asked)) };
     case "rebuild": {
       const progress = await projector.rebuild(asked.projection, (now) =>
         say({ said: "progress", id, progress: now }),

@@ -21,7 +21,7 @@ describe("rows", () => {
     const wanted = await live(50);
     const { position, rows } = await projector.rows("accounts", wanted);
     expect(position).toBeGreaterThanOrEqual(wanted);
-    expect(rows.some((row) => row.table === "orgs")).toBe(true);
+    expect(rows.some(({ table }) => table === "orgs")).toBe(true);
     expect(await world.standsAt("accounts")).toBe(position);
   });
 

@@ -1,4 +1,4 @@
-import type { ReadModelRow } from "#projections/rows.ts";
+import type { PackedRows } from "#projections/rows.ts";
 import type { Projector, RebuildProgress } from "#services/ports.ts";
 import { reaches, type Lane, type Place } from "./lane.ts";
 import { startRebuild } from "./rebuild.ts";
@@ -21,7 +21,7 @@ export async function startProjector(parts: ProjectorParts): Promise<Projector> 
   else parts.signal.addEventListener("abort", stop, { once: true });
 
   return {
-    rows: (projection, atLeast) => rows(running, projection, atLeast),
+    rows: (...asked) => rows(running, ...asked),
     rebuild: (projection, onProgress) => rebuild(running, projection, onProgress),
     async close() {
       if (!running.stopped.signal.aborted) await running.turn(() => running.commitAll());
@@ -42,10 +42,11 @@ async function rows(
   running: Running,
   projection: string,
   atLeast: Place,
-): Promise<{ position: Place; rows: ReadModelRow[] }> {
+  tables?: readonly string[],
+): Promise<{ position: Place; rows: PackedRows }> {
   const lane = laneOf(running, projection);
   if (lane.failure) throw lane.failure;
-  const answer = running.waiters.wait(lane, atLeast);
+  const answer = running.waiters.wait(lane, atLeast, tables);
   void running.turn(async () => {
     if (reaches(lane.folded, atLeast)) await running.commitAll();
   });

@@ -1,11 +1,12 @@
-import type { ReadModelRow } from "#projections/rows.ts";
+import type { PackedRows } from "#projections/rows.ts";
 import type { Clock } from "#services/ports.ts";
 import { reaches, type Lane, type Place } from "./lane.ts";
 
 interface Waiter {
   readonly lane: Lane;
   readonly atLeast: Place;
-  readonly done: (answer: { position: Place; rows: ReadModelRow[] }) => void;
+  readonly tables: readonly string[] | undefined;
+  readonly done: (answer: { position: Place; rows: PackedRows }) => void;
   readonly failed: (error: Error) => void;
 }
 
@@ -16,7 +17,11 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
   const waiters = new Set<Waiter>();
 
   /** Resolves once the rows are committed up to a place; what calls it sees to it that `serve` comes. */
-  function wait(lane: Lane, atLeast: Place): Promise<{ position: Place; rows: ReadModelRow[] }> {
+  function wait(
+    lane: Lane,
+    atLeast: Place,
+    tables: readonly string[] | undefined,
+  ): Promise<{ position: Place; rows: PackedRows }> {
     if (waiters.size >= WAITERS_MAX)
       return Promise.reject(new Error("too many wait for read models at once"));
     return new Promise((resolve, reject) => {
@@ -28,6 +33,7 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
       const waiter: Waiter = {
         lane,
         atLeast,
+        tables,
         done(answer) {
           end();
           resolve(answer);
@@ -62,8 +68,14 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
       if (served.length === 0) return;
       const position = lane.committed;
       try {
-        const rows = await lane.model.rows();
-        for (const waiter of served) waiter.done({ position, rows });
+        // Those who want the same are given the same.
+        const found = new Map<string, PackedRows>();
+        for (const waiter of served) {
+          const wanted = waiter.tables?.join() ?? "all";
+          const rows = found.get(wanted) ?? (await lane.model.rows(waiter.tables));
+          found.set(wanted, rows);
+          waiter.done({ position, rows });
+        }
       } catch (error) {
         const failure = new Error(`the rows of ${lane.projection.name} cannot be read`, {
           cause: error,

@@ -9,6 +9,7 @@ import { openSqliteEventStore, type SqliteEventStore } from "#infra/event-store/
 import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
 import { accountsProjection } from "#projections/accounts.ts";
 import { keyDirectoryProjection } from "#projections/key-directory.ts";
+import { unpackRows } from "#projections/rows.ts";
 import { usageProjection } from "#projections/usage.ts";
 import type { Checkpoint, EventStore } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";
@@ -90,7 +91,9 @@ async function textsOf(folder: string): Promise<string[]> {
   const texts: string[] = [];
   for (const { name, version } of projections) {
     const model = await readModels.open(name, version);
-    texts.push(`${placeIn(await model.checkpoint())} ${JSON.stringify(await model.rows())}`);
+    texts.push(
+      `${placeIn(await model.checkpoint())} ${JSON.stringify([...unpackRows(await model.rows())])}`,
+    );
   }
   await readModels.close();
   return texts;

@@ -218,7 +218,7 @@ export function simulatedReadModels(readModels: ReadModels, link: Link): ReadMod
     link.call({ method, effect, unanswered: noAnswer });
   const modelOf = (model: ReadModel): ReadModel => ({
     checkpoint: () => call("checkpoint", () => model.checkpoint()),
-    rows: () => call("rows", () => model.rows()),
+    rows: (tables) => call("rows", () => model.rows(tables)),
     commit: (writes, checkpoint) =>
       link.call({
         method: "commit",
