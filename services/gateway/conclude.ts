@@ -323,9 +323,10 @@ async function settle(
 
 function estimate({ ask, candidates, outputCapTokens }: Offer, seen: SeenOutput): Tokens {
   const { bounds } = ask;
+  const { imageTokensMax = 0, contextWindowTokens } = candidates[0].model;
   const asked = {
     ...bounds,
-    imageTokens: bounds.imageCount * (candidates[0].model.imageTokensMax ?? 0),
+    imageTokens: Math.min(bounds.imageCount * imageTokensMax, contextWindowTokens),
     outputCapTokens: outputCapTokens * ask.n,
   };
   return estimateTokens(asked, seen);

@@ -1,7 +1,6 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import type { FastifyInstance } from "fastify";
 import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { streams } from "#domain/events/events.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
@@ -21,14 +20,13 @@ import { createUpstream } from "#infra/upstream/undici.ts";
 import { createControl } from "#services/control/commands.ts";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
 import { closeControlServer, createControlServer } from "#services/control/server.ts";
-import { errorHeaders, openaiErrorBody, statusOf } from "#services/errors.ts";
 import { createInternalServer } from "#services/internal/server.ts";
 import type { EventStore } from "#services/ports.ts";
-import { guardLoopback } from "#services/loopback.ts";
 import { createSimulator } from "#services/simulator/server.ts";
 import { banner, readyLine, type Addresses } from "./banner.ts";
 import { completeDemo, type Demo } from "./demo.ts";
 import type { RegionParts } from "./embedded.ts";
+import { listen, orTaken } from "./listening.ts";
 import { openRegion } from "./region.ts";
 import { stopAll, type Stops } from "./stopping.ts";
 
@@ -302,37 +300,6 @@ function adminTokenOf(config: Config, dataDir: string, fresh: Uint8Array): strin
   const made = Buffer.from(fresh).toString("base64url");
   writeSecretFile(path, `${made}\n`);
   return made;
-}
-
-/** Where a listener goes, and the setting of its port. */
-interface Where {
-  readonly host: string;
-  readonly port: number;
-  readonly setting: string;
-}
-
-/** Listens; a port that is taken is told in one sentence that names the setting for another. */
-async function orTaken<T>(listen: () => Promise<T>, where: Where): Promise<T> {
-  try {
-    return await listen();
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "EADDRINUSE") {
-      throw new ConfigError(
-        `port ${where.port} on ${where.host} is taken: stop what uses it, or set ${where.setting} (0 takes a free one)`,
-      );
-    }
-    throw error;
-  }
-}
-
-/** Listens, for this machine only where that is what the address says, and gives the listener's own address. */
-function listen(server: FastifyInstance, newId: () => string, where: Where): Promise<string> {
-  const { host, port } = where;
-  guardLoopback(server.server, host, (response, error) => {
-    response.writeHead(statusOf(error), { ...errorHeaders(error), "x-request-id": newId() });
-    response.end(openaiErrorBody(error));
-  });
-  return orTaken(() => server.listen({ host, port }), where);
 }
 
 /** A gateway that is its own upstream would hold money for every round until nothing is left. */
