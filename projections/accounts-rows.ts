@@ -6,13 +6,12 @@ import { unpackRows, type PackedRows, type ReadModelRow } from "./rows.ts";
 /** The tables whose rows belong to an organization's own; their keys are its id and theirs. */
 export type Table = "lots" | "keys" | "holds";
 export type OrgRow = Omit<OrgSnapshot, "lots" | "keys" | "holds"> & { readonly lotsMade: number };
-type LotRow = Lot & { readonly orgId: string; readonly place: number };
-type KeyRow = KeyAccount & { readonly orgId: string };
-type HoldRow = Omit<Hold, "state" | "forgetAtMs"> & { readonly orgId: string };
+type LotRow = Lot & { readonly place: number };
+type HoldRow = Omit<Hold, "state" | "forgetAtMs">;
 interface Values {
   readonly orgs: OrgRow;
   readonly lots: LotRow;
-  readonly keys: KeyRow;
+  readonly keys: KeyAccount;
   readonly holds: HoldRow;
   readonly writers: { readonly writerEpoch: number };
 }
@@ -20,6 +19,12 @@ interface Values {
 /** The value of a row of this table. Rows of this version were written by the projection, so they have its shape. */
 export function valueOf<T extends keyof Values>(_table: T, { value }: ReadModelRow): Values[T] {
   return value as unknown as Values[T];
+}
+
+/** The organization that a row belongs to: its key is the organization's id, or begins with it. */
+export function orgIn(key: string): string {
+  const end = key.indexOf("/");
+  return end < 0 ? key : key.slice(0, end);
 }
 
 export function rowOfNobody(key: string): Error {
@@ -42,9 +47,9 @@ export function* orgSnapshots(packed: PackedRows): Generator<OrgSnapshot> {
       // Money is taken in the order of the lots' places; the order of the rows says nothing about it.
       lots: lotsOf(orgId)
         .sort((one, other) => one.place - other.place)
-        .map(({ orgId: _org, place: _place, ...lot }) => lot),
-      keys: keysOf(orgId).map(({ orgId: _org, ...key }) => key),
-      holds: holdsOf(orgId).map(({ orgId: _org, ...hold }) => ({
+        .map(({ place: _place, ...lot }) => lot),
+      keys: keysOf(orgId),
+      holds: holdsOf(orgId).map((hold) => ({
         ...hold,
         state: "open",
         forgetAtMs: 0,
@@ -63,7 +68,7 @@ function rowsByOrg<T extends Table>(packed: PackedRows, table: T) {
   let next = rows.next();
   return (orgId: string | undefined): Values[T][] => {
     const found: Values[T][] = [];
-    while (next.value && valueOf(table, next.value).orgId === orgId) {
+    while (next.value && orgIn(next.value.key) === orgId) {
       found.push(valueOf(table, next.value));
       next = rows.next();
     }
@@ -88,10 +93,10 @@ export function openHolds(packed: PackedRows): Map<number, OpenHold[]> {
   const byWriter = new Map<number, OpenHold[]>();
   for (const row of unpackRows(packed)) {
     if (row.table !== "holds") continue;
-    const { writerEpoch, orgId, requestId, revision } = valueOf("holds", row);
+    const { writerEpoch, requestId, revision } = valueOf("holds", row);
     const holds = byWriter.get(writerEpoch) ?? [];
     byWriter.set(writerEpoch, holds);
-    holds.push({ orgId, requestId, revision });
+    holds.push({ orgId: orgIn(row.key), requestId, revision });
   }
   for (const holds of byWriter.values()) holds.sort((one, other) => one.revision - other.revision);
   return byWriter;

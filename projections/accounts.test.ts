@@ -284,7 +284,7 @@ describe("writes", () => {
     };
     const all = recorded(spending);
     expect(lotsOf([all])).toEqual([]);
-    const paidIn = { orgId: org, place: 0, lotId: lot, pot: "paid", fundedMicro: 1_000 };
+    const paidIn = { place: 0, lotId: lot, pot: "paid", fundedMicro: 1_000 };
     expect(lotsOf([all.slice(0, 2), all.slice(2)])).toEqual([
       { ...paidIn, availableMicro: 1_000, heldMicro: 0 },
       null,

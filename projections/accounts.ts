@@ -5,7 +5,7 @@ import { applyEffect } from "#domain/accounts/holds.ts";
 import type { Effect, Lot } from "#domain/accounts/types.ts";
 import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Fold, type OnFault, type Projection } from "./projection.ts";
-import { rowOfNobody, valueOf, type Table } from "./accounts-rows.ts";
+import { orgIn, rowOfNobody, valueOf, type Table } from "./accounts-rows.ts";
 import type { JsonValue, ReadModelRow, ReadModelWrite } from "./rows.ts";
 
 /**
@@ -223,19 +223,19 @@ function writeOrg(org: OrgFold, writes: ReadModelWrite[]): void {
   writeRows(org, "lots", writes, (lotId) => {
     const lot = lots.get(lotId);
     const place = org.places.get(lotId);
-    if (lot && place !== undefined) return { orgId, place, ...lot };
+    if (lot && place !== undefined) return { place, ...lot };
     org.places.delete(lotId);
     return undefined;
   });
   writeRows(org, "keys", writes, (keyId) => {
     const key = keys.get(keyId);
-    return key && { orgId, ...key };
+    return key && { ...key };
   });
   writeRows(org, "holds", writes, (requestId) => {
     const hold = holds.get(requestId);
     if (!hold) return undefined;
     const { keyId, writerEpoch, totalMicro, accounts, revision } = hold;
-    return { orgId, requestId, keyId, writerEpoch, totalMicro, revision, accounts };
+    return { requestId, keyId, writerEpoch, totalMicro, revision, accounts };
   });
 }
 
@@ -265,7 +265,7 @@ function load(rows: Iterable<ReadModelRow>): Map<string, OrgFold> {
   const rowless = new Set<string>();
   for (const row of rows) {
     if (row.table === "writers") continue;
-    const { orgId } = valueOf("orgs", row);
+    const orgId = orgIn(row.key);
     let org = orgs.get(orgId);
     if (!org) {
       orgs.set(orgId, (org = emptyOrg(orgId)));
@@ -294,14 +294,14 @@ function loadRow(org: OrgFold, row: ReadModelRow): void {
     accounts.position = position === "start" ? "start" : BigInt(position);
     accounts.fault = fault;
   } else if (row.table === "lots") {
-    const { orgId: _, place, ...lot } = valueOf("lots", row);
+    const { place, ...lot } = valueOf("lots", row);
     org.places.set(lot.lotId, place);
     accounts.lots.set(lot.lotId, lot);
   } else if (row.table === "keys") {
-    const { orgId: _, ...key } = valueOf("keys", row);
+    const key = valueOf("keys", row);
     accounts.keys.set(key.keyId, key);
   } else {
-    const { orgId: _, ...hold } = valueOf("holds", row);
+    const hold = valueOf("holds", row);
     accounts.holds.set(hold.requestId, { ...hold, state: "open", forgetAtMs: 0 });
   }
 }
