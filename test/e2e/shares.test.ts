@@ -107,7 +107,7 @@ function sendAndKeep(key: string, length: number, body: Buffer | string, isRead 
   let text = "";
   if (isRead) socket.on("data", (piece: Buffer) => (text += piece.toString()));
   socket.write(
-    `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${key}\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`,
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer ${key}\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`,
   );
   socket.write(body);
   return { text: () => text };
