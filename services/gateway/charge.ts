@@ -143,6 +143,7 @@ async function takeExcess(parts: MoneyParts, hold: OpenHold, totalMicro: number)
       .extend({ orgId, ownerEpoch, requestId, totalMicro })
       .catch(() => undefined);
     const answer = await within(parts.clock, FENCED_MS_MAX, asked);
+    if (answer === TIMED_OUT || answer === undefined) hold.isExtendedLate = true;
     if (answer !== TIMED_OUT && answer?.outcome === "raised") {
       hold.ownerEpoch = ownerEpoch;
       hold.totalMicro = answer.totalMicro;

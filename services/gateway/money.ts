@@ -57,6 +57,8 @@ export interface OpenHold {
   readonly admittedId: string;
   /** Its terminal event is on its way: there must not be a second one. */
   isEnding: boolean;
+  /** An extension went unanswered: it may still arrive, at any time. */
+  isExtendedLate: boolean;
 }
 
 export type OpenOutcome =
@@ -106,6 +108,7 @@ export async function openHold(
     accounts: admitted.accounts,
     admittedId: event.id,
     isEnding: false,
+    isExtendedLate: false,
   };
   const recording = journal.record({ events: [event], takingUnder: ownerEpoch });
   const outcome = await within(parts.clock, RECORD_MS_MAX, recording);
@@ -250,12 +253,17 @@ async function finishRelease(
   if (outcome.outcome === "recorded") await closeHold(parts, hold, 0);
 }
 
-/** Frees the hold in the admission store; the event is durable, so whatever goes wrong here the ledger sets right. */
+/**
+ * Frees the hold in the admission store; the event is durable, so whatever goes wrong here the ledger sets right. Where
+ * an extension may still arrive it is left to the ledger: to extend a hold that was closed and whose end is not applied
+ * yet is a fault, while an open one can be raised, and one whose end is applied is gone.
+ */
 export async function closeHold(
   parts: MoneyParts,
   hold: OpenHold,
   chargedMicro: number,
 ): Promise<void> {
+  if (hold.isExtendedLate) return;
   const { orgId, requestId } = hold.ask;
   const ownerEpoch = parts.writer.ownerEpoch();
   const closing = parts.admission
