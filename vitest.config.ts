@@ -34,7 +34,7 @@ export default defineConfig({
   test: {
     globalSetup: ["./test/node-version.ts"],
     reporters: ["default", "./test/skip-reporter.ts"],
-    testTimeout: 20_000,
+    testTimeout: 60_000,
     hookTimeout: 20_000,
     // A worker for every core (vitest leaves one idle, which is half of two), and one for the test that only waits.
     maxWorkers: availableParallelism() + 1,

@@ -12,20 +12,14 @@ import { accountsProjection } from "#projections/accounts.ts";
 import { keyDirectoryProjection } from "#projections/key-directory.ts";
 import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayLimits, GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
-import { openWriter, registerGateway } from "#services/gateway/writer.ts";
+import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import type { AdmissionStore, AppendOutcome, EventStore, Random } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";
 import { registerWriter } from "#services/writers.ts";
-import { chat } from "#test/chat-bodies.ts";
-import {
-  answerTo,
-  exchange,
-  type Handle,
-  type SeenAnswer,
-  type SeenCall,
-} from "#test/gateway-ends.ts";
-import { manualClock, type ManualClock } from "#test/manual-clock.ts";
+import { chat } from "./chat-bodies.ts";
+import { answerTo, exchange, type Handle, type SeenAnswer, type SeenCall } from "./gateway-ends.ts";
+import { manualClock, type ManualClock } from "./manual-clock.ts";
 
 /** One gateway and its ledger on parts in memory, under a clock, a store, an upstream and clients that obey the test. */
 
@@ -340,5 +334,5 @@ export async function gatewayWorld(
   return all;
 }
 
-export { chat, chunk, completion, DONE } from "#test/chat-bodies.ts";
-export { settled } from "#test/manual-clock.ts";
+export { chat, chunk, completion, DONE } from "./chat-bodies.ts";
+export { settled } from "./manual-clock.ts";

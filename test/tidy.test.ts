@@ -25,8 +25,11 @@ const exempt: Exemptions = {
       "infra/upstream/undici.test.ts",
       "each failure of a connection provoked for real, on one server",
     ],
-    ["services/gateway/openai-chat-stream.test.ts", "recorded streams and what becomes of each"],
-    ["services/gateway/chat.test.ts", "every ending of a plain answer, one after the other"],
+    [
+      "services/gateway/shapes/openai-chat/stream.test.ts",
+      "recorded streams and what becomes of each",
+    ],
+    ["services/gateway/way/chat.test.ts", "every ending of a plain answer, one after the other"],
     ["test/e2e/hostile.test.ts", "every kind of hostile input against one running relai"],
   ]),
 };

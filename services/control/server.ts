@@ -3,7 +3,7 @@ import Fastify, { type FastifyInstance } from "fastify";
 import { sha256Hex } from "#domain/hash.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { openaiErrorBody, type ApiError } from "#services/errors.ts";
-import { capRetryAfterSeconds, createRefusalCaps } from "#services/gateway/refusal-caps.ts";
+import { capRetryAfterSeconds, createRefusalCaps } from "#services/gateway/http/refusal-caps.ts";
 import type { Clock, Random, Telemetry } from "#services/ports.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Control } from "./commands.ts";

@@ -1,14 +1,14 @@
 import type { ApiError } from "#services/errors.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Author } from "#services/writers.ts";
-import type { Run } from "./run.ts";
-import type { Ended, Forwarded } from "./forward.ts";
-import { createRoom, type Room } from "./in-flight.ts";
-import type { MoneyParts } from "./money.ts";
+import type { Run } from "#services/gateway/way/answer.ts";
+import type { Ended, Forwarded } from "#services/gateway/way/forward.ts";
+import { createRoom, type Room } from "#services/gateway/http/in-flight.ts";
+import type { MoneyParts } from "#services/gateway/money/hold.ts";
 import type { GatewayParts } from "./parts.ts";
-import { capRetryAfterSeconds, createRefusalCaps } from "./refusal-caps.ts";
-import { createReadOns, type ReadOns } from "./read-ons.ts";
-import type { Writer, WriterLife } from "./writer.ts";
+import { capRetryAfterSeconds, createRefusalCaps } from "#services/gateway/http/refusal-caps.ts";
+import { createReadOns, type ReadOns } from "#services/gateway/way/read-ons.ts";
+import type { Writer, WriterLife } from "#services/gateway/money/writer.ts";
 
 /** Failed logins per caller address and minute, and refusals per key and minute for a key without a rate limit. */
 const LOGINS_MAX = 60;

@@ -1,4 +1,4 @@
-import type { InFlight } from "./in-flight.ts";
+import type { InFlight } from "#services/gateway/http/in-flight.ts";
 import type { Catalogue } from "#domain/catalogue/types.ts";
 import type {
   AdmissionStore,

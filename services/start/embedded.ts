@@ -1,6 +1,6 @@
 import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import { openWriter, registerGateway, type WriterParts } from "#services/gateway/writer.ts";
+import { openWriter, registerGateway, type WriterParts } from "#services/gateway/money/writer.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import type { Projector } from "#services/ports.ts";
 import { registerWriter, type Author } from "#services/writers.ts";

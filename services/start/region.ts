@@ -1,6 +1,6 @@
 import type { FastifyInstance } from "fastify";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import { createGatewayServer, stopGateway } from "#services/gateway/server.ts";
+import { createGatewayServer, stopGateway } from "#services/gateway/http/server.ts";
 import { openJournal } from "#services/journal.ts";
 import type { Ledger } from "#services/ledger/ledger.ts";
 import type { Author } from "#services/writers.ts";

@@ -4,8 +4,8 @@ import { systemClock } from "#infra/clock.ts";
 import { systemRandom } from "#infra/random.ts";
 import { createUpstream } from "#infra/upstream/undici.ts";
 import { createGateway } from "#services/gateway/gateway.ts";
-import { createGatewayServer } from "#services/gateway/server.ts";
-import { openWriter } from "#services/gateway/writer.ts";
+import { createGatewayServer } from "#services/gateway/http/server.ts";
+import { openWriter } from "#services/gateway/money/writer.ts";
 import type { AdmissionStore, EventStore } from "#services/ports.ts";
 import { announce, type Ready } from "./child.ts";
 

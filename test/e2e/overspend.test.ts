@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { buildCatalogue } from "#domain/catalogue/build.ts";
-import { makeOffer, type Offer } from "#services/gateway/offer.ts";
+import { makeOffer, type Offer } from "#services/gateway/money/offer.ts";
 import { bookIn, eventsIn } from "./books.ts";
 import {
   balanceOf,

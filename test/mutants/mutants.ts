@@ -17,8 +17,8 @@ export interface Mutant {
 }
 
 const JOURNAL_TEST = "services/journal.test.ts";
-const CHAT_TEST = "services/gateway/chat.test.ts";
-const CHAT_LEDGER_TEST = "services/gateway/chat-ledger.test.ts";
+const CHAT_TEST = "services/gateway/way/chat.test.ts";
+const CHAT_LEDGER_TEST = "services/gateway/money/chat-ledger.test.ts";
 const RETIRE_TEST = "services/ledger/retire.test.ts";
 const RATE_WINDOW_TEST = "domain/accounts/rate-window.test.ts";
 const STORE_TEST = "test/conformance/event-store.test.ts";
@@ -54,7 +54,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "forward-before-durable",
     why: "the upstream is called while RequestAdmitted is still on its way to the disk",
-    file: "services/gateway/money.ts",
+    file: "services/gateway/money/hold.ts",
     find: "  const outcome = await within(parts.clock, RECORD_MS_MAX, recording);\n  if (outcome !== TIMED_OUT && outcome",
     replace:
       '  const outcome = { outcome: "recorded", position: 0n } as Awaited<typeof recording> | typeof TIMED_OUT;\n  if (outcome !== TIMED_OUT && outcome',
@@ -63,7 +63,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "last-bytes-before-record",
     why: "the caller has the end of its answer before the usage is durable",
-    file: "services/gateway/conclude.ts",
+    file: "services/gateway/way/conclude.ts",
     find: "  const charge = await settle(gateway, run, call, {\n    ...answer,",
     replace:
       "  run.sink.head(200, run.headers);\n  await call.forwarded.deliver(body);\n  const charge = await settle(gateway, run, call, {\n    ...answer,",
@@ -72,7 +72,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "close-before-append",
     why: "the rest of a hold is free for others while its charge may still be lost",
-    file: "services/gateway/charge.ts",
+    file: "services/gateway/money/charge.ts",
     find: "    const outcome = await hold.journal.record({\n      events,",
     replace:
       "    await closeHold(parts, hold, chargedMicro);\n    const outcome = await hold.journal.record({\n      events,",
@@ -81,7 +81,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "late-usage-charged",
     why: "a gateway whose journal was sealed charges the customer in its next life all the same",
-    file: "services/gateway/charge.ts",
+    file: "services/gateway/money/charge.ts",
     find: '      await noteLate(parts, hold, usage.tokens, cost.micro);\n      return { outcome: "late" };\n',
     replace: `      await note(parts, (stream) =>
         newEvent(
@@ -120,7 +120,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "charge-above-hold",
     why: "a customer is charged more than was held, so more than may be there",
-    file: "services/gateway/charge.ts",
+    file: "services/gateway/money/charge.ts",
     find: "const chargedMicro = Math.min(sale.micro, hold.totalMicro);",
     replace: "const chargedMicro = sale.micro;",
     proof: { file: CHAT_TEST, test: "as far as the money goes; the rest is the company's" },
@@ -128,7 +128,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "charged-at-another-price",
     why: "a charge is right by the prices that it carries, and they are not those of the version that it names",
-    file: "services/gateway/conclude.ts",
+    file: "services/gateway/way/conclude.ts",
     find: "prices: pricesAt(binding.price, serviceTier, totalInput(tokens)),",
     replace:
       "prices: { ...pricesAt(binding.price, serviceTier, 0), salePico: pricesAt(binding.price, serviceTier, 0).costPico },",
@@ -153,7 +153,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "hold-kept-when-client-leaves",
     why: "a caller who leaves early keeps money held for ever",
-    file: "services/gateway/conclude.ts",
+    file: "services/gateway/way/conclude.ts",
     find: '      await release(gateway, call, "client_gone", { outcome: "aborted" }, call.hold.totalCostMicro);\n',
     replace: "",
     proof: { file: CHAT_TEST, test: "ends the call, and is released" },
@@ -202,7 +202,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "taken-without-a-look",
     why: "a gateway that was stopped past its seal takes money before it learns of it",
-    file: "services/gateway/money.ts",
+    file: "services/gateway/money/hold.ts",
     find: "if (!journal.isFresh() &&",
     replace: "if (journal.isFull() &&",
     proof: { file: SCENARIOS_TEST, test: "forwards nothing and keeps nothing held" },
@@ -226,7 +226,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "freed-before-recorded",
     why: "a released hold is free for others while its end may still not be written",
-    file: "services/gateway/money.ts",
+    file: "services/gateway/money/hold.ts",
     find: "  hold.isEnding = true;\n  const outcome = await hold.journal.record({ events: [event] });\n",
     replace:
       "  hold.isEnding = true;\n  await closeHold(parts, hold, 0);\n  const outcome = await hold.journal.record({ events: [event] });\n",

@@ -1,7 +1,7 @@
-import { handleChat } from "#services/gateway/chat.ts";
+import { handleChat } from "#services/gateway/way/request.ts";
 import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import { openWriter, registerGateway, type Writer } from "#services/gateway/writer.ts";
+import { openWriter, registerGateway, type Writer } from "#services/gateway/money/writer.ts";
 import { keepAlive } from "#services/heartbeat.ts";
 import { openJournal } from "#services/journal.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";

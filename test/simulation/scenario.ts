@@ -1,4 +1,4 @@
-import { makeOffer } from "#services/gateway/offer.ts";
+import { makeOffer } from "#services/gateway/money/offer.ts";
 import { CATALOGUE, requestOf, type Asking } from "./clients.ts";
 import { createCustomers, type Customers, type SimKey, type SimOrg } from "./customers.ts";
 import { FAULT_KINDS } from "./faults.ts";

@@ -1,0 +1,69 @@
+import { sha256Hex } from "#domain/hash.ts";
+import { parseKeyText } from "#domain/key-text.ts";
+import type { ApiError } from "#services/errors.ts";
+import type { GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
+
+export interface Caller {
+  readonly keyId: string;
+  readonly orgId: string;
+}
+
+export type Authenticated =
+  | { readonly ok: true; readonly caller: Caller }
+  | { readonly ok: false; readonly error: ApiError };
+
+const KEY_BYTES_MAX = 256;
+
+/**
+ * Who calls, from the headers alone: the key's text says whether it belongs here, before any look-up; then the
+ * directory says which key it is. A body is not read before this has passed.
+ */
+export async function authenticate(
+  parts: Pick<GatewayParts, "region" | "knownRegions" | "directory" | "clock">,
+  headers: GatewayRequest["headers"],
+): Promise<Authenticated> {
+  const text = keyText(headers);
+  if (text === undefined || text.length > KEY_BYTES_MAX) return refuse({ code: "invalid_api_key" });
+  const parsed = parseKeyText(text);
+  if (!parsed.ok || !parts.knownRegions.has(parsed.region))
+    return refuse({ code: "invalid_api_key" });
+  if (parsed.region !== parts.region) {
+    if (parsed.scope === "global")
+      return refuse({ code: "home_region_unreachable", retryAfterSeconds: 5 });
+    return refuse(regionMismatch(parsed.region, parts.region, parsed.older));
+  }
+  const entry = await parts.directory.lookup(sha256Hex(text));
+  if (!entry) return refuse({ code: "invalid_api_key" });
+  if (entry.revoked) return refuse({ code: "key_revoked" });
+  if (entry.expiresAt !== undefined && entry.expiresAt <= parts.clock.now()) {
+    return refuse({ code: "key_expired" });
+  }
+  return { ok: true, caller: { keyId: entry.keyId, orgId: entry.orgId } };
+}
+
+function refuse(error: ApiError): Authenticated {
+  return { ok: false, error };
+}
+
+/** `Authorization: Bearer …`, else `x-api-key`. */
+function keyText(headers: GatewayRequest["headers"]): string | undefined {
+  const { authorization } = headers;
+  if (typeof authorization === "string") {
+    const match = /^Bearer +(\S+) *$/i.exec(authorization);
+    return match?.[1];
+  }
+  const other = headers["x-api-key"];
+  return typeof other === "string" ? other.trim() : undefined;
+}
+
+function regionMismatch(keyRegion: string, region: string, older: boolean): ApiError {
+  const [of, to] = [keyRegion.toUpperCase(), region.toUpperCase()];
+  return {
+    code: "region_mismatch",
+    message: `API key is for region ${of}, but request was made to ${to}`,
+    extra: {
+      ...(older ? { code: 403 } : {}),
+      hint: `send this request to the endpoint of region ${of}, or use a key of region ${to}`,
+    },
+  };
+}

@@ -1,0 +1,89 @@
+import type { ApiError } from "#services/errors.ts";
+import { TIMED_OUT, within } from "#services/waiting.ts";
+import type { Caller } from "./authenticate.ts";
+import type { Gateway } from "#services/gateway/gateway.ts";
+import { FENCED_MS_MAX, renewOwner } from "#services/gateway/money/hold.ts";
+import type { GatewayRequest } from "#services/gateway/parts.ts";
+import { refusalWithoutMeans } from "#services/gateway/money/refusals.ts";
+
+/** The admission store itself says within this what there is, or the ledger is unavailable. */
+const FIGURES_MS_MAX = 1000;
+const NO_BYTES = Buffer.alloc(0);
+
+/** A request's body, and the room that it takes. */
+export interface Body {
+  readonly bytes: () => Buffer;
+  /** The bytes, which are not kept here any longer: what goes upstream is mostly a copy, and one is enough. */
+  readonly take: () => Buffer;
+  /** Gives back the room that the body took; once is enough, more does no harm. */
+  readonly give: () => void;
+}
+
+/**
+ * 405, 413 and 415 are decided by the method and the headers, then 402 for a caller who has nothing available at all;
+ * only then is the body read, within its organization's share of the room.
+ */
+export async function readBody(
+  gateway: Gateway,
+  caller: Caller,
+  request: GatewayRequest,
+): Promise<Body | ApiError | { readonly gone: true }> {
+  const { bodyBytesMax } = gateway.parts.limits;
+  const tooLarge: ApiError = { code: "request_too_large", extra: { limit_bytes: bodyBytesMax } };
+  if (request.method !== "POST") return { code: "method_not_allowed", extra: { allow: "POST" } };
+  if (Number(request.headers["content-length"] ?? 0) > bodyBytesMax) return tooLarge;
+  const { "content-type": type, "content-encoding": encoding } = request.headers;
+  const isJson =
+    typeof type === "string" && /^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type);
+  if (!isJson || (encoding !== undefined && encoding !== "identity"))
+    return { code: "unsupported_media_type" };
+  const withoutMeans = await refuseWithoutMeans(gateway, caller);
+  if (withoutMeans) return withoutMeans;
+  const room = gateway.inFlight.bodiesOf(caller.orgId);
+  const body = await request.body(bodyBytesMax, room);
+  if (body.ok) {
+    let { bytes } = body;
+    let taken = bytes.length;
+    return {
+      bytes: () => bytes,
+      take() {
+        const whole = bytes;
+        bytes = NO_BYTES;
+        return whole;
+      },
+      give() {
+        room.give(taken);
+        taken = 0;
+      },
+    };
+  }
+  switch (body.why) {
+    case "too_large":
+      return tooLarge;
+    case "too_slow":
+      return { code: "request_timeout" };
+    case "gone":
+      return { gone: true };
+    case "no_room":
+      return { code: "overloaded", retryAfterSeconds: 1 };
+  }
+}
+
+/**
+ * The refusal of a caller whose organization, or whose key's budget, has nothing available: whatever it asks, admission
+ * would refuse it, so its body takes no room. Where the organization is fenced, it is asked for and waited for as in an
+ * admission. Undefined when there is something, or the key has a fault that admission will name.
+ */
+async function refuseWithoutMeans(gateway: Gateway, caller: Caller): Promise<ApiError | undefined> {
+  const { admission, clock } = gateway.parts;
+  const begun = clock.elapsed();
+  for (let attempt = 0; ; attempt++) {
+    const asked = admission.figures(caller).catch(() => undefined);
+    const found = await within(clock, FIGURES_MS_MAX, asked);
+    if (found !== TIMED_OUT && found?.outcome === "figures") return refusalWithoutMeans(found);
+    const isOver = found === TIMED_OUT || found === undefined || found.fenced === "fault";
+    if (isOver || clock.elapsed() - begun >= FENCED_MS_MAX)
+      return { code: "ledger_unavailable", retryAfterSeconds: 1 };
+    await renewOwner(gateway.money, caller.orgId, attempt);
+  }
+}

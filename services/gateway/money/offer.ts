@@ -1,0 +1,101 @@
+import { bindingsFor, holdPrices } from "#domain/catalogue/lookup.ts";
+import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
+import { holdFor, outputTokensThatFit, type HoldBounds } from "#domain/hold.ts";
+import type { ContextTier } from "#domain/prices.ts";
+import type { ApiError } from "#services/errors.ts";
+import { readChatRequest, type ChatAsk } from "#services/gateway/shapes/openai-chat/request.ts";
+
+/** A request that can be served: what was asked, where it can run, and what is held for it. */
+export interface Offer {
+  readonly ask: ChatAsk;
+  /** Fixed at admission; the first is tried first. */
+  readonly candidates: readonly [Binding, ...Binding[]];
+  /** The output cap of each choice, as it goes upstream. */
+  readonly outputCapTokens: number;
+  readonly bounds: HoldBounds;
+  /** The dearest prices that can apply. */
+  readonly prices: ContextTier;
+  readonly holdMicro: number;
+  readonly holdCostMicro: number;
+}
+
+/**
+ * Reads a body, resolves its model to the bindings of the region's own processing area (there is never a fallback to
+ * another), and sizes its hold. Answers with the refusal of the table where one of these fails. Keeps nothing of the
+ * body.
+ */
+export function makeOffer(
+  catalogue: Catalogue,
+  processingArea: string,
+  body: Buffer,
+  depthMax?: number,
+): Offer | ApiError {
+  const read = readChatRequest(body, depthMax);
+  if (!read.ok) return { code: "invalid_request", ...read.error };
+  const { ask } = read;
+  if (ask.modelRegion !== undefined && ask.modelRegion !== "global") {
+    return {
+      code: "invalid_request",
+      param: "model_region",
+      message:
+        "'global' is the only valid value for model_region; leave it out for processing in the region",
+    };
+  }
+  const bindings = bindingsFor(catalogue, ask.model, processingArea);
+  const [first, ...others] = bindings;
+  if (!first) {
+    return {
+      code: "model_not_found",
+      param: "model",
+      message: "The model does not exist here; GET /v1/models lists what this key can use",
+    };
+  }
+  if (ask.modelRegion === "global") {
+    return {
+      code: "residency_violation",
+      param: "model_region",
+      message:
+        "Global routing is off for regional keys: prompts of a regional key never leave its region",
+    };
+  }
+  const { outputTokensMax, outputTokensDefault } = first.model;
+  const outputCapTokens = ask.outputCapTokens ?? outputTokensDefault;
+  if (outputCapTokens > outputTokensMax) {
+    const name = ask.outputCapName;
+    const message = `'${name}' is ${outputCapTokens}, and ${ask.model} writes at most ${outputTokensMax} tokens.`;
+    return { code: "invalid_request", param: name, message };
+  }
+  const bounds = boundsOf(ask, first, outputCapTokens);
+  const prices = holdPrices(bindings, ask.serviceTier, bounds.inputTokensBound);
+  return {
+    ask,
+    candidates: [first, ...others],
+    outputCapTokens,
+    bounds,
+    prices,
+    ...holdFor(bounds, prices),
+  };
+}
+
+/** An image or a reference whose size cannot be known takes the model's whole context window. */
+function boundsOf(ask: ChatAsk, { model }: Binding, outputCapTokens: number): HoldBounds {
+  const { bounds } = ask;
+  const sized = bounds.imageCount - bounds.remoteImageCount;
+  const images = sized * (model.imageTokensMax ?? model.contextWindowTokens);
+  const known = bounds.inputTokensBound + images;
+  return {
+    inputTokensBound: bounds.unknownSize ? Math.max(known, model.contextWindowTokens) : known,
+    outputTokensBound: (outputCapTokens + bounds.predictionTokensBound) * ask.n,
+    hasAudioInput: bounds.hasAudioInput,
+    hasImages: bounds.imageCount > 0 || bounds.unknownSize,
+    hasAudioOutput: bounds.hasAudioOutput,
+  };
+}
+
+/** What of the request an amount would pay for, in words for the caller: `max_tokens ≤ 1900`. Undefined when nothing. */
+export function whatWouldFit(offer: Offer, availableMicro: number): string | undefined {
+  const tokens = outputTokensThatFit(availableMicro, offer.bounds, offer.prices.salePico);
+  if (tokens === undefined) return undefined;
+  const each = Math.floor(tokens / offer.ask.n) - offer.ask.bounds.predictionTokensBound;
+  return each > 0 ? `max_tokens ≤ ${each}` : undefined;
+}

@@ -1,0 +1,117 @@
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+
+import { readChatAnswer, seenInAnswer } from "./answer.ts";
+
+const CHOICE = {
+  index: 0,
+  message: { role: "assistant", content: "hé" },
+  finish_reason: "stop",
+  logprobs: null,
+};
+const ANSWER = {
+  id: "x",
+  object: "chat.completion",
+  model: "m-2024",
+  choices: [CHOICE],
+  usage: { prompt_tokens: 3, completion_tokens: 2 },
+  service_tier: "default",
+};
+const bytes = (answer: unknown, indent?: number): Buffer =>
+  Buffer.from(JSON.stringify(answer, null, indent));
+
+describe("readChatAnswer", () => {
+  it("reads usage, what was served and why it ended", () => {
+    const expected = {
+      ok: true,
+      usage: { tokens: { input: 3, output: 2 }, anomaly: false },
+      servedModel: "m-2024",
+      serviceTier: "default",
+      finish: "stop",
+    };
+    expect(readChatAnswer(bytes(ANSWER))).toEqual(expected);
+    expect(readChatAnswer(bytes(ANSWER, 2))).toEqual(expected);
+  });
+
+  it.each<[string, object, object]>([
+    ["no usage", { usage: undefined }, { usage: undefined }],
+    ["usage of null", { usage: null }, { usage: undefined }],
+    [
+      "usage that is garbage",
+      { usage: { prompt_tokens: -1, completion_tokens: 1 } },
+      { usage: undefined },
+    ],
+    [
+      "no names",
+      { model: "", service_tier: null },
+      { servedModel: undefined, serviceTier: undefined },
+    ],
+    ["a name that is too long", { model: "x".repeat(300) }, { servedModel: undefined }],
+    ["no choices in the list", { choices: [] }, { finish: undefined }],
+    ["an error of null", { error: null }, { finish: "stop" }],
+  ])("takes an answer with %s", (_, change, expected) => {
+    expect(readChatAnswer(bytes({ ...ANSWER, ...change }))).toMatchObject({
+      ok: true,
+      ...expected,
+    });
+  });
+
+  it.each<[string, Buffer]>([
+    ["nothing", Buffer.from("")],
+    ["a page", Buffer.from("<html>")],
+    ["a list", Buffer.from("[]")],
+    ["another object", bytes({ detail: "x" })],
+    ["choices that are no list", bytes({ choices: {} })],
+    ["half an answer", bytes(ANSWER).subarray(0, 100)],
+    ["bytes behind the answer", Buffer.concat([bytes(ANSWER), Buffer.from("x")])],
+    ["depth without end", Buffer.from(`{"choices":${"[".repeat(100_000)}`)],
+  ])("takes %s for garbage", (_, body) => {
+    expect(readChatAnswer(body)).toEqual({ ok: false, kind: "garbage" });
+  });
+
+  it("finds an error under a status of success", () => {
+    expect(readChatAnswer(bytes({ error: { message: "no" } }))).toEqual({
+      ok: false,
+      kind: "error",
+    });
+    expect(readChatAnswer(bytes({ ...ANSWER, error: "no" }))).toEqual({ ok: false, kind: "error" });
+  });
+});
+
+describe("seenInAnswer", () => {
+  it("counts the decoded text of all choices", () => {
+    const text = fc.string({ unit: "binary" });
+    fc.assert(
+      fc.property(fc.array(fc.tuple(text, text, text, text)), (texts) => {
+        const choices = texts.map(([content, refusal, args, input], index) => ({
+          index,
+          message: {
+            content,
+            refusal,
+            reasoning: "r",
+            tool_calls: [
+              { id: "long id", function: { name: "f", arguments: args } },
+              { custom: { name: "g", input } },
+            ],
+          },
+        }));
+        const names = "r".length + "f".length + "g".length;
+        let visibleBytes = 0;
+        for (const parts of texts)
+          for (const part of parts) visibleBytes += Buffer.byteLength(part);
+        visibleBytes += names * texts.length;
+        expect(seenInAnswer(bytes({ choices }))).toEqual({
+          visibleBytes,
+          chunks: texts.length,
+          audioBytes: 0,
+        });
+      }),
+    );
+  });
+
+  it("finds nothing in garbage", () => {
+    const nothing = { visibleBytes: 0, chunks: 0, audioBytes: 0 };
+    expect(seenInAnswer(Buffer.from("garbage"))).toEqual(nothing);
+    expect(seenInAnswer(bytes({}))).toEqual(nothing);
+  });
+});
