@@ -78,6 +78,7 @@ function modelOf(row: ModelRow, ownedBy: string): Model {
     id,
     ownedBy,
     createdUnix,
+    operation: row.operation ?? "chat",
     contextWindowTokens,
     outputTokensMax,
     outputTokensDefault: Math.min(outputTokensMax, OUTPUT_TOKENS_DEFAULT_MAX),

@@ -1,8 +1,12 @@
+import type { Operation } from "./types.ts";
+
 /** A model as the shipped data writes it; the bounds are the provider's published ones. */
 export interface ModelRow {
   readonly id: string;
   /** Unix seconds of the release date at midnight UTC. */
   readonly createdUnix: number;
+  /** Chat where nothing is said. */
+  readonly operation?: Operation;
   readonly contextWindowTokens: number;
   readonly outputTokensMax: number;
   readonly imageTokensMax?: number;

@@ -7,6 +7,7 @@ export interface Model {
   readonly ownedBy: string;
   /** Unix seconds, as OpenAI's model list shows it in `created`. */
   readonly createdUnix: number;
+  readonly operation: Operation;
   readonly contextWindowTokens: number;
   readonly outputTokensMax: number;
   /** The output cap set upstream when the caller gives none: min(outputTokensMax, 16,384). */
@@ -17,6 +18,9 @@ export interface Model {
 
 /** The wire shape that a host speaks. */
 export type WireShape = "openai";
+
+/** What a model is asked to do, and so by which routes. */
+export type Operation = "chat" | "embeddings";
 
 /** The name under which a binding's upstream knows the output cap. */
 export type OutputCapName = "max_tokens" | "max_completion_tokens";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { chat, chunk, completion, gatewayWorld, settled } from "#test/gateway-world.ts";
-import { handleChat } from "#services/gateway/way/request.ts";
+import { handleChat } from "#test/chat-way.ts";
 
 describe("a stop", () => {
   test("lets what runs finish, and seals the journal last", async () => {

@@ -1,7 +1,6 @@
 import type { ApiError } from "#services/errors.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Author } from "#services/writers.ts";
-import type { Run } from "#services/gateway/way/answer.ts";
 import type { Ended, Forwarded } from "#services/gateway/way/forward.ts";
 import { createRoom, type Room } from "#services/gateway/http/in-flight.ts";
 import type { MoneyParts } from "#services/gateway/money/hold.ts";
@@ -34,7 +33,6 @@ export interface Gateway {
   /** The refusal in place of another, when the caller has had too many of them. */
   capLogin(remoteAddress: string): ApiError | undefined;
   capRefusal(keyId: string, rpm: number | undefined): ApiError | undefined;
-  count(run: Run, facts: Counted): void;
   /** Counts a request as active until it is through. */
   track(work: Promise<void>): Promise<void>;
   isStopping(): boolean;
@@ -43,15 +41,6 @@ export interface Gateway {
    * clients that go on all the same, and seals the journal: {@link STOP_MS_MAX} beyond the drain at most.
    */
   stop(drainMs: number, hangUp?: () => void): Promise<void>;
-}
-
-interface Counted {
-  readonly status: number;
-  readonly code: string;
-  readonly firstByteMs?: number;
-  readonly chargedMicro?: number;
-  readonly inputTokens?: number;
-  readonly outputTokens?: number;
 }
 
 /** Puts a gateway together around its writer. */
@@ -115,19 +104,6 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     capLogin: (remoteAddress) => cap(`address ${remoteAddress}`, LOGINS_MAX),
     capRefusal: (keyId, rpm) =>
       cap(keyId, rpm === undefined ? REFUSALS_MAX : rpm * REFUSALS_PER_RPM),
-    count(run, facts) {
-      telemetry.requestDone({
-        route: run.route,
-        model: run.model,
-        durationMs: clock.elapsed() - run.beganMs,
-        firstByteMs: facts.firstByteMs,
-        status: facts.status,
-        code: facts.code,
-        chargedMicro: facts.chargedMicro ?? 0,
-        inputTokens: facts.inputTokens ?? 0,
-        outputTokens: facts.outputTokens ?? 0,
-      });
-    },
     track,
     isStopping: () => stopping,
     async stop(drainMs, hangUp = () => {}) {

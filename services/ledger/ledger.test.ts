@@ -8,7 +8,7 @@ import {
   settled,
   type GatewayWorld,
 } from "#test/gateway-world.ts";
-import { handleChat } from "#services/gateway/way/request.ts";
+import { handleChat } from "#test/chat-way.ts";
 
 const metadata = { at: 1, region: "us", actor: "control", $correlationId: "c", schema: 1 } as const;
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { buildCatalogue } from "#domain/catalogue/build.ts";
-import { makeOffer, type Offer } from "#services/gateway/money/offer.ts";
+import type { Offer } from "#services/gateway/money/offer.ts";
+import { offerOf } from "#test/chat-way.ts";
 import { bookIn, eventsIn } from "./books.ts";
 import {
   balanceOf,
@@ -25,7 +26,7 @@ const catalogue = buildCatalogue({ openai: false, simulator: true, processingAre
 /** The offer that relai itself makes for a request of one message: its hold and the bounds under it. */
 function offerFor(content: string, max_tokens: number): Offer {
   const body = { model: "sim-flat", messages: [{ role: "user", content }], max_tokens };
-  const offer = makeOffer(catalogue, "us", Buffer.from(JSON.stringify(body)));
+  const offer = offerOf(catalogue, Buffer.from(JSON.stringify(body)));
   if ("code" in offer) throw new Error(offer.message);
   return offer;
 }

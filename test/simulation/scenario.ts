@@ -1,4 +1,4 @@
-import { makeOffer } from "#services/gateway/money/offer.ts";
+import { offerOf } from "#test/chat-way.ts";
 import { CATALOGUE, requestOf, type Asking } from "./clients.ts";
 import { createCustomers, type Customers, type SimKey, type SimOrg } from "./customers.ts";
 import { FAULT_KINDS } from "./faults.ts";
@@ -64,7 +64,7 @@ export async function holdMicroOf(asking: Asking): Promise<number> {
   const room = { take: () => true, give: () => {} };
   const body = await requestOf(asking).body(1 << 20, room);
   if (!body.ok) throw new Error("the body fits");
-  const offer = makeOffer(CATALOGUE, "us", body.bytes);
+  const offer = offerOf(CATALOGUE, body.bytes);
   if ("code" in offer) throw new Error(`the request is refused: ${offer.code}`);
   return offer.holdMicro;
 }

@@ -8,7 +8,7 @@ import {
   type GatewayWorld,
   type RequestChanges,
 } from "#test/gateway-world.ts";
-import { handleChat } from "#services/gateway/way/request.ts";
+import { handleChat } from "#test/chat-way.ts";
 
 async function refused(world: GatewayWorld, changes: RequestChanges) {
   const answer = world.ask(handleChat, changes);

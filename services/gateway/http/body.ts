@@ -12,10 +12,9 @@ const NO_BYTES = Buffer.alloc(0);
 
 /** A request's body, and the room that it takes. */
 export interface Body {
+  /** Nothing once it was given up. */
   readonly bytes: () => Buffer;
-  /** The bytes, which are not kept here any longer: what goes upstream is mostly a copy, and one is enough. */
-  readonly take: () => Buffer;
-  /** Gives back the room that the body took; once is enough, more does no harm. */
+  /** Gives the bytes and their room up, when the upstream has them or nobody will; once is enough, more does no harm. */
   readonly give: () => void;
 }
 
@@ -43,17 +42,11 @@ export async function readBody(
   const body = await request.body(bodyBytesMax, room);
   if (body.ok) {
     let { bytes } = body;
-    let taken = bytes.length;
     return {
       bytes: () => bytes,
-      take() {
-        const whole = bytes;
-        bytes = NO_BYTES;
-        return whole;
-      },
       give() {
-        room.give(taken);
-        taken = 0;
+        room.give(bytes.length);
+        bytes = NO_BYTES;
       },
     };
   }

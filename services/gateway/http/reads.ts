@@ -4,15 +4,13 @@ import { formatDollars } from "#domain/money.ts";
 import { TOKEN_CLASSES, type ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
 import { authenticate, type Caller } from "./authenticate.ts";
-import {
-  answering,
-  refuse,
-  refuseLogin,
-  startRun,
-  type Run,
-} from "#services/gateway/way/answer.ts";
+import { answering, openAnswer, type Answer } from "#services/gateway/way/answer.ts";
+import { refuse, refuseLogin } from "./refuse.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
+import { SHAPES } from "#services/gateway/shapes/all.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
+
+const SERVED = [...SHAPES.map(({ path }) => `/v1${path}`), "/v1/models", "/v1/balance"];
 
 /** What a reading route answers: a JSON body, or a refusal. */
 type Read = (
@@ -29,31 +27,26 @@ function handleRead(
   sink: Sink,
   read: Read,
 ): Promise<void> {
-  const run = startRun(gateway, route, request, sink);
-  return answering(gateway, run, () => answerRead(gateway, run, request, read));
+  const answer = openAnswer(gateway, route, request, sink);
+  return answering(answer, () => answerRead(gateway, answer, request, read));
 }
 
 async function answerRead(
   gateway: Gateway,
-  run: Run,
+  answer: Answer,
   request: GatewayRequest,
   read: Read,
 ): Promise<void> {
   const authenticated = await authenticate(gateway.parts, request.headers);
-  if (!authenticated.ok) return refuseLogin(gateway, run, request, authenticated.error);
+  if (!authenticated.ok) return refuseLogin(gateway, answer, request, authenticated.error);
   const { caller } = authenticated;
   if (request.method !== "GET") {
-    return refuse(gateway, run, caller, { code: "method_not_allowed", extra: { allow: "GET" } });
+    return refuse(gateway, answer, caller, { code: "method_not_allowed", extra: { allow: "GET" } });
   }
-  const answer = await read(gateway, caller, request);
-  if ("code" in answer) return refuse(gateway, run, caller, answer);
-  answerJson(gateway, run, answer);
-}
-
-function answerJson(gateway: Gateway, run: Run, body: object): void {
-  run.sink.head(200, { ...run.headers, "content-type": "application/json; charset=utf-8" });
-  run.sink.end(JSON.stringify(body));
-  gateway.count(run, { status: 200, code: "ok" });
+  const found = await read(gateway, caller, request);
+  if ("code" in found) return refuse(gateway, answer, caller, found);
+  answer.count({ status: 200, code: "ok" });
+  await answer.deliver(Buffer.from(JSON.stringify(found)));
 }
 
 /** `GET /v1/models`: what can be asked for here, in OpenAI's shape, with what relai knows beside it. */
@@ -153,7 +146,7 @@ export function handleUnknown(
   return handleRead(gateway, "unknown", { ...request, method: "GET" }, sink, () =>
     Promise.resolve({
       code: "not_found",
-      message: "Unknown request URL; relai serves /v1/chat/completions, /v1/models and /v1/balance",
+      message: `Unknown request URL; relai serves ${SERVED.join(", ")}`,
     } satisfies ApiError),
   );
 }

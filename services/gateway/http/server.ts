@@ -4,7 +4,8 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { errorHeaders, openaiErrorBody } from "#services/errors.ts";
 import type { Clock } from "#services/ports.ts";
 import { refuseConnection } from "#services/refuse-connection.ts";
-import { handleChat } from "#services/gateway/way/request.ts";
+import { SHAPES } from "#services/gateway/shapes/all.ts";
+import { handleShape } from "#services/gateway/way/request.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 import { handleBalance, handleModel, handleModels, handleUnknown } from "./reads.ts";
@@ -123,7 +124,8 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   }
 
   const both = (path: string) => [`/v1${path}`, `/openai/v1${path}`];
-  add(both("/chat/completions"), () => (request, sink) => handleChat(gateway, request, sink));
+  for (const shape of SHAPES)
+    add(both(shape.path), () => (request, sink) => handleShape(gateway, shape, request, sink));
   add(both("/models"), () => (request, sink) => handleModels(gateway, request, sink));
   add(both("/models/:id"), (parameters) => (request, sink) => {
     return handleModel(gateway, (parameters as { id: string }).id, request, sink);

@@ -13,7 +13,7 @@ import {
   settled,
   type GatewayWorld,
 } from "#test/gateway-world.ts";
-import { handleChat } from "#services/gateway/way/request.ts";
+import { handleChat } from "#test/chat-way.ts";
 
 /** The way of a request when the store, the admission store or the journal fails under it. */
 

@@ -3,14 +3,14 @@ import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { pricesAt } from "#domain/catalogue/lookup.ts";
 import { holdFor } from "#domain/hold.ts";
 import { chat, completion, gatewayWorld, settled } from "#test/gateway-world.ts";
-import { handleChat } from "#services/gateway/way/request.ts";
-import { makeOffer, type Offer } from "./offer.ts";
+import { handleChat, offerOf } from "#test/chat-way.ts";
+import type { Offer } from "./offer.ts";
 
 const OPENAI = { processingArea: "us", pinsServiceTier: true };
 const catalogue = buildCatalogue({ openai: OPENAI, simulator: true, processingArea: "us" });
 
 function offer(body: object): Offer {
-  const made = makeOffer(catalogue, "us", Buffer.from(chat(body)));
+  const made = offerOf(catalogue, Buffer.from(chat(body)));
   if ("code" in made) throw new Error(made.message);
   return made;
 }
@@ -20,7 +20,7 @@ describe("an output cap", () => {
     "%s above the model's own maximum is a 400 that names it, whatever it would cost",
     (name) => {
       const body = { max_tokens: undefined, [name]: 65_537 };
-      expect(makeOffer(catalogue, "us", Buffer.from(chat(body)))).toEqual({
+      expect(offerOf(catalogue, Buffer.from(chat(body)))).toEqual({
         code: "invalid_request",
         param: name,
         message: `'${name}' is 65537, and sim-flat writes at most 65536 tokens.`,
@@ -31,7 +31,7 @@ describe("an output cap", () => {
 
   test("is named as the caller named it, also beside the other name with null", () => {
     const body = { max_tokens: null, max_completion_tokens: 1_000_000 };
-    expect(makeOffer(catalogue, "us", Buffer.from(chat(body)))).toMatchObject({
+    expect(offerOf(catalogue, Buffer.from(chat(body)))).toMatchObject({
       param: "max_completion_tokens",
     });
   });
@@ -43,7 +43,8 @@ describe("the service tier of a request that names none", () => {
   test("holds the dearest tier of the binding where the upstream chooses", () => {
     for (const body of asked) {
       const made = offer({ model: "sim-tiers", ...body });
-      const [{ price }] = made.candidates;
+      const price = made.candidates[0]?.price;
+      if (!price) throw new Error("the model has a binding");
       const dearest = pricesAt(price, "priority", made.bounds.inputTokensBound);
       expect(made.holdMicro).toBe(holdFor(made.bounds, dearest).holdMicro);
       expect(made.holdMicro).toBeGreaterThan(

@@ -3,13 +3,17 @@ import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
 import { holdFor, outputTokensThatFit, type HoldBounds } from "#domain/hold.ts";
 import type { ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
-import { readChatRequest, type ChatAsk } from "#services/gateway/shapes/openai-chat/request.ts";
+import type { Ask, Shape } from "#services/gateway/shapes/shape.ts";
 
 /** A request that can be served: what was asked, where it can run, and what is held for it. */
 export interface Offer {
-  readonly ask: ChatAsk;
+  readonly ask: Ask;
   /** Fixed at admission; the first is tried first. */
-  readonly candidates: readonly [Binding, ...Binding[]];
+  readonly candidates: readonly Binding[];
+  /** Of every candidate: there is never a fallback to another area. */
+  readonly processingArea: string;
+  /** Of the candidate that is tried first. */
+  readonly priceVersion: string;
   /** The output cap of each choice, as it goes upstream. */
   readonly outputCapTokens: number;
   readonly bounds: HoldBounds;
@@ -25,12 +29,13 @@ export interface Offer {
  * body.
  */
 export function makeOffer(
+  shape: Shape,
   catalogue: Catalogue,
   processingArea: string,
   body: Buffer,
-  depthMax?: number,
+  depthMax: number,
 ): Offer | ApiError {
-  const read = readChatRequest(body, depthMax);
+  const read = shape.read(body, depthMax);
   if (!read.ok) return { code: "invalid_request", ...read.error };
   const { ask } = read;
   if (ask.modelRegion !== undefined && ask.modelRegion !== "global") {
@@ -42,13 +47,17 @@ export function makeOffer(
     };
   }
   const bindings = bindingsFor(catalogue, ask.model, processingArea);
-  const [first, ...others] = bindings;
+  const [first] = bindings;
   if (!first) {
     return {
       code: "model_not_found",
       param: "model",
       message: "The model does not exist here; GET /v1/models lists what this key can use",
     };
+  }
+  if (first.model.operation !== shape.operation) {
+    const message = `${ask.model} does not serve this route: it is a model for ${first.model.operation}.`;
+    return { code: "invalid_request", param: "model", message };
   }
   if (ask.modelRegion === "global") {
     return {
@@ -69,7 +78,9 @@ export function makeOffer(
   const prices = holdPrices(bindings, ask.serviceTier, bounds.inputTokensBound);
   return {
     ask,
-    candidates: [first, ...others],
+    candidates: bindings,
+    processingArea,
+    priceVersion: first.priceVersion,
     outputCapTokens,
     bounds,
     prices,
@@ -78,7 +89,7 @@ export function makeOffer(
 }
 
 /** An image or a reference whose size cannot be known takes the model's whole context window. */
-function boundsOf(ask: ChatAsk, { model }: Binding, outputCapTokens: number): HoldBounds {
+function boundsOf(ask: Ask, { model }: Binding, outputCapTokens: number): HoldBounds {
   const { bounds } = ask;
   const sized = bounds.imageCount - bounds.remoteImageCount;
   const images = sized * (model.imageTokensMax ?? model.contextWindowTokens);

@@ -1,58 +1,208 @@
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
-import { errorHeaders, openaiErrorBody, statusOf, type ApiError } from "#services/errors.ts";
-import type { Caller } from "#services/gateway/http/authenticate.ts";
+import { errorHeaders, statusOf, type ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
+import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
+import type { ErrorShape } from "#services/gateway/shapes/shape.ts";
 
 const CLIENT_REQUEST_ID_MAX = 256;
+const KEEP_ALIVE_MS = 15_000;
+const KEEP_ALIVE = ": keepalive\n\n";
+/** A body is delivered in pieces of this size, so that a slow client is seen to take some. */
+const DELIVERED_BYTES = 64 * 1024;
+const JSON_TYPE = "application/json; charset=utf-8";
 
-/** One request on its way: its id, its start, where its answer goes and with which headers. */
-export interface Run {
-  readonly route: string;
-  readonly requestId: string;
-  readonly beganMs: number;
-  readonly sink: Sink;
-  readonly headers: Record<string, string>;
-  /** Known once the body was read; for metrics and headers. */
-  model: string;
-  /** The head of an answer has gone out. */
-  hasHead(): boolean;
+/** What a request came to, for the metrics. */
+export interface Counted {
+  readonly status: number;
+  readonly code: string;
+  readonly firstByteMs?: number;
+  readonly chargedMicro?: number;
+  readonly inputTokens?: number;
+  readonly outputTokens?: number;
 }
 
-/** Gives a request its id. The id is always ours; the caller's own is echoed. */
-export function startRun(
+/**
+ * The answer to one request: its head, its bytes, and how it is counted. Nobody else writes to the client. A head goes out
+ * once; what fails before it has a status of its own, what fails behind it ends the stream as broken.
+ */
+export interface Answer {
+  readonly requestId: string;
+  readonly route: string;
+  /** When the request arrived, on the monotonic clock. */
+  readonly beganMs: number;
+  /** Known once the body was read; for metrics and headers. */
+  model: string;
+  /** How many upstreams were called. */
+  attempts: number;
+  /** Adds headers to the head that is still to come. */
+  addHeaders(headers: Readonly<Record<string, string>>): void;
+  isGone(): boolean;
+  /** Told when the client can take more after {@link relay} asked to wait, and when it has left. */
+  listen(events: { drained: () => void; gone: () => void }): void;
+  /** Sends bytes of a stream, behind its head. False asks to wait; a client that takes nothing for the limit is left. */
+  relay(bytes: Uint8Array): boolean;
+  /** Ends a stream with its proper end; its head goes out first where nothing was relayed. */
+  endStream(terminator: string): void;
+  /** Sends a whole body with its head. Comes back when the client has taken it or has left; one that takes nothing is left. */
+  deliver(body: Uint8Array, headers?: Readonly<Record<string, string>>): Promise<void>;
+  /** Ends with an error and counts it: with its status, inside the stream that has begun, or for nobody. */
+  fail(error: ApiError): void;
+  count(facts: Counted): void;
+  /** Breaks the connection if anything has gone out; else this is a 500 with the request's id and nothing more. */
+  breakOff(): void;
+}
+
+/** Gives a request its id, and an answer. The id is always ours; the caller's own is echoed. */
+export function openAnswer(
   gateway: Gateway,
   route: string,
   request: GatewayRequest,
   sink: Sink,
-): Run {
-  const { clock, random, region } = gateway.parts;
+  errors: ErrorShape = OPENAI_ERRORS,
+): Answer {
+  const { clock, random, region, limits, telemetry } = gateway.parts;
   const requestId = makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
   const echoed = clientRequestId(request);
-  let hasHead = false;
-  return {
-    route,
-    requestId,
-    beganMs: clock.elapsed(),
-    sink: {
-      head(status, headers) {
-        hasHead = true;
-        sink.head(status, headers);
-      },
-      write: (bytes) => sink.write(bytes),
-      end: (bytes) => sink.end(bytes),
-      destroy: () => sink.destroy(),
-      listen: (events) => sink.listen(events),
-      isGone: () => sink.isGone(),
-    },
-    hasHead: () => hasHead,
-    headers: {
-      "x-request-id": requestId,
-      "x-relai-region": region,
-      ...(echoed === undefined ? {} : { "x-client-request-id": echoed }),
-    },
-    model: "",
+  const headers: Record<string, string> = {
+    "x-request-id": requestId,
+    "x-relai-region": region,
+    ...(echoed === undefined ? {} : { "x-client-request-id": echoed }),
   };
+  let told = { drained: () => {}, gone: () => {} };
+  let hasHead = false;
+  let lastWriteMs = 0;
+  let isWaiting = false;
+  let cancelStall = () => {};
+  let cancelKeepAlive = () => {};
+  sink.listen({
+    drained() {
+      isWaiting = false;
+      cancelStall();
+      told.drained();
+    },
+    gone() {
+      rest();
+      told.gone();
+    },
+  });
+
+  function rest(): void {
+    cancelStall();
+    cancelKeepAlive();
+  }
+
+  function head(status: number, more: Readonly<Record<string, string>>): void {
+    hasHead = true;
+    sink.head(status, { ...headers, ...more });
+  }
+
+  function streamHead(): void {
+    head(200, {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache",
+      "x-accel-buffering": "no",
+      "x-relai-model": answer.model,
+      "x-relai-attempts": String(answer.attempts),
+    });
+  }
+
+  function armKeepAlive(delayMs: number): void {
+    cancelKeepAlive = clock.timer(delayMs, () => {
+      const leftMs = KEEP_ALIVE_MS - (clock.elapsed() - lastWriteMs);
+      if (leftMs > 0) return armKeepAlive(leftMs);
+      lastWriteMs = clock.elapsed();
+      if (!isWaiting) sink.write(KEEP_ALIVE);
+      armKeepAlive(KEEP_ALIVE_MS);
+    });
+  }
+
+  /** A client that takes nothing is waited for, but not for ever. */
+  function wait(): false {
+    // More may come after the upstream was asked to wait; the client's time runs from the first time.
+    if (!isWaiting) cancelStall = clock.timer(limits.clientIdleMs, () => sink.destroy());
+    isWaiting = true;
+    return false;
+  }
+
+  const answer: Answer = {
+    requestId,
+    route,
+    beganMs: clock.elapsed(),
+    model: "",
+    attempts: 0,
+    addHeaders: (more) => void Object.assign(headers, more),
+    isGone: () => sink.isGone(),
+    listen(events) {
+      told = events;
+    },
+    relay(bytes) {
+      if (sink.isGone()) return true;
+      if (!hasHead) {
+        streamHead();
+        armKeepAlive(KEEP_ALIVE_MS);
+      }
+      lastWriteMs = clock.elapsed();
+      return sink.write(bytes) || wait();
+    },
+    endStream(terminator) {
+      rest();
+      if (!hasHead) streamHead();
+      sink.end(terminator);
+    },
+    deliver(body, more = {}) {
+      head(200, { "content-type": JSON_TYPE, "content-length": String(body.length), ...more });
+      return new Promise((resolve) => {
+        let at = 0;
+        function goOn(): void {
+          while (at < body.length && !sink.isGone()) {
+            const piece = body.subarray(at, at + DELIVERED_BYTES);
+            at += piece.length;
+            if (!sink.write(piece)) return void wait();
+          }
+          through();
+        }
+        function through(): void {
+          rest();
+          sink.end();
+          resolve();
+        }
+        told = { drained: goOn, gone: through };
+        goOn();
+      });
+    },
+    fail(error) {
+      rest();
+      const status = statusOf(error);
+      if (sink.isGone()) return answer.count({ status: 499, code: "client_gone" });
+      if (hasHead) {
+        sink.end(errors.inStream(error));
+        return answer.count({ status: 200, code: error.code });
+      }
+      head(status, errorHeaders(error));
+      sink.end(errors.body(error));
+      answer.count({ status, code: error.code });
+    },
+    count(facts) {
+      telemetry.requestDone({
+        route,
+        model: answer.model,
+        durationMs: clock.elapsed() - answer.beganMs,
+        firstByteMs: facts.firstByteMs,
+        status: facts.status,
+        code: facts.code,
+        chargedMicro: facts.chargedMicro ?? 0,
+        inputTokens: facts.inputTokens ?? 0,
+        outputTokens: facts.outputTokens ?? 0,
+      });
+    },
+    breakOff() {
+      rest();
+      if (hasHead) sink.destroy();
+      else answer.fail({ code: "internal_error" });
+    },
+  };
+  return answer;
 }
 
 /** The caller's own id for the request: carried along and echoed, never an identity of money. */
@@ -63,51 +213,15 @@ export function clientRequestId(request: GatewayRequest): string | undefined {
   return value;
 }
 
-/** A failed login is counted per caller address. */
-export function refuseLogin(
-  gateway: Gateway,
-  run: Run,
-  request: GatewayRequest,
-  error: ApiError,
-): void {
-  const capped = statusOf(error) === 401 ? gateway.capLogin(request.remoteAddress) : undefined;
-  answerError(gateway, run, capped ?? error);
-}
-
-/** A refusal after the login is counted per key; a fault of the server (any 5xx) is nobody's doing and never counts. */
-export function refuse(
-  gateway: Gateway,
-  run: Run,
-  caller: Caller,
-  error: ApiError,
-  rpm?: number,
-): void {
-  const capped = statusOf(error) < 500 ? gateway.capRefusal(caller.keyId, rpm) : undefined;
-  answerError(gateway, run, capped ?? error);
-}
-
 /**
  * Runs what answers a request. When it throws, the caller gets a 500 with the request's id and nothing else, or a broken
  * connection if the head of an answer has gone out already; the error goes on to whoever counts errors.
  */
-export async function answering(
-  gateway: Gateway,
-  run: Run,
-  work: () => Promise<void>,
-): Promise<void> {
+export async function answering(answer: Answer, work: () => Promise<void>): Promise<void> {
   try {
     await work();
   } catch (error) {
-    if (run.hasHead()) run.sink.destroy();
-    else answerError(gateway, run, { code: "internal_error" });
+    answer.breakOff();
     throw error;
   }
-}
-
-/** Answers with an error and nothing else. */
-export function answerError(gateway: Gateway, run: Run, error: ApiError): void {
-  const status = statusOf(error);
-  run.sink.head(status, { ...run.headers, ...errorHeaders(error) });
-  run.sink.end(openaiErrorBody(error));
-  gateway.count(run, { status, code: error.code });
 }

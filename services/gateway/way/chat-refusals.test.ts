@@ -9,7 +9,7 @@ import {
   type GatewayWorld,
   type RequestChanges,
 } from "#test/gateway-world.ts";
-import { handleChat } from "./request.ts";
+import { handleChat } from "#test/chat-way.ts";
 import {
   handleBalance,
   handleModel,

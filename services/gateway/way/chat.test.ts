@@ -9,7 +9,7 @@ import {
   settled,
 } from "#test/gateway-world.ts";
 import type { UpstreamFailure } from "#services/ports.ts";
-import { handleChat } from "./request.ts";
+import { handleChat } from "#test/chat-way.ts";
 
 /** One plain answer, from the request to the books: what goes out, what comes back, and what it costs. */
 async function asked(

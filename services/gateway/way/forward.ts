@@ -6,9 +6,10 @@ import type {
   UpstreamFailure,
 } from "#services/ports.ts";
 import type { InFlight } from "#services/gateway/http/in-flight.ts";
-import { createChatStream, type ChatStream } from "#services/gateway/shapes/openai-chat/stream.ts";
+import type { AnswerStream } from "#services/gateway/shapes/shape.ts";
 import { createPieces } from "#services/gateway/http/collect.ts";
-import type { GatewayLimits, Sink } from "#services/gateway/parts.ts";
+import type { GatewayLimits } from "#services/gateway/parts.ts";
+import type { Answer } from "./answer.ts";
 
 /** Why a call was ended from this side. */
 export type CutReason = "journal_sealed" | "stopping";
@@ -24,7 +25,7 @@ export type Ended =
       readonly retryAfter: string | undefined;
       readonly body: Buffer;
     }
-  /** A stream that came to its `[DONE]`, or ended cleanly after every choice had finished. */
+  /** A stream that came to its proper end, or ended cleanly when nothing else was missing. */
   | { readonly how: "stream_done" }
   /** A stream that broke: what was relayed was relayed, and must not look finished. `read_on_over`: its client had left. */
   | {
@@ -41,26 +42,14 @@ export type Ended =
 /** What is known of a call while it runs. */
 export interface Forwarded {
   readonly ended: Promise<Ended>;
-  /** Undefined for a plain answer. */
-  readonly stream: ChatStream | undefined;
-  /** The head of a streamed answer; empty for a plain one. */
-  readonly headers: Readonly<Record<string, string>>;
-  /** When the first byte of the body came, on the monotonic clock; undefined while there is none. */
-  firstByteAtMs(): number | undefined;
-  /** When the upstream was called, on the same clock. */
+  /** When the upstream was called, on the monotonic clock. */
   readonly beganMs: number;
+  /** When the first byte of the body came, on the same clock; undefined while there is none. */
+  firstByteAtMs(): number | undefined;
   /** The upstream has answered with a success: from here on the call may be billed. */
   isAnswered(): boolean;
-  clientGone(): boolean;
-  /** The head has gone to the client, so an error can only go into the stream. */
-  headSent(): boolean;
   /** Ends the call from this side. */
   cut(reason: CutReason): void;
-  /**
-   * Sends a whole body behind a head that was sent, and ends the answer. Comes back when the client has taken it or
-   * has left; one that takes nothing for the limit is left.
-   */
-  deliver(body: Uint8Array): Promise<void>;
   /** Gives back the room of a body that was kept; after this the body is not used any more. */
   forget(): void;
 }
@@ -71,11 +60,9 @@ export interface ForwardOptions {
   readonly limits: GatewayLimits;
   readonly inFlight: InFlight;
   readonly call: UpstreamCall;
-  readonly sink: Sink;
-  /** Set for a streamed answer: its head, and whether its usage is for the client's eyes. */
-  readonly streaming:
-    | { readonly includeUsageAsked: boolean; readonly headers: Record<string, string> }
-    | undefined;
+  readonly answer: Pick<Answer, "isGone" | "listen" | "relay">;
+  /** What reads a streamed success; undefined for a plain answer. */
+  readonly stream: AnswerStream | undefined;
   /** Called when the upstream has the whole request. */
   readonly sent: () => void;
   /**
@@ -85,21 +72,18 @@ export interface ForwardOptions {
   readonly readOn: () => (() => void) | undefined;
 }
 
-const KEEP_ALIVE_MS = 15_000;
 const REFUSAL_BYTES_MAX = 64 * 1024;
-/** A body is delivered in pieces of this size, so that a slow client is seen to take some. */
-const DELIVERED_BYTES = 64 * 1024;
 
 /**
- * Calls the upstream and relays its answer. Before a success's first byte nothing goes to the client, so that a
- * refusal keeps its status. The client leaving ends a call that has not answered yet; one that has is read on to its
- * end, because it will be billed: within limits of time and bytes, and as long as there is a place for it.
+ * Calls the upstream, reads its answer, and says how it ended; what streams is relayed as it comes. Before a success's
+ * first byte nothing goes to the client, so that a refusal keeps its status. The client leaving ends a call that has not
+ * answered yet; one that has is read on to its end, because it will be billed: within limits of time and bytes, and as
+ * long as there is a place for it.
  */
 export function forward(options: ForwardOptions): Forwarded {
   // `options` and the call itself are in no closure below, so that the request's body is not kept while it is answered.
-  const { upstream, clock, limits, inFlight, sink, streaming, sent, readOn } = options;
+  const { upstream, clock, limits, inFlight, answer, stream, sent, readOn } = options;
   const beganMs = clock.elapsed();
-  const stream = streaming && createChatStream(streaming);
   const pieces = createPieces();
   let status = 0;
   let retryAfter: string | undefined;
@@ -107,13 +91,9 @@ export function forward(options: ForwardOptions): Forwarded {
   let bytes = 0;
   let bytesSinceGone = 0;
   let firstByteAtMs: number | undefined;
-  let headSent = false;
   let paused = false;
   let over = false;
-  let lastWriteAt = beganMs;
   let endReadOn = () => {};
-  let cancelStall = () => {};
-  let cancelKeepAlive = () => {};
   let settle: (ended: Ended) => void = () => {};
   const ended = new Promise<Ended>((resolve) => {
     settle = resolve;
@@ -126,8 +106,6 @@ export function forward(options: ForwardOptions): Forwarded {
     if (over) return;
     over = true;
     endReadOn();
-    cancelStall();
-    cancelKeepAlive();
     if (abort) exchange.abort();
     // What may still come is not for the client, so it does not wait for the client; else the connection were lost.
     else if (paused) exchange.resume();
@@ -154,13 +132,12 @@ export function forward(options: ForwardOptions): Forwarded {
 
   /** Ends the call from this side. What a client that has left would have got is then charged by what had come of it. */
   function cut(why: Broke): void {
-    if (sink.isGone() && firstByteAtMs !== undefined) readOnOver();
+    if (answer.isGone() && firstByteAtMs !== undefined) readOnOver();
     else broke(why, true);
   }
 
   function clientLeft(): void {
     if (over) return;
-    cancelStall();
     if (firstByteAtMs === undefined) return finish({ how: "client_left" }, true);
     const giveBack = readOn();
     if (!giveBack) return readOnOver();
@@ -174,47 +151,17 @@ export function forward(options: ForwardOptions): Forwarded {
 
   function resume(): void {
     paused = false;
-    cancelStall();
     if (!over) exchange.resume();
   }
 
-  /** A client that takes nothing is waited for, but not for ever. */
-  function pause(): false {
-    // More may come after the upstream was asked to wait; the client's time runs from the first time.
-    if (paused) return false;
-    paused = true;
-    cancelStall = clock.timer(limits.clientIdleMs, () => sink.destroy());
-    return false;
-  }
-
-  function armKeepAlive(delayMs: number): void {
-    cancelKeepAlive = clock.timer(delayMs, () => {
-      const leftMs = KEEP_ALIVE_MS - (clock.elapsed() - lastWriteAt);
-      if (leftMs > 0) return armKeepAlive(leftMs);
-      lastWriteAt = clock.elapsed();
-      if (!paused && !sink.isGone()) sink.write(": keepalive\n\n");
-      armKeepAlive(KEEP_ALIVE_MS);
-    });
-  }
-
-  function relay(out: Uint8Array): boolean {
-    if (sink.isGone()) return true;
-    if (!headSent && streaming) {
-      headSent = true;
-      sink.head(200, streaming.headers);
-      armKeepAlive(KEEP_ALIVE_MS);
-    }
-    lastWriteAt = clock.elapsed();
-    return sink.write(out) || pause();
-  }
-
   /** Bytes of a streamed success: filtered, relayed, with the end held back. */
-  function streamed(piece: Uint8Array, filter: ChatStream): boolean {
+  function streamed(piece: Uint8Array, filter: AnswerStream): boolean {
     const { out, failed } = filter.push(piece);
-    const goOn = out === undefined || out.length === 0 || relay(out);
+    const goOn = out === undefined || out.length === 0 || answer.relay(out);
+    if (!goOn) paused = true;
     if (!makeRoom(filter.heldBytes)) cut("no_room");
     else if (failed) finish({ how: "stream_broke", why: failed }, true);
-    // What may follow [DONE] is of no use to anybody; the connection is left to end by itself and be used again.
+    // What may follow the proper end is of no use to anybody; the connection is left to end by itself and be used again.
     else if (filter.done) finish({ how: "stream_done" }, false);
     return goOn || over;
   }
@@ -241,34 +188,7 @@ export function forward(options: ForwardOptions): Forwarded {
     pieces.clear();
   }
 
-  function deliver(body: Uint8Array): Promise<void> {
-    return new Promise((resolve) => {
-      let at = 0;
-      function through(): void {
-        cancelStall();
-        sink.end();
-        resolve();
-      }
-      function goOn(): void {
-        cancelStall();
-        while (at < body.length && !sink.isGone()) {
-          const piece = body.subarray(at, at + DELIVERED_BYTES);
-          at += piece.length;
-          if (sink.write(piece)) continue;
-          cancelStall = clock.timer(limits.clientIdleMs, () => {
-            sink.destroy();
-            resolve();
-          });
-          return;
-        }
-        through();
-      }
-      sink.listen({ drained: goOn, gone: through });
-      goOn();
-    });
-  }
-
-  sink.listen({ drained: () => paused && resume(), gone: clientLeft });
+  answer.listen({ drained: () => paused && resume(), gone: clientLeft });
   const exchange: UpstreamExchange = upstream.send(options.call, {
     head(answered, headers) {
       status = answered;
@@ -278,7 +198,7 @@ export function forward(options: ForwardOptions): Forwarded {
     data(piece) {
       if (over) return true;
       firstByteAtMs ??= clock.elapsed();
-      if (sink.isGone()) {
+      if (answer.isGone()) {
         bytesSinceGone += piece.length;
         if (bytesSinceGone > limits.readOnBytesMax) readOnOver();
       }
@@ -288,25 +208,13 @@ export function forward(options: ForwardOptions): Forwarded {
     end() {
       if (!stream || !isStream()) return whole(false);
       const { out, failed } = stream.end();
-      if (out !== undefined && out.length > 0) relay(out);
+      if (out !== undefined && out.length > 0) answer.relay(out);
       if (failed) finish({ how: "stream_broke", why: failed }, false);
-      else if (stream.done || stream.everyChoiceFinished) finish({ how: "stream_done" }, false);
+      else if (stream.done || stream.isComplete) finish({ how: "stream_done" }, false);
       else finish({ how: "stream_broke", why: "truncated" }, false);
     },
     failed: (failure) => broke(failure, false),
   });
-  if (sink.isGone()) clientLeft();
-  return {
-    ended,
-    stream,
-    headers: streaming?.headers ?? {},
-    beganMs,
-    firstByteAtMs: () => firstByteAtMs,
-    isAnswered,
-    clientGone: () => sink.isGone(),
-    headSent: () => headSent,
-    cut,
-    deliver,
-    forget,
-  };
+  if (answer.isGone()) clientLeft();
+  return { ended, beganMs, firstByteAtMs: () => firstByteAtMs, isAnswered, cut, forget };
 }

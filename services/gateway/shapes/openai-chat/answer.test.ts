@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
-import { readChatAnswer, seenInAnswer } from "./answer.ts";
+import { readChatAnswer } from "./answer.ts";
 
 const CHOICE = {
   index: 0,
@@ -29,8 +29,12 @@ describe("readChatAnswer", () => {
       serviceTier: "default",
       finish: "stop",
     };
-    expect(readChatAnswer(bytes(ANSWER))).toEqual(expected);
-    expect(readChatAnswer(bytes(ANSWER, 2))).toEqual(expected);
+    for (const body of [bytes(ANSWER), bytes(ANSWER, 2)]) {
+      const read = readChatAnswer(body);
+      expect(read).toMatchObject(expected);
+      // The very bytes that came go out.
+      expect(read.ok && read.body).toBe(body);
+    }
   });
 
   it.each<[string, object, object]>([
@@ -47,7 +51,7 @@ describe("readChatAnswer", () => {
       { servedModel: undefined, serviceTier: undefined },
     ],
     ["a name that is too long", { model: "x".repeat(300) }, { servedModel: undefined }],
-    ["no choices in the list", { choices: [] }, { finish: undefined }],
+    ["no choices in the list", { choices: [] }, { finish: "" }],
     ["an error of null", { error: null }, { finish: "stop" }],
   ])("takes an answer with %s", (_, change, expected) => {
     expect(readChatAnswer(bytes({ ...ANSWER, ...change }))).toMatchObject({
@@ -78,7 +82,13 @@ describe("readChatAnswer", () => {
   });
 });
 
-describe("seenInAnswer", () => {
+/** What an answer shows; nothing where it is no answer. */
+function seenIn(answer: Buffer) {
+  const read = readChatAnswer(answer);
+  return read.ok ? read.seen() : undefined;
+}
+
+describe("what an answer without usage shows", () => {
   it("counts the decoded text of all choices", () => {
     const text = fc.string({ unit: "binary" });
     fc.assert(
@@ -100,7 +110,7 @@ describe("seenInAnswer", () => {
         for (const parts of texts)
           for (const part of parts) visibleBytes += Buffer.byteLength(part);
         visibleBytes += names * texts.length;
-        expect(seenInAnswer(bytes({ choices }))).toEqual({
+        expect(seenIn(bytes({ choices }))).toEqual({
           visibleBytes,
           chunks: texts.length,
           audioBytes: 0,
@@ -109,9 +119,9 @@ describe("seenInAnswer", () => {
     );
   });
 
-  it("finds nothing in garbage", () => {
+  it("is nothing where choices say nothing, or are garbage", () => {
     const nothing = { visibleBytes: 0, chunks: 0, audioBytes: 0 };
-    expect(seenInAnswer(Buffer.from("garbage"))).toEqual(nothing);
-    expect(seenInAnswer(bytes({}))).toEqual(nothing);
+    for (const choices of ["[]", "[1]", '[{"message":7}]', '[{"a":tru}]'])
+      expect(seenIn(Buffer.from(`{"choices":${choices}}`))).toEqual(nothing);
   });
 });

@@ -8,8 +8,10 @@ import {
   valueEnd,
   valueStart,
 } from "#services/gateway/json/scan.ts";
-import { addChoices, nameOf, noFacts, UPSTREAM_DEPTH_MAX } from "./chunk.ts";
-import { readUsage, type ReadUsage, type SeenOutput } from "./usage.ts";
+import { addChoices, finishWord, nameOf, noFacts, UPSTREAM_DEPTH_MAX } from "./chunk.ts";
+import type { ReadUsage, SeenOutput } from "#services/gateway/shapes/estimate.ts";
+import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
+import type { WholeAnswer } from "#services/gateway/shapes/shape.ts";
 
 const CHOICES = 0;
 const USAGE = 1;
@@ -22,27 +24,13 @@ const SCAN = createScan(TABLE);
 const CHOICE_TABLE = keyTable(["finish_reason"]);
 const CHOICE_SCAN = createScan(CHOICE_TABLE);
 
-export type ChatAnswer =
-  | {
-      readonly ok: true;
-      /** Undefined when the upstream gave none, or one that cannot be read: then {@link seenInAnswer} and the estimate. */
-      readonly usage: ReadUsage | undefined;
-      /** The model and service tier that the answer names. */
-      readonly servedModel: string | undefined;
-      readonly serviceTier: string | undefined;
-      /** Why the first choice ended. */
-      readonly finish: string | undefined;
-    }
-  /** `error`: an error object under a status of success. `garbage`: no chat completion. */
-  | { readonly ok: false; readonly kind: "garbage" | "error" };
-
-const GARBAGE: ChatAnswer = { ok: false, kind: "garbage" };
+const GARBAGE: WholeAnswer = { ok: false, kind: "garbage" };
 
 /**
  * Reads a whole chat completion in its bytes, parsing only its usage: an answer can be large, and to parse it would take
  * several times its size. What is inside the choices is not validated: it is the caller's, and passes as it came.
  */
-export function readChatAnswer(body: Buffer): ChatAnswer {
+export function readChatAnswer(body: Buffer): WholeAnswer {
   const failure = scanObject(body, 0, body.length, TABLE, SCAN, UPSTREAM_DEPTH_MAX);
   if (failure !== undefined) return GARBAGE;
   const error = valueStart(SCAN, ERROR);
@@ -52,15 +40,17 @@ export function readChatAnswer(body: Buffer): ChatAnswer {
   if (choices === 0 || body[choices] !== 0x5b) return GARBAGE;
   return {
     ok: true,
+    body,
     usage: usageAt(body, valueStart(SCAN, USAGE), valueEnd(SCAN, USAGE)),
     servedModel: nameOf(textAt(body, MODEL)),
     serviceTier: nameOf(textAt(body, SERVICE_TIER)),
-    finish: firstFinish(body, choices, valueEnd(SCAN, CHOICES)),
+    finish: finishWord(firstFinish(body, choices, valueEnd(SCAN, CHOICES))),
+    seen: () => seenInAnswer(body),
   };
 }
 
 /** What an answer without usage shows, for the estimate. Its choices are parsed. */
-export function seenInAnswer(body: Buffer): SeenOutput {
+function seenInAnswer(body: Buffer): SeenOutput {
   const facts = noFacts();
   if (scanObject(body, 0, body.length, TABLE, SCAN, UPSTREAM_DEPTH_MAX) === undefined) {
     const [start, end] = [valueStart(SCAN, CHOICES), valueEnd(SCAN, CHOICES)];

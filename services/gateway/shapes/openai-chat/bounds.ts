@@ -1,12 +1,11 @@
-import { AUDIO_COMPRESSION } from "./usage.ts";
+import { isMembers, otherCaseOf } from "#services/gateway/json/members.ts";
+import type { Members } from "#services/gateway/json/members.ts";
+import { AUDIO_COMPRESSION } from "#services/gateway/shapes/estimate.ts";
 
 /**
  * How large a chat request can be for the model, in bytes of text. No tokenizer runs here: on untrusted text they take
  * seconds for kilobytes. Holds take two bytes for a token; what is still larger is charged beyond the hold.
  */
-
-import { isMembers, otherCaseOf } from "#services/gateway/json/members.ts";
-import type { Members } from "#services/gateway/json/members.ts";
 
 /** Bytes that make one input token in a hold. Natural text has 2.5 to 4. */
 const BYTES_PER_TOKEN = 2;
@@ -28,35 +27,6 @@ const MESSAGE_NAMES = ["role", "content", "audio"];
 const PART_NAMES = ["type", "text", "refusal", "image_url"];
 const IMAGE_NAMES = ["url"];
 const PREDICTION_NAMES = ["content"];
-
-export interface ChatBounds {
-  /** UTF-8 bytes of the text that the model sees; the estimate of an answer without usage rests on it. */
-  readonly promptBytes: number;
-  /** promptBytes / 2 rounded up, 8 for each message and 16 for the request. Images are not in it. */
-  readonly inputTokensBound: number;
-  /** Images of every kind; the estimate takes each at the catalogue's `imageTokensMax`. */
-  readonly imageCount: number;
-  /** Those among them that are not in the body as data URLs: nothing bounds their size, so they set `unknownSize`. */
-  readonly remoteImageCount: number;
-  /** There is audio, or something that may be audio: a part that nobody knows, a file, an earlier answer. */
-  readonly hasAudioInput: boolean;
-  /**
-   * The decoded bytes of the audio in the messages, as if none were compressed; the estimate rests on it, the hold does
-   * not.
-   */
-  readonly audioBytes: number;
-  readonly hasAudioOutput: boolean;
-  /** The audio that was asked for is not plain samples (`pcm16`, `wav`). */
-  readonly isAudioOutputCompressed: boolean;
-  /**
-   * The request refers to something whose size the bytes do not bound: a remote image, a file, an earlier answer's
-   * audio, a part of a type that relai does not know, or audio, whose sample rate is the caller's choice. The hold
-   * takes the model's whole context window.
-   */
-  readonly unknownSize: boolean;
-  /** Tokens of a predicted output: those that the answer does not use are billed as output, beside it. */
-  readonly predictionTokensBound: number;
-}
 
 /** The running sums of one request. */
 export interface PromptSums {

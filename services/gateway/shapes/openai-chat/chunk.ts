@@ -1,24 +1,35 @@
 import { createScan, keyTable, scanObject, valueEnd } from "#services/gateway/json/scan.ts";
 import { removalSpan } from "#services/gateway/json/splice.ts";
-import { readUsage, type ReadUsage, type SeenOutput } from "./usage.ts";
+import type { SeenOutput } from "#services/gateway/shapes/estimate.ts";
+import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
+import type { Said } from "#services/gateway/shapes/shape.ts";
 
 /** Upstreams are trusted with deeper nesting than callers, but not with any. */
 export const UPSTREAM_DEPTH_MAX = 512;
 /** Names that an upstream gives us are kept only up to this length. */
 const NAME_BYTES_MAX = 256;
 
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
 /** What the chunks of a stream, or the choices of a whole answer, have said so far. */
-export interface ChunkFacts extends SeenOutput {
-  usage: ReadUsage | undefined;
-  servedModel: string | undefined;
-  serviceTier: string | undefined;
+export interface ChunkFacts extends Mutable<Said & SeenOutput> {
   /** Of each started choice, by its index, why it ended; empty while it goes on. */
   readonly finishReasons: string[];
   startedCount: number;
   finishedCount: number;
-  visibleBytes: number;
-  audioBytes: number;
-  chunks: number;
+}
+
+const FINISH_WORDS: ReadonlySet<string> = new Set([
+  "stop",
+  "length",
+  "tool_calls",
+  "content_filter",
+  "function_call",
+]);
+
+/** The reason for an answer's end as the event repeats it: a word that we know, for any other text is the upstream's. */
+export function finishWord(reason = ""): string {
+  return reason === "" || FINISH_WORDS.has(reason) ? reason : "other";
 }
 
 export function noFacts(): ChunkFacts {

@@ -1,8 +1,9 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
-import { JSON_DEPTH_MAX, readChatRequest } from "./request.ts";
-import type { BodyFault, ChatAsk } from "./request.ts";
+import { JSON_DEPTH_MAX, type BodyFault } from "#services/gateway/json/object.ts";
+import { readChatRequest } from "./request.ts";
+import type { ChatAsk } from "./request.ts";
 
 const MESSAGES = [{ role: "user", content: "hello" }];
 

@@ -1,7 +1,3 @@
-import { isUtf8 } from "node:buffer";
-
-import type { OutputCapName } from "#domain/catalogue/types.ts";
-
 import {
   createScan,
   keyTable,
@@ -10,20 +6,24 @@ import {
   valueEnd,
   valueStart,
 } from "#services/gateway/json/scan.ts";
-import type { ScanFailure } from "#services/gateway/json/scan.ts";
+import { memberCount, twiceWithin } from "#services/gateway/json/members.ts";
+import {
+  fault,
+  JSON_DEPTH_MAX,
+  modelFault,
+  readObject,
+  scanMessage,
+  spanAt,
+  textFault,
+  type MemberSpan,
+  type Refused,
+} from "#services/gateway/json/object.ts";
+import type { Ask, AskBounds, ShapeRead } from "#services/gateway/shapes/shape.ts";
+import { inOtherCase } from "#services/gateway/json/members.ts";
 import { inputTokensBound, isCompressed, predictionTokens, sumMessages } from "./bounds.ts";
-import type { ChatBounds, PromptSums } from "./bounds.ts";
-import { inOtherCase, memberCount, twiceWithin } from "#services/gateway/json/members.ts";
+import type { PromptSums } from "./bounds.ts";
 import { hostedTool } from "./tools.ts";
 
-/** The deepest nesting of a body where the settings say nothing else. */
-export const JSON_DEPTH_MAX = 64;
-/**
- * Members, elements and containers of a body together. Twenty megabytes of `{},` are seven million objects, whose
- * parsing holds up every other request for a second and takes many times the body's memory.
- */
-export const JSON_VALUES_MAX = 250_000;
-const MODEL_BYTES_MAX = 256;
 /** OpenAI's own limit on the answers of one request. */
 const CHOICES_MAX = 128;
 
@@ -103,14 +103,6 @@ const COUNTED_AS_JSON = [
 /** Whose text and images are counted after parsing, so that a member that is there twice would count once. */
 const COUNTED_AS_TEXT = ["messages", "prediction"] as const;
 
-/** Where a member stands in the body. */
-export interface MemberSpan {
-  readonly keyStart: number;
-  readonly keyEnd: number;
-  readonly valueStart: number;
-  readonly valueEnd: number;
-}
-
 /** What `stream_options` holds, as far as an edit needs it. */
 export interface StreamOptionsSpans {
   readonly objectStart: number;
@@ -120,21 +112,9 @@ export interface StreamOptionsSpans {
 }
 
 /** A chat completion request as far as relai reads it. It keeps nothing of the prompt: whoever has the body lets it go. */
-export interface ChatAsk {
-  readonly model: string;
-  readonly stream: boolean;
+export interface ChatAsk extends Ask {
   /** The caller asked for usage in the stream, and so gets it. */
   readonly includeUsageAsked: boolean;
-  /** How many answers; 1 when absent. */
-  readonly n: number;
-  /** The caller's cap on output tokens; null when there is none. */
-  readonly outputCapTokens: number | null;
-  /** The name that the cap came under. */
-  readonly outputCapName: OutputCapName;
-  /** The tier that is named; undefined when absent, null or `auto`: then whoever serves it chooses. */
-  readonly serviceTier: string | undefined;
-  readonly modelRegion: string | undefined;
-  readonly bounds: ChatBounds;
   /** For {@link upstreamBody} only. */
   readonly edits: {
     readonly objectStart: number;
@@ -151,29 +131,15 @@ export interface ChatAsk {
   };
 }
 
-/** Why a body is refused with `400 invalid_request`. */
-export interface BodyFault {
-  readonly param: string | null;
-  readonly message: string;
-}
-
-export type ChatRead =
-  | { readonly ok: true; readonly ask: ChatAsk }
-  | { readonly ok: false; readonly error: BodyFault };
-
 type Fields = Readonly<Partial<Record<ReadName, unknown>>>;
-
-function fault(param: string | null, message: string): { ok: false; error: BodyFault } {
-  return { ok: false, error: { param, message } };
-}
 
 /**
  * Reads the body of `POST /v1/chat/completions`. Refused is what relai cannot read safely or cannot bound; all other
  * validation is the upstream's. The body is scanned first, for depth and doubled members, and then parsed once.
  */
-export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRead {
-  const unreadable = scanBody(body, depthMax);
-  if (unreadable !== undefined) return { ok: false, error: unreadable };
+export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ShapeRead<ChatAsk> {
+  const object = readObject(body, TABLE, SCAN, depthMax);
+  if (!object.ok) return object;
   // The scan's findings are taken before anything else can scan.
   const spans = SCAN.spans.slice(0, EDITED_COUNT * 4);
   const objectStart = SCAN.objectStart;
@@ -181,23 +147,10 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
   for (const name of COUNTED_AS_JSON)
     countedBytes += valueEnd(SCAN, SLOT[name]) - valueStart(SCAN, SLOT[name]);
 
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(body.toString());
-  } catch {
-    return fault(null, "We could not parse the JSON body of your request: it is not valid JSON.");
-  }
-  // The scan has seen that this is an object.
-  const fields = parsed as Fields;
+  const fields: Fields = object.fields;
   const { model, messages } = fields;
-  if (typeof model !== "string" || model === "")
-    return fault("model", "You must provide a model parameter, a non-empty string.");
-  if (Buffer.byteLength(model) > MODEL_BYTES_MAX || !model.isWellFormed()) {
-    return fault(
-      "model",
-      `'model' must be at most ${MODEL_BYTES_MAX} bytes of valid Unicode text.`,
-    );
-  }
+  const unnamed = modelFault(model);
+  if (unnamed) return unnamed;
   if (!Array.isArray(messages) || messages.length === 0)
     return fault("messages", "'messages' must be a non-empty array.");
 
@@ -216,7 +169,7 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
   return {
     ok: true,
     ask: {
-      model,
+      model: String(model),
       ...plain,
       includeUsageAsked: plain.stream && options.asked,
       bounds,
@@ -238,55 +191,12 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatRe
 
 const NOWHERE: MemberSpan = { keyStart: 0, keyEnd: 0, valueStart: 0, valueEnd: 0 };
 
-function scanBody(body: Buffer, depthMax: number): BodyFault | undefined {
-  if (body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf) {
-    return {
-      param: null,
-      message: "The body begins with a byte order mark; JSON is sent without one.",
-    };
-  }
-  if (!isUtf8(body)) return { param: null, message: "The body is not valid UTF-8." };
-  const failure = scanObject(body, 0, body.length, TABLE, SCAN, depthMax, JSON_VALUES_MAX);
-  if (failure !== undefined) return { param: null, message: scanMessage(failure, depthMax) };
-  const twice = SCAN.duplicateSlot < 0 ? undefined : READ[SCAN.duplicateSlot];
-  if (twice !== undefined) return { param: twice, message: `'${twice}' is given more than once.` };
-  const alike = SCAN.lookalikeSlot < 0 ? undefined : READ[SCAN.lookalikeSlot];
-  return alike === undefined ? undefined : { param: alike, message: inOtherCase(alike) };
-}
-
-function scanMessage(failure: ScanFailure, depthMax: number): string {
-  switch (failure) {
-    case "not_an_object":
-      return "The body must be a JSON object.";
-    case "too_deep":
-      return `The body is nested deeper than ${depthMax} levels.`;
-    case "too_many_values":
-      return `The body has more than ${JSON_VALUES_MAX} members, elements and brackets.`;
-    case "trailing_bytes":
-      return "The body goes on after the end of its JSON object.";
-    case "malformed":
-      return "We could not parse the JSON body of your request: it is not valid JSON.";
-  }
-}
-
-function spanAt(spans: Int32Array, slot: number): MemberSpan | undefined {
-  const at = slot * 4;
-  const valueStart = spans[at + 2] ?? 0;
-  if (valueStart === 0) return undefined;
-  return {
-    keyStart: spans[at] ?? 0,
-    keyEnd: spans[at + 1] ?? 0,
-    valueStart,
-    valueEnd: spans[at + 3] ?? 0,
-  };
-}
-
 type Plain = Pick<
   ChatAsk,
   "stream" | "n" | "outputCapTokens" | "outputCapName" | "serviceTier" | "modelRegion"
 >;
 
-function readPlain(fields: Fields): Plain | { ok: false; error: BodyFault } {
+function readPlain(fields: Fields): Plain | Refused {
   const stream = fields.stream ?? false;
   if (typeof stream !== "boolean") return fault("stream", "'stream' must be true or false.");
   const n = fields.n ?? 1;
@@ -304,19 +214,18 @@ function readPlain(fields: Fields): Plain | { ok: false; error: BodyFault } {
   const outputCapName = maxTokens === null ? "max_completion_tokens" : "max_tokens";
   if (outputCapTokens !== null && !isCount(outputCapTokens))
     return fault(outputCapName, `'${outputCapName}' must be a positive integer.`);
-  const serviceTier = fields.service_tier ?? undefined;
-  if (serviceTier !== undefined && typeof serviceTier !== "string")
-    return fault("service_tier", "'service_tier' must be a string.");
-  const modelRegion = fields.model_region ?? undefined;
-  if (modelRegion !== undefined && typeof modelRegion !== "string")
-    return fault("model_region", "'model_region' must be a string.");
+  const noText =
+    textFault("service_tier", fields.service_tier) ??
+    textFault("model_region", fields.model_region);
+  if (noText) return noText;
+  const serviceTier = fields.service_tier ?? "auto";
   return {
     stream,
     n,
     outputCapTokens,
     outputCapName,
-    serviceTier: serviceTier === "auto" ? undefined : serviceTier,
-    modelRegion,
+    serviceTier: serviceTier === "auto" ? undefined : String(serviceTier),
+    modelRegion: (fields.model_region ?? undefined) as string | undefined,
   };
 }
 
@@ -329,7 +238,7 @@ function readStreamOptions(
   options: unknown,
   spans: Int32Array,
   depthMax: number,
-): { asked: boolean; inside: StreamOptionsSpans | undefined } | { ok: false; error: BodyFault } {
+): { asked: boolean; inside: StreamOptionsSpans | undefined } | Refused {
   if (options === undefined || options === null) return { asked: false, inside: undefined };
   const span = spanAt(spans, SLOT.stream_options);
   if (typeof options !== "object" || Array.isArray(options) || span === undefined) {
@@ -363,7 +272,7 @@ function boundsOf(
   messages: readonly unknown[],
   fields: Fields,
   countedBytes: number,
-): ChatBounds | { ok: false; error: BodyFault } {
+): AskBounds | Refused {
   const sums: PromptSums = {
     bytes: countedBytes,
     images: 0,

@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
 import { createChatStream, SSE_EVENT_BYTES_MAX } from "./stream.ts";
-import type { ChatStream, StreamFailure } from "./stream.ts";
+import type { AnswerStream, StreamFailure } from "#services/gateway/shapes/shape.ts";
 
 type Json = Record<string, unknown>;
 
@@ -22,7 +22,7 @@ interface Seen {
   out: string;
   failed: StreamFailure | undefined;
   done: boolean;
-  stream: ChatStream;
+  stream: AnswerStream;
 }
 
 /** Pushes pieces and ends. What comes out must be bytes that nobody changes later: it is read only at the end. */
@@ -75,7 +75,7 @@ describe("a stream of chunks", () => {
 
   it("tells what it has seen", () => {
     const { stream } = whole(text);
-    expect(stream.facts).toMatchObject({
+    expect(stream.said).toMatchObject({
       usage: { tokens: { input: 5, output: 2 }, anomaly: false },
       servedModel: "m-2024",
       serviceTier: undefined,
@@ -83,7 +83,7 @@ describe("a stream of chunks", () => {
       visibleBytes: Buffer.byteLength('hello\n"😀\\'),
       chunks: 3,
     });
-    expect(stream.everyChoiceFinished).toBe(true);
+    expect(stream.isComplete).toBe(true);
   });
 
   it("gives the pushed bytes themselves when there is nothing to edit", () => {
@@ -103,7 +103,7 @@ describe("a stream of chunks", () => {
     ).toBe(": x\n\n");
     expect(stream.push(Buffer.from(event(says("later"))))).toEqual({ out: undefined });
     expect(stream.end()).toEqual({ out: undefined });
-    expect(stream.facts.chunks).toBe(0);
+    expect(stream.said.chunks).toBe(0);
   });
 });
 
@@ -113,16 +113,16 @@ describe("usage", () => {
       event(chunk([choice({ content: "a" })], { usage: USAGE })) +
       event(chunk([], { usage: { prompt_tokens: 0, completion_tokens: 0 } }));
     const { stream, out } = whole(text);
-    expect(stream.facts.usage).toEqual({ tokens: { input: 0, output: 0 }, anomaly: false });
+    expect(stream.said.usage).toEqual({ tokens: { input: 0, output: 0 }, anomaly: false });
     expect(out).toBe(event(chunk([choice({ content: "a" })])));
   });
 
   it("stays when a later chunk has null, and goes when the last one cannot be read", () => {
-    expect(whole(event(COUNTS) + event(ENDS)).stream.facts.usage).toBeDefined();
+    expect(whole(event(COUNTS) + event(ENDS)).stream.said.usage).toBeDefined();
     expect(
       whole(
         event(COUNTS) + event(chunk([], { usage: { prompt_tokens: -1, completion_tokens: 1 } })),
-      ).stream.facts.usage,
+      ).stream.said.usage,
     ).toBeUndefined();
   });
 
@@ -150,7 +150,7 @@ describe("chunks that are like others before", () => {
   it("change the names back", () => {
     const other = { ...same, model: "m-2025", service_tier: "flex" };
     const seen = whole([same, same, other, same].map((value) => event(value)).join(""));
-    expect(seen.stream.facts).toMatchObject({
+    expect(seen.stream.said).toMatchObject({
       servedModel: "m-2024",
       serviceTier: "flex",
       visibleBytes: 4,
@@ -163,17 +163,17 @@ describe("chunks that are like others before", () => {
       usage: { prompt_tokens: tokens, completion_tokens: 1 },
     });
     const seen = whole(event(counted(1)) + event(counted(1)) + event(COUNTS) + event(counted(1)));
-    expect(seen.stream.facts.usage?.tokens).toEqual({ input: 1, output: 1 });
+    expect(seen.stream.said.usage?.tokens).toEqual({ input: 1, output: 1 });
   });
 
   it("count all of their choices", () => {
     const two = chunk([choice({ content: "ab" }, 0), choice({ content: "c" }, 1)]);
-    expect(whole(event(two).repeat(5)).stream.facts).toMatchObject({ visibleBytes: 15, chunks: 5 });
+    expect(whole(event(two).repeat(5)).stream.said).toMatchObject({ visibleBytes: 15, chunks: 5 });
   });
 
   it("count no chunk that shows nothing", () => {
     const seen = whole(event(same) + event(same) + event(without(says(""))));
-    expect(seen.stream.facts).toMatchObject({ visibleBytes: 2, chunks: 2 });
+    expect(seen.stream.said).toMatchObject({ visibleBytes: 2, chunks: 2 });
   });
 
   it("are still garbage with a line end inside of their text", () => {
@@ -189,7 +189,7 @@ describe("choices", () => {
   it("are finished when each that began has its reason", () => {
     const two = (...reasons: [number, string | null][]): boolean =>
       whole(reasons.map(([index, reason]) => event(chunk([choice({}, index, reason)]))).join(""))
-        .stream.everyChoiceFinished;
+        .stream.isComplete;
     expect(two()).toBe(false);
     expect(two([0, null])).toBe(false);
     expect(two([0, "stop"])).toBe(true);
@@ -200,7 +200,7 @@ describe("choices", () => {
 
   it("show text, refusals, reasoning, tool calls and transcripts", () => {
     const visible = (delta: Json): number =>
-      whole(event(chunk([choice(delta)]))).stream.facts.visibleBytes;
+      whole(event(chunk([choice(delta)]))).stream.said.visibleBytes;
     expect(visible({ content: "é" })).toBe(2);
     expect(visible({ refusal: "no" })).toBe(2);
     expect(visible({ reasoning_content: "hm", reasoning: "hm" })).toBe(2);
@@ -220,7 +220,7 @@ describe("choices", () => {
 
   it("of one chunk count as one chunk", () => {
     expect(
-      whole(event(chunk([choice({ content: "a" }, 0), choice({ content: "b" }, 1)]))).stream.facts
+      whole(event(chunk([choice({ content: "a" }, 0), choice({ content: "b" }, 1)]))).stream.said
         .chunks,
     ).toBe(1);
   });
@@ -442,7 +442,7 @@ describe("any stream", () => {
         const one = run([bytes], asked);
         for (const seen of [one, run(pieces, asked), bytewise(text, asked)]) {
           expect(seen).toMatchObject({ failed: undefined, done: true, out: one.out });
-          expect(seen.stream.facts).toMatchObject(facts);
+          expect(seen.stream.said).toMatchObject(facts);
         }
         // Where a member over several lines is taken out, line ends around it may go with it.
         if (asked || frames.every(({ indent }) => indent === 0)) expect(one.out).toBe(shown);

@@ -1,4 +1,5 @@
-import { CUT, noFacts, readChunk } from "./chunk.ts";
+import type { AnswerStream, StreamFailure, StreamOutput } from "#services/gateway/shapes/shape.ts";
+import { CUT, finishWord, noFacts, readChunk } from "./chunk.ts";
 import type { ChunkFacts, ChunkVerdict } from "./chunk.ts";
 
 /** An event beyond this is no chat completion chunk. */
@@ -10,35 +11,9 @@ const SPACE = 0x20;
 const COLON = 0x3a;
 const BYTE_ORDER_MARK = [0xef, 0xbb, 0xbf];
 const DONE = "[DONE]";
+const TERMINATOR = "data: [DONE]\n\n";
 /** A field name is short; without a colon this early a line is no line of an event stream. */
 const FIELD_NAME_BYTES_MAX = 32;
-
-export type StreamFailure = "garbage" | "upstream_error";
-
-export interface ChatStreamOutput {
-  /** May go to the client now. Possibly the pushed bytes themselves or a part of them. */
-  readonly out: Uint8Array | undefined;
-  /**
-   * The stream cannot go on: the upstream sent an error (which is not relayed) or something that is no stream of
-   * chunks. What came before it is in `out`. Later pushes give nothing.
-   */
-  readonly failed?: StreamFailure;
-}
-
-export interface ChatStream {
-  /** Takes the next bytes from the upstream, cut anywhere. The bytes may not change afterwards. */
-  push(bytes: Uint8Array): ChatStreamOutput;
-  /** The upstream's body has ended. A last event without its empty line still counts if it is whole. */
-  end(): ChatStreamOutput;
-  /** What the stream has said so far. */
-  readonly facts: Readonly<ChunkFacts>;
-  /** `[DONE]` has come. It and all after it are held back: the gateway writes it when the usage is durable. */
-  readonly done: boolean;
-  /** Every choice that began has its finish reason, and at least one began. */
-  readonly everyChoiceFinished: boolean;
-  /** The memory that an event takes which has begun and is not whole. */
-  readonly heldBytes: number;
-}
 
 /** Offsets count from the start of the bytes in hand, and move with them. */
 interface Framing {
@@ -59,10 +34,10 @@ interface Framing {
 }
 
 const EMPTY = Buffer.alloc(0);
-const NOTHING: ChatStreamOutput = { out: undefined };
+const NOTHING: StreamOutput = { out: undefined };
 
 /** Makes the filter for one streamed answer. `includeUsageAsked` says whether the caller wants to see usage. */
-export function createChatStream(options: { readonly includeUsageAsked: boolean }): ChatStream {
+export function createChatStream(options: { readonly includeUsageAsked: boolean }): AnswerStream {
   const framing: Framing = {
     facts: noFacts(),
     hideUsage: !options.includeUsageAsked,
@@ -79,14 +54,16 @@ export function createChatStream(options: { readonly includeUsageAsked: boolean 
   return {
     push: (bytes) => pushBytes(framing, bytes),
     end: () => endBytes(framing),
-    facts: framing.facts,
+    said: framing.facts,
+    finish: () => finishWord(framing.facts.finishReasons[0]),
+    terminator: TERMINATOR,
     get done() {
       return framing.state === "done";
     },
     get heldBytes() {
       return framing.held.length;
     },
-    get everyChoiceFinished() {
+    get isComplete() {
       return (
         framing.facts.startedCount > 0 && framing.facts.finishedCount === framing.facts.startedCount
       );
@@ -94,7 +71,7 @@ export function createChatStream(options: { readonly includeUsageAsked: boolean 
   };
 }
 
-function pushBytes(framing: Framing, bytes: Uint8Array): ChatStreamOutput {
+function pushBytes(framing: Framing, bytes: Uint8Array): StreamOutput {
   if (framing.state !== "open" || bytes.length === 0) return NOTHING;
   const wasHeld = framing.heldLength > 0;
   const buffer = wasHeld ? joinHeld(framing, bytes) : asBuffer(bytes);
@@ -276,7 +253,7 @@ function assemble(buffer: Buffer, kept: readonly number[]): Uint8Array | undefin
   return out;
 }
 
-function endBytes(framing: Framing): ChatStreamOutput {
+function endBytes(framing: Framing): StreamOutput {
   if (framing.state !== "open" || framing.heldLength === 0) return NOTHING;
   const last = pushBytes(framing, EVENT_END);
   // A last event that was cut short is not garbage: the stream is just not complete.

@@ -5,7 +5,7 @@ import {
   twiceWithin,
 } from "#services/gateway/json/members.ts";
 import type { Members } from "#services/gateway/json/members.ts";
-import type { BodyFault } from "./request.ts";
+import type { BodyFault } from "#services/gateway/json/object.ts";
 
 /** Members that make the provider call tools of its own for a fee that no hold can bound. */
 const FEE_MEMBERS = ["web_search_options", "search_parameters", "plugins"] as const;

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 
 import { readChatRequest } from "./request.ts";
 import { upstreamBody } from "./upstream-body.ts";
-import type { UpstreamNames } from "./upstream-body.ts";
+import type { UpstreamNames } from "#services/gateway/shapes/shape.ts";
 
 const NAMES: UpstreamNames = {
   upstreamModel: "m",

@@ -1,18 +1,7 @@
-import type { OutputCapName } from "#domain/catalogue/types.ts";
-
 import { inserting, removing, replacing, splice } from "#services/gateway/json/splice.ts";
 import type { Edit } from "#services/gateway/json/splice.ts";
+import type { UpstreamNames } from "#services/gateway/shapes/shape.ts";
 import type { ChatAsk } from "./request.ts";
-
-/** What the chosen binding needs to see in the body. */
-export interface UpstreamNames {
-  readonly upstreamModel: string;
-  readonly outputCapName: OutputCapName;
-  /** The cap to set: the caller's, or the model's default when the caller gave none. */
-  readonly outputCapTokens: number;
-  /** The host serves what names no service tier as its account is set, unless `default` is asked for. */
-  readonly pinsServiceTier: boolean;
-}
 
 /**
  * The body to send upstream: the caller's bytes with the binding's model name, the output cap under the name that the

@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 
 import { TOKEN_CLASSES, totalInput } from "#domain/prices.ts";
 
-import { estimateTokens, readUsage } from "./usage.ts";
+import { estimateTokens } from "#services/gateway/shapes/estimate.ts";
+import { readUsage } from "./usage.ts";
 
 describe("readUsage", () => {
   it("makes OpenAI's totals disjoint", () => {

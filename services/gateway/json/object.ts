@@ -1,0 +1,106 @@
+import { isUtf8 } from "node:buffer";
+import { inOtherCase } from "./members.ts";
+import { scanObject, type KeyTable, type ObjectScan, type ScanFailure } from "./scan.ts";
+
+/** The deepest nesting of a body where the settings say nothing else. */
+export const JSON_DEPTH_MAX = 64;
+/**
+ * Members, elements and containers of a body together. Twenty megabytes of `{},` are seven million objects, whose
+ * parsing holds up every other request for a second and takes many times the body's memory.
+ */
+export const JSON_VALUES_MAX = 250_000;
+const MODEL_BYTES_MAX = 256;
+
+/** Why a body is refused with `400 invalid_request`. */
+export interface BodyFault {
+  readonly param: string | null;
+  readonly message: string;
+}
+
+export interface Refused {
+  readonly ok: false;
+  readonly error: BodyFault;
+}
+
+export function fault(param: string | null, message: string): Refused {
+  return { ok: false, error: { param, message } };
+}
+
+/**
+ * Reads a caller's body, a JSON object, into its members, having scanned its bytes into `scan`: for the depth and the number
+ * of values before anything is parsed, and for members of the table that are there twice or in another case, which
+ * parsing does not show and an upstream may read otherwise.
+ */
+export function readObject(
+  body: Buffer,
+  table: KeyTable,
+  scan: ObjectScan,
+  depthMax: number,
+): { readonly ok: true; readonly fields: Readonly<Record<string, unknown>> } | Refused {
+  if (body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf)
+    return fault(null, "The body begins with a byte order mark; JSON is sent without one.");
+  if (!isUtf8(body)) return fault(null, "The body is not valid UTF-8.");
+  const failure = scanObject(body, 0, body.length, table, scan, depthMax, JSON_VALUES_MAX);
+  if (failure !== undefined) return fault(null, scanMessage(failure, depthMax));
+  const twice = table.names[scan.duplicateSlot];
+  if (twice !== undefined) return fault(twice, `'${twice}' is given more than once.`);
+  const alike = table.names[scan.lookalikeSlot];
+  if (alike !== undefined) return fault(alike, inOtherCase(alike));
+  try {
+    // The scan has seen that this is an object.
+    return { ok: true, fields: JSON.parse(body.toString()) as Readonly<Record<string, unknown>> };
+  } catch {
+    return fault(null, scanMessage("malformed", depthMax));
+  }
+}
+
+export function scanMessage(failure: ScanFailure, depthMax: number): string {
+  switch (failure) {
+    case "not_an_object":
+      return "The body must be a JSON object.";
+    case "too_deep":
+      return `The body is nested deeper than ${depthMax} levels.`;
+    case "too_many_values":
+      return `The body has more than ${JSON_VALUES_MAX} members, elements and brackets.`;
+    case "trailing_bytes":
+      return "The body goes on after the end of its JSON object.";
+    case "malformed":
+      return "We could not parse the JSON body of your request: it is not valid JSON.";
+  }
+}
+
+/** What is wrong with the name of a model, or undefined. */
+export function modelFault(model: unknown): Refused | undefined {
+  if (typeof model !== "string" || model === "")
+    return fault("model", "You must provide a model parameter, a non-empty string.");
+  if (Buffer.byteLength(model) <= MODEL_BYTES_MAX && model.isWellFormed()) return undefined;
+  return fault("model", `'model' must be at most ${MODEL_BYTES_MAX} bytes of valid Unicode text.`);
+}
+
+/** What is wrong with a member that must be a string where it is there, or undefined. */
+export function textFault(name: string, value: unknown): Refused | undefined {
+  return value === undefined || value === null || typeof value === "string"
+    ? undefined
+    : fault(name, `'${name}' must be a string.`);
+}
+
+/** Where a member stands in the body. */
+export interface MemberSpan {
+  readonly keyStart: number;
+  readonly keyEnd: number;
+  readonly valueStart: number;
+  readonly valueEnd: number;
+}
+
+/** The member of a slot, from the spans of a scan or a copy of them; undefined when the object has none. */
+export function spanAt(spans: Int32Array, slot: number): MemberSpan | undefined {
+  const at = slot * 4;
+  const valueStart = spans[at + 2] ?? 0;
+  if (valueStart === 0) return undefined;
+  return {
+    keyStart: spans[at] ?? 0,
+    keyEnd: spans[at + 1] ?? 0,
+    valueStart,
+    valueEnd: spans[at + 3] ?? 0,
+  };
+}
