@@ -218,13 +218,13 @@ function readPlain(fields: Fields): Plain | Refused {
     textFault("service_tier", fields.service_tier) ??
     textFault("model_region", fields.model_region);
   if (noText) return noText;
-  const serviceTier = fields.service_tier ?? "auto";
+  const serviceTier = (fields.service_tier ?? "auto") as string;
   return {
     stream,
     n,
     outputCapTokens,
     outputCapName,
-    serviceTier: serviceTier === "auto" ? undefined : String(serviceTier),
+    serviceTier: serviceTier === "auto" ? undefined : serviceTier,
     modelRegion: (fields.model_region ?? undefined) as string | undefined,
   };
 }
