@@ -64,9 +64,9 @@ export const MUTANTS: readonly Mutant[] = [
     name: "last-bytes-before-record",
     why: "the caller has the end of its answer before the usage is durable",
     file: "services/gateway/way/conclude.ts",
-    find: "  const charge = await settle(gateway, run, call, {\n    ...answer,",
+    find: "  const chargedMicro = await charge(call, { ...read, isTold: true });\n",
     replace:
-      "  run.sink.head(200, run.headers);\n  await call.forwarded.deliver(body);\n  const charge = await settle(gateway, run, call, {\n    ...answer,",
+      "  await call.answer.deliver(read.body);\n  const chargedMicro = await charge(call, { ...read, isTold: true });\n",
     proof: { file: CHAT_TEST, test: "not a byte of the answer goes out before UsageRecorded" },
   },
   {
@@ -128,7 +128,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "charged-at-another-price",
     why: "a charge is right by the prices that it carries, and they are not those of the version that it names",
-    file: "services/gateway/way/conclude.ts",
+    file: "services/gateway/way/settle.ts",
     find: "prices: pricesAt(binding.price, serviceTier, totalInput(tokens)),",
     replace:
       "prices: { ...pricesAt(binding.price, serviceTier, 0), salePico: pricesAt(binding.price, serviceTier, 0).costPico },",
@@ -154,7 +154,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: "hold-kept-when-client-leaves",
     why: "a caller who leaves early keeps money held for ever",
     file: "services/gateway/way/conclude.ts",
-    find: '      await release(gateway, call, "client_gone", { outcome: "aborted" }, call.hold.totalCostMicro);\n',
+    find: '      await release(call, "client_gone", { outcome: "aborted" }, totalCostMicro);\n',
     replace: "",
     proof: { file: CHAT_TEST, test: "ends the call, and is released" },
   },
