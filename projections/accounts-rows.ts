@@ -4,22 +4,16 @@ import { unpackRows, type PackedRows, type ReadModelRow } from "./rows.ts";
 /** The rows of the accounts: what stands in each table, and what is read out of them. */
 
 /** The tables whose rows belong to an organization's own; their keys are its id and theirs. */
-export type Table = "lots" | "keys" | "holds";
-export type OrgRow = Omit<OrgSnapshot, "lots" | "keys" | "holds"> & { readonly lotsMade: number };
-type LotRow = Lot & { readonly place: number };
-type HoldRow = Omit<Hold, "state" | "forgetAtMs">;
-interface Values {
-  readonly orgs: OrgRow;
-  readonly lots: LotRow;
-  readonly keys: KeyAccount;
-  readonly holds: HoldRow;
-  readonly writers: { readonly writerEpoch: number };
-}
-
-/** The value of a row of this table. Rows of this version were written by the projection, so they have its shape. */
-export function valueOf<T extends keyof Values>(_table: T, { value }: ReadModelRow): Values[T] {
-  return value as unknown as Values[T];
-}
+export type OrgTable = "lots" | "keys" | "holds";
+/** The members alone: of an interface the compiler does not know that it is JSON. */
+type Plain<T> = { readonly [Member in keyof T]: T[Member] };
+export type AccountsRow =
+  | ReadModelRow<"orgs", Plain<Omit<OrgSnapshot, OrgTable> & { readonly lotsMade: number }>>
+  | ReadModelRow<"lots", Plain<Lot & { readonly place: number }>>
+  | ReadModelRow<"keys", Plain<KeyAccount>>
+  | ReadModelRow<"holds", Plain<Omit<Hold, "state" | "forgetAtMs">>>
+  | ReadModelRow<"writers", { readonly writerEpoch: number }>;
+type AccountsRows = PackedRows<AccountsRow>;
 
 /** The organization that a row belongs to: its key is the organization's id, or begins with it. */
 export function orgIn(key: string): string {
@@ -35,12 +29,12 @@ export function rowOfNobody(key: string): Error {
  * Every organization as `adopt` takes it, one after the other, so that of many hardly more than one is there at a time.
  * All holds in it are open and recorded.
  */
-export function* orgSnapshots(packed: PackedRows): Generator<OrgSnapshot> {
-  const lotsOf = rowsByOrg(packed, "lots");
-  const keysOf = rowsByOrg(packed, "keys");
-  const holdsOf = rowsByOrg(packed, "holds");
-  for (const row of unpackRows(packed.filter(({ table }) => table === "orgs"))) {
-    const { lotsMade: _, ...figures } = valueOf("orgs", row);
+export function* orgSnapshots(packed: AccountsRows): Generator<OrgSnapshot> {
+  const lotsOf = byOrg(unpackRows(packed, "lots"));
+  const keysOf = byOrg(unpackRows(packed, "keys"));
+  const holdsOf = byOrg(unpackRows(packed, "holds"));
+  for (const { value } of unpackRows(packed, "orgs")) {
+    const { lotsMade: _, ...figures } = value;
     const { orgId } = figures;
     yield {
       ...figures,
@@ -63,13 +57,12 @@ export function* orgSnapshots(packed: PackedRows): Generator<OrgSnapshot> {
  * Gives the rows of one organization after the other, which must be asked for in the order of their keys; at the end
  * undefined is asked for. Throws when it meets the end and rows were left over.
  */
-function rowsByOrg<T extends Table>(packed: PackedRows, table: T) {
-  const rows = unpackRows(packed.filter((piece) => piece.table === table));
+function byOrg<Row extends ReadModelRow<OrgTable>>(rows: Iterator<Row, undefined>) {
   let next = rows.next();
-  return (orgId: string | undefined): Values[T][] => {
-    const found: Values[T][] = [];
+  return (orgId: string | undefined): Row["value"][] => {
+    const found: Row["value"][] = [];
     while (next.value && orgIn(next.value.key) === orgId) {
-      found.push(valueOf(table, next.value));
+      found.push(next.value.value);
       next = rows.next();
     }
     if (orgId === undefined && next.value) throw rowOfNobody(next.value.key);
@@ -89,23 +82,20 @@ export interface OpenHold {
 export const WRITER_TABLES = ["holds", "writers"] as const;
 
 /** The open holds by writer, each writer's oldest in its journal first: those that its seal must expire. */
-export function openHolds(packed: PackedRows): Map<number, OpenHold[]> {
+export function openHolds(packed: AccountsRows): Map<number, OpenHold[]> {
   const byWriter = new Map<number, OpenHold[]>();
-  for (const row of unpackRows(packed)) {
-    if (row.table !== "holds") continue;
-    const { writerEpoch, requestId, revision } = valueOf("holds", row);
+  for (const { key, value } of unpackRows(packed, "holds")) {
+    const { writerEpoch, requestId, revision } = value;
     const holds = byWriter.get(writerEpoch) ?? [];
     byWriter.set(writerEpoch, holds);
-    holds.push({ orgId: orgIn(row.key), requestId, revision });
+    holds.push({ orgId: orgIn(key), requestId, revision });
   }
   for (const holds of byWriter.values()) holds.sort((one, other) => one.revision - other.revision);
   return byWriter;
 }
 
 /** The writers whose journals are not sealed, oldest first. */
-export function unsealedWriters(packed: PackedRows): number[] {
-  const writers: number[] = [];
-  for (const row of unpackRows(packed))
-    if (row.table === "writers") writers.push(valueOf("writers", row).writerEpoch);
+export function unsealedWriters(packed: AccountsRows): number[] {
+  const writers = [...unpackRows(packed, "writers")].map(({ value }) => value.writerEpoch);
   return writers.sort((one, other) => one - other);
 }

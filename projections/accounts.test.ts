@@ -7,9 +7,9 @@ import { journalEpoch, newEvent, streams, type RecordedEvent } from "#domain/eve
 import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
 import { histories, recorded, type Append } from "#test/histories.ts";
 import { packRows } from "#test/pack-rows.ts";
-import { openHolds, orgSnapshots, unsealedWriters } from "./accounts-rows.ts";
+import { openHolds, orgSnapshots, unsealedWriters, type AccountsRow } from "./accounts-rows.ts";
 import { accountsProjection } from "./accounts.ts";
-import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
+import type { ReadModelWrite } from "./rows.ts";
 
 const id = (prefix: string, number: number) => `${prefix}_${String(number).padStart(26, "0")}`;
 const [org, other, key, lot] = [id("org", 1), id("org", 2), id("key", 1), id("lot", 1)];
@@ -119,20 +119,23 @@ function expired(requestId: string, micro: number): Append {
 }
 
 /** Rows as a read model keeps them: by table and key, values as JSON. */
-function store(rows: Map<string, ReadModelRow>, writes: readonly ReadModelWrite[]): void {
+function store(
+  rows: Map<string, AccountsRow>,
+  writes: readonly ReadModelWrite<AccountsRow>[],
+): void {
   for (const write of writes) {
     const place = `${write.table}\n${write.key}`;
     if (write.value === null) rows.delete(place);
-    else rows.set(place, JSON.parse(JSON.stringify(write)) as ReadModelRow);
+    else rows.set(place, JSON.parse(JSON.stringify(write)) as AccountsRow);
   }
 }
 
-const rowsIn = (rows: Map<string, ReadModelRow>) =>
+const rowsIn = (rows: Map<string, AccountsRow>) =>
   [...rows].sort(([one], [two]) => (one < two ? -1 : 1)).map(([, row]) => row);
 
 /** Folds events in batches of `size`, with a restart after every `restart` batches. */
 function folded(events: readonly RecordedEvent[], size: number, restart = Infinity) {
-  const rows = new Map<string, ReadModelRow>();
+  const rows = new Map<string, AccountsRow>();
   const faults: string[] = [];
   const open = () =>
     accountsProjection.open(rowsIn(rows), (what, facts) =>
@@ -298,7 +301,7 @@ describe("writes", () => {
       admitted(second, 1),
       expired(request, 300),
     ]);
-    const rows = new Map<string, ReadModelRow>();
+    const rows = new Map<string, AccountsRow>();
     const fold = accountsProjection.open([], () => undefined);
     for (const event of all.slice(0, 4)) fold.apply(event);
     store(rows, fold.takeWrites());

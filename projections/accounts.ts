@@ -5,8 +5,8 @@ import { applyEffect } from "#domain/accounts/holds.ts";
 import type { Effect, Lot } from "#domain/accounts/types.ts";
 import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Fold, type OnFault, type Projection } from "./projection.ts";
-import { orgIn, rowOfNobody, valueOf, type Table } from "./accounts-rows.ts";
-import type { JsonValue, ReadModelRow, ReadModelWrite } from "./rows.ts";
+import { orgIn, rowOfNobody, type AccountsRow, type OrgTable } from "./accounts-rows.ts";
+import type { ReadModelWrite } from "./rows.ts";
 
 /**
  * The accounts of every organization, as the recorded events say: what an admission store is filled from. Rows are
@@ -19,7 +19,7 @@ import type { JsonValue, ReadModelRow, ReadModelWrite } from "./rows.ts";
  * Beside the holds stand the writers whose journals are not sealed: in those a hold may still come. What is in neither
  * table is done for ever.
  */
-export const accountsProjection: Projection = {
+export const accountsProjection: Projection<"accounts", AccountsRow> = {
   name: "accounts",
   version: 2,
   handles: new Set([
@@ -39,6 +39,8 @@ export const accountsProjection: Projection = {
   open: openFold,
 };
 
+type AccountsWrite = ReadModelWrite<AccountsRow>;
+
 /** Which rows of one table changed, and which there are in the read model. */
 interface Rows {
   readonly changed: Set<string>;
@@ -52,7 +54,7 @@ interface OrgFold {
   readonly places: Map<string, number>;
   changed: boolean;
   /** Undefined until the first event here: of most organizations there is none between two starts. */
-  rows: Record<Table, Rows> | undefined;
+  rows: Record<OrgTable, Rows> | undefined;
 }
 
 function emptyOrg(orgId: string): OrgFold {
@@ -66,7 +68,7 @@ function emptyOrg(orgId: string): OrgFold {
 }
 
 /** To be called first before an event is applied: what there is then is what the read model has. */
-function rowsOf(org: OrgFold): Record<Table, Rows> {
+function rowsOf(org: OrgFold): Record<OrgTable, Rows> {
   const all = (stored: ReadonlyMap<string, unknown>): Rows => ({
     changed: new Set(),
     stored: new Set(stored.keys()),
@@ -75,9 +77,9 @@ function rowsOf(org: OrgFold): Record<Table, Rows> {
   return (org.rows ??= { lots: all(lots), keys: all(keys), holds: all(holds) });
 }
 
-function openFold(rows: Iterable<ReadModelRow>, onFault: OnFault): Fold {
+function openFold(rows: Iterable<AccountsRow>, onFault: OnFault): Fold<AccountsRow> {
   const orgs = load(rows);
-  const writers = settingFold(writerRowOf);
+  const writers = settingFold<AccountsRow>(writerRowOf);
   let changed: OrgFold[] = [];
   return {
     apply(event) {
@@ -93,7 +95,7 @@ function openFold(rows: Iterable<ReadModelRow>, onFault: OnFault): Fold {
       applyTo(org, event, onFault);
     },
     takeWrites() {
-      const writes: ReadModelWrite[] = writers.takeWrites();
+      const writes = writers.takeWrites();
       for (const org of changed) writeOrg(org, writes);
       changed = [];
       return writes;
@@ -102,7 +104,7 @@ function openFold(rows: Iterable<ReadModelRow>, onFault: OnFault): Fold {
 }
 
 /** A writer's row, from its start to its seal. */
-function writerRowOf(event: RecordedEvent): ReadModelWrite | undefined {
+function writerRowOf(event: RecordedEvent): AccountsWrite | undefined {
   if (event.type === "WriterStarted.v1") {
     const writerEpoch = Number(event.revision);
     return { table: "writers", key: String(writerEpoch), value: { writerEpoch } };
@@ -204,7 +206,7 @@ function markTakings(org: OrgFold, keyId: string, takings: readonly AccountTakin
 // ------------------------------------------------------------------------------------------------------- rows
 
 /** Adds an organization's changed rows; afterwards nothing of it counts as changed. */
-function writeOrg(org: OrgFold, writes: ReadModelWrite[]): void {
+function writeOrg(org: OrgFold, writes: AccountsWrite[]): void {
   const { orgId, position, created, fundedMicro, spentMicro, heldMicro, fault } = org.accounts;
   const value = {
     orgId,
@@ -239,11 +241,11 @@ function writeOrg(org: OrgFold, writes: ReadModelWrite[]): void {
   });
 }
 
-function writeRows(
+function writeRows<T extends OrgTable>(
   org: OrgFold,
-  table: Table,
-  writes: ReadModelWrite[],
-  valueFor: (id: string) => JsonValue | undefined,
+  table: T,
+  writes: AccountsWrite[],
+  valueFor: (id: string) => Extract<AccountsRow, { table: T }>["value"] | undefined,
 ): void {
   const { changed, stored } = rowsOf(org)[table];
   for (const id of changed) {
@@ -251,7 +253,7 @@ function writeRows(
     const key = `${org.accounts.orgId}/${id}`;
     if (value !== undefined) {
       stored.add(id);
-      writes.push({ table, key, value });
+      writes.push({ table, key, value } as AccountsWrite);
     } else if (stored.delete(id)) {
       writes.push({ table, key, value: null });
     }
@@ -260,7 +262,7 @@ function writeRows(
 }
 
 /** The organizations that rows describe. */
-function load(rows: Iterable<ReadModelRow>): Map<string, OrgFold> {
+function load(rows: Iterable<AccountsRow>): Map<string, OrgFold> {
   const orgs = new Map<string, OrgFold>();
   const rowless = new Set<string>();
   for (const row of rows) {
@@ -285,23 +287,22 @@ function load(rows: Iterable<ReadModelRow>): Map<string, OrgFold> {
   return orgs;
 }
 
-function loadRow(org: OrgFold, row: ReadModelRow): void {
+function loadRow(org: OrgFold, row: Exclude<AccountsRow, { table: "writers" }>): void {
   const { accounts } = org;
   if (row.table === "orgs") {
-    const { lotsMade, position, fault, ...figures } = valueOf("orgs", row);
+    const { lotsMade, position, fault, ...figures } = row.value;
     org.lotsMade = lotsMade;
     Object.assign(accounts, figures);
     accounts.position = position === "start" ? "start" : BigInt(position);
     accounts.fault = fault;
   } else if (row.table === "lots") {
-    const { place, ...lot } = valueOf("lots", row);
+    const { place, ...lot } = row.value;
     org.places.set(lot.lotId, place);
     accounts.lots.set(lot.lotId, lot);
   } else if (row.table === "keys") {
-    const key = valueOf("keys", row);
-    accounts.keys.set(key.keyId, key);
+    accounts.keys.set(row.value.keyId, row.value);
   } else {
-    const hold = valueOf("holds", row);
+    const hold = row.value;
     accounts.holds.set(hold.requestId, { ...hold, state: "open", forgetAtMs: 0 });
   }
 }

@@ -1,6 +1,6 @@
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Projection } from "./projection.ts";
-import { unpackRows, type PackedRows, type ReadModelWrite } from "./rows.ts";
+import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
 
 /** What the directory says of a key: whose it is, and whether it was revoked or ends. Never the key itself. */
 type DirectoryEntry = {
@@ -11,20 +11,20 @@ type DirectoryEntry = {
   readonly expiresAt?: number;
 };
 
-const KEYS = "keys";
+export type KeyDirectoryRow = ReadModelRow<"keys", DirectoryEntry>;
 
 /** Token hash → key. Whether a key may be used is decided at admission; this only tells unknown, revoked and expired ones early. */
-export const keyDirectoryProjection: Projection = {
+export const keyDirectoryProjection: Projection<"key-directory", KeyDirectoryRow> = {
   name: "key-directory",
   version: 1,
   handles: new Set(["KeyIssued.v1", "KeyRevoked.v1"]),
   resumes: false,
-  open: () => settingFold(writeOf),
+  open: () => settingFold<KeyDirectoryRow>(writeOf),
 };
 
-function writeOf(event: RecordedEvent): ReadModelWrite | undefined {
+function writeOf(event: RecordedEvent): ReadModelWrite<KeyDirectoryRow> | undefined {
   const said = directoryEntryOf(event);
-  return said && { table: KEYS, key: said.tokenHash, value: said.entry };
+  return said && { table: "keys", key: said.tokenHash, value: said.entry };
 }
 
 /** What an event says of a key, or undefined for an event that says nothing of one. */
@@ -43,9 +43,7 @@ export function directoryEntryOf(
 
 /** The entries that the rows of this read model hold. */
 export function* keyEntries(
-  rows: PackedRows,
+  rows: PackedRows<KeyDirectoryRow>,
 ): Generator<{ tokenHash: string; entry: DirectoryEntry }> {
-  // Rows of this version were written above, so they have this shape.
-  for (const { key, value } of unpackRows(rows))
-    yield { tokenHash: key, entry: value as DirectoryEntry };
+  for (const { key, value } of unpackRows(rows)) yield { tokenHash: key, entry: value };
 }

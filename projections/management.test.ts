@@ -1,8 +1,13 @@
 import { expect, test } from "vitest";
 import { newEvent, streams, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData } from "#domain/events/schemas.ts";
-import { keyRows, managementProjection, organizationRows } from "./management.ts";
-import type { ReadModelRow } from "./rows.ts";
+import { packRows } from "#test/pack-rows.ts";
+import {
+  keyRows,
+  managementProjection,
+  organizationRows,
+  type ManagementRow,
+} from "./management.ts";
 
 const id = (prefix: string, letter: string) => `${prefix}_${letter.repeat(26)}`;
 const SHA = "a".repeat(64);
@@ -61,14 +66,14 @@ const keyRevoked = (position: number, letter: string) =>
   });
 
 /** The rows after events that come in batches of a size; each batch goes to a fold that was opened anew. */
-function rowsOf(events: readonly RecordedEvent[], batch: number): ReadModelRow[] {
-  const rows = new Map<string, ReadModelRow>();
+function rowsOf(events: readonly RecordedEvent[], batch: number): ManagementRow[] {
+  const rows = new Map<string, ManagementRow>();
   for (let at = 0; at < events.length; at += batch) {
     const fold = managementProjection.open([...rows.values()], () => {});
     for (const event of events.slice(at, at + batch)) fold.apply(event);
     for (const { table, key, value } of fold.takeWrites()) {
       if (value === null) rows.delete(`${table}/${key}`);
-      else rows.set(`${table}/${key}`, { table, key, value });
+      else rows.set(`${table}/${key}`, { table, key, value } as ManagementRow);
     }
   }
   return [...rows].sort(([one], [other]) => (one < other ? -1 : 1)).map(([, row]) => row);
@@ -83,7 +88,7 @@ const history = [
 ];
 
 test("lists stand in the order of recording, with all that they show", () => {
-  const rows = rowsOf(history, 100);
+  const rows = packRows(rowsOf(history, 100));
   expect(
     organizationRows(rows).map(({ orgId, name, createdAtMs }) => [orgId, name, createdAtMs]),
   ).toEqual([

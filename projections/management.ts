@@ -1,6 +1,6 @@
 import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Projection } from "./projection.ts";
-import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
+import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
 
 /** What lists show of an organization. Times are the store's own, in milliseconds. */
 export type OrganizationRow = {
@@ -28,46 +28,47 @@ export type IssuedKeyRow = {
   readonly position: string;
 };
 
-type RevocationRow = { readonly revokedAtMs: number };
-
-const ORGANIZATIONS = "organizations";
-const KEYS = "keys";
-const REVOCATIONS = "revocations";
+export type ManagementRow =
+  | ReadModelRow<"organizations", OrganizationRow>
+  | ReadModelRow<"keys", IssuedKeyRow>
+  | ReadModelRow<"revocations", { readonly revokedAtMs: number }>;
+type Rows = PackedRows<ManagementRow>;
+type Write = ReadModelWrite<ManagementRow>;
 
 /** Organizations and keys as the control API lists them. */
-export const managementProjection: Projection = {
+export const managementProjection: Projection<"management", ManagementRow> = {
   name: "management",
   version: 1,
   handles: new Set(["OrganizationCreated.v1", "KeyIssued.v1", "KeyRevoked.v1"]),
   resumes: false,
-  open: () => settingFold(writeOf),
+  open: () => settingFold<ManagementRow>(writeOf),
 };
 
 /** Each event sets a row of its own, so a revocation does not need what was issued. */
-function writeOf(event: RecordedEvent): ReadModelWrite | undefined {
+function writeOf(event: RecordedEvent): Write | undefined {
   if (event.type === "OrganizationCreated.v1") return organizationWrite(event);
   if (event.type === "KeyIssued.v1") return keyWrite(event);
   if (event.type !== "KeyRevoked.v1") return undefined;
-  const row: RevocationRow = { revokedAtMs: event.recordedAt };
-  return { table: REVOCATIONS, key: event.data.keyId, value: row };
+  const value = { revokedAtMs: event.recordedAt };
+  return { table: "revocations", key: event.data.keyId, value };
 }
 
-function organizationWrite(event: Recorded<"OrganizationCreated.v1">): ReadModelWrite {
+function organizationWrite(event: Recorded<"OrganizationCreated.v1">): Write {
   const { orgId, name, homeRegion } = event.data;
-  const row: OrganizationRow = {
+  const value = {
     orgId,
     name,
     homeRegion,
     createdAtMs: event.recordedAt,
     position: String(event.position),
   };
-  return { table: ORGANIZATIONS, key: orgId, value: row };
+  return { table: "organizations", key: orgId, value };
 }
 
-function keyWrite(event: Recorded<"KeyIssued.v1">): ReadModelWrite {
+function keyWrite(event: Recorded<"KeyIssued.v1">): Write {
   const { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix } = event.data;
   const { limits, budget, expiresAt } = event.data;
-  const row: IssuedKeyRow = {
+  const value = {
     keyId,
     orgId,
     name,
@@ -81,32 +82,24 @@ function keyWrite(event: Recorded<"KeyIssued.v1">): ReadModelWrite {
     issuedAtMs: event.recordedAt,
     position: String(event.position),
   };
-  return { table: KEYS, key: keyId, value: row };
+  return { table: "keys", key: keyId, value };
 }
 
 /** The organizations in the order in which they were created. */
-export function organizationRows(rows: readonly ReadModelRow[]): OrganizationRow[] {
-  return inOrder(valuesOf<OrganizationRow>(rows, ORGANIZATIONS));
+export function organizationRows(rows: Rows): OrganizationRow[] {
+  return inOrder([...unpackRows(rows, "organizations")].map(({ value }) => value));
 }
 
 /** The keys in the order in which they were issued; `revokedAtMs` is null for one that was not revoked. */
-export function keyRows(
-  rows: readonly ReadModelRow[],
-): (IssuedKeyRow & { readonly revokedAtMs: number | null })[] {
-  const revoked = new Map(
-    rows
-      .filter((row) => row.table === REVOCATIONS)
-      .map((row) => [row.key, (row.value as RevocationRow).revokedAtMs]),
-  );
-  return inOrder(valuesOf<IssuedKeyRow>(rows, KEYS)).map((row) => ({
-    ...row,
-    revokedAtMs: revoked.get(row.keyId) ?? null,
+export function keyRows(rows: Rows): (IssuedKeyRow & { readonly revokedAtMs: number | null })[] {
+  const revokedAtMs = new Map<string, number>();
+  for (const { key, value } of unpackRows(rows, "revocations"))
+    revokedAtMs.set(key, value.revokedAtMs);
+  const keys = [...unpackRows(rows, "keys")].map(({ key, value }) => ({
+    ...value,
+    revokedAtMs: revokedAtMs.get(key) ?? null,
   }));
-}
-
-/** Rows of this version were written above, so they have their table's shape. */
-function valuesOf<T>(rows: readonly ReadModelRow[], table: string): T[] {
-  return rows.filter((row) => row.table === table).map((row) => row.value as unknown as T);
+  return inOrder(keys);
 }
 
 function inOrder<T extends { readonly position: string }>(rows: readonly T[]): T[] {

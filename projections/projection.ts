@@ -9,8 +9,8 @@ export type OnFault = (what: string, facts: Readonly<Record<string, string>>) =>
  * How a read model is made of events: pure, without clock, randomness or I/O. The same events give the same rows, byte
  * for byte, however they are cut into batches and wherever the fold was stopped and opened again.
  */
-export interface Projection {
-  readonly name: string;
+export interface Projection<Name extends string = string, Row extends ReadModelRow = ReadModelRow> {
+  readonly name: Name;
   /** Rises with every change of what the rows say; a read model of another version is made anew. */
   readonly version: number;
   readonly handles: ReadonlySet<EventType>;
@@ -20,28 +20,30 @@ export interface Projection {
    */
   readonly resumes: boolean;
   /** Goes on from rows that a fold of this version wrote. A rebuild gives an `onFault` that says nothing. */
-  open(rows: Iterable<ReadModelRow>, onFault: OnFault): Fold;
+  open(rows: Iterable<Row>, onFault: OnFault): Fold<Row>;
 }
 
 /** A read model in the making. */
-export interface Fold {
+export interface Fold<Row extends ReadModelRow = ReadModelRow> {
   /** Takes one event of a type that the projection handles; events come in the order of their positions, each once. */
   apply(event: RecordedEvent): void;
   /**
    * What changed since the last call: the last value of each row. A row that was made and removed in between is left
    * out. Whoever takes the writes must store them: they are not given twice.
    */
-  takeWrites(): ReadModelWrite[];
+  takeWrites(): ReadModelWrite<Row>[];
 }
 
 /**
- * A fold whose events each set whole rows: `writesOf` gives an event's rows, the last value of a row wins.
+ * A fold whose events each set a whole row: `writeOf` gives an event's, the last value of a row wins.
  */
-export function settingFold(writesOf: (event: RecordedEvent) => ReadModelWrite | undefined): Fold {
-  let changed = new Map<string, ReadModelWrite>();
+export function settingFold<Row extends ReadModelRow>(
+  writeOf: (event: RecordedEvent) => ReadModelWrite<Row> | undefined,
+): Fold<Row> {
+  let changed = new Map<string, ReadModelWrite<Row>>();
   return {
     apply(event) {
-      const write = writesOf(event);
+      const write = writeOf(event);
       if (write) changed.set(`${write.table}/${write.key}`, write);
     },
     takeWrites() {

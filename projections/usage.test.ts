@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { histories, recorded } from "#test/histories.ts";
+import { packRows } from "#test/pack-rows.ts";
 import { usageProjection, usageRows } from "./usage.ts";
 
 const events = recorded(histories(5, 3_000));
@@ -8,7 +9,7 @@ const events = recorded(histories(5, 3_000));
 function rowsOf(some: readonly RecordedEvent[]) {
   const fold = usageProjection.open([], () => undefined);
   for (const event of some) if (usageProjection.handles.has(event.type)) fold.apply(event);
-  return usageRows(fold.takeWrites());
+  return usageRows(packRows(fold.takeWrites()));
 }
 
 test("one row for each request that ended, with the outcome of its last event", () => {

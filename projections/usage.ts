@@ -1,10 +1,10 @@
 import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
 import type { Attempt, EventData } from "#domain/events/schemas.ts";
 import { settingFold, type Projection } from "./projection.ts";
-import type { JsonValue, ReadModelRow, ReadModelWrite } from "./rows.ts";
+import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
 
 /** What one request used and cost, as its last event says. Null stands where that event has nothing to say. Money in micro. */
-export type UsageRow = {
+export type RequestRow = {
   readonly requestId: string;
   readonly orgId: string;
   readonly keyId: string;
@@ -34,28 +34,32 @@ export type UsageRow = {
 };
 
 /** A request with what a note said about it after it had ended. */
-export type UsageRowWithLate = UsageRow & {
+export type RequestRowWithLate = RequestRow & {
   readonly lateProviderCostMicro: number;
   readonly lateTokens: EventData<"UsageLate.v1">["tokens"];
 };
 
-const REQUESTS = "requests";
 /**
  * Late notes stand in a table of their own and are joined when read: a note may be recorded before the event that ends
  * its request, and no fold has to keep rows in memory to find one again.
  */
-const LATE = "late";
+type LateRow = Pick<
+  EventData<"UsageLate.v1">,
+  "requestId" | "orgId" | "providerCostMicro" | "tokens"
+> & { readonly atMs: number };
+export type UsageRow = ReadModelRow<"requests", RequestRow> | ReadModelRow<"late", LateRow>;
+type Write = ReadModelWrite<UsageRow>;
 
 /** One row per request, keyed by its id. Amounts are set from one event, never added up, so a replay is exact. */
-export const usageProjection: Projection = {
+export const usageProjection: Projection<"usage", UsageRow> = {
   name: "usage",
   version: 2,
   handles: new Set(["UsageRecorded.v1", "RequestReleased.v1", "RequestExpired.v1", "UsageLate.v1"]),
   resumes: false,
-  open: () => settingFold(writeOf),
+  open: () => settingFold<UsageRow>(writeOf),
 };
 
-function writeOf(event: RecordedEvent): ReadModelWrite | undefined {
+function writeOf(event: RecordedEvent): Write | undefined {
   if (event.type === "UsageRecorded.v1") return request(charged(event));
   if (event.type === "RequestReleased.v1") return request(released(event));
   if (event.type === "RequestExpired.v1") {
@@ -65,20 +69,20 @@ function writeOf(event: RecordedEvent): ReadModelWrite | undefined {
   return event.type === "UsageLate.v1" ? late(event) : undefined;
 }
 
-function late(event: Recorded<"UsageLate.v1">): ReadModelWrite {
+function late(event: Recorded<"UsageLate.v1">): Write {
   const { requestId, orgId, tokens, providerCostMicro } = event.data;
   const value = { requestId, orgId, atMs: event.recordedAt, providerCostMicro, tokens };
-  return { table: LATE, key: requestId, value };
+  return { table: "late", key: requestId, value };
 }
 
-function request(row: UsageRow): ReadModelWrite {
-  return { table: REQUESTS, key: row.requestId, value: row satisfies JsonValue };
+function request(value: RequestRow): Write {
+  return { table: "requests", key: value.requestId, value };
 }
 
 /** What every way to end has in common, and null or zero for what only some of them say. */
 function ended(
   event: Recorded<"UsageRecorded.v1" | "RequestReleased.v1" | "RequestExpired.v1">,
-): Omit<UsageRow, "outcome"> {
+): Omit<RequestRow, "outcome"> {
   const { requestId, orgId, keyId, processingArea } = event.data;
   return {
     requestId,
@@ -105,7 +109,7 @@ function ended(
   };
 }
 
-function charged(event: Recorded<"UsageRecorded.v1">): UsageRow {
+function charged(event: Recorded<"UsageRecorded.v1">): RequestRow {
   const { data } = event;
   return {
     ...ended(event),
@@ -127,7 +131,7 @@ function charged(event: Recorded<"UsageRecorded.v1">): UsageRow {
   };
 }
 
-function released(event: Recorded<"RequestReleased.v1">): UsageRow {
+function released(event: Recorded<"RequestReleased.v1">): RequestRow {
   const { reason, attempts, unbilledMicro, clientGone } = event.data;
   return {
     ...ended(event),
@@ -147,18 +151,11 @@ function lastHost(attempts: readonly Attempt[]): string | null {
  * The requests that the rows of this read model hold, with their late notes: zero and no tokens where there is none. A
  * note whose request has not ended yet is left out until it has.
  */
-export function usageRows(rows: readonly ReadModelRow[]): UsageRowWithLate[] {
-  // Rows of this version were written above, so they have these shapes.
-  const notes = new Map(
-    rows
-      .filter((row) => row.table === LATE)
-      .map((row) => [row.key, row.value as unknown as EventData<"UsageLate.v1">]),
-  );
-  return rows
-    .filter((row) => row.table === REQUESTS)
-    .map((row) => ({
-      ...(row.value as unknown as UsageRow),
-      lateProviderCostMicro: notes.get(row.key)?.providerCostMicro ?? 0,
-      lateTokens: notes.get(row.key)?.tokens ?? {},
-    }));
+export function usageRows(rows: PackedRows<UsageRow>): RequestRowWithLate[] {
+  const notes = new Map([...unpackRows(rows, "late")].map(({ key, value }) => [key, value]));
+  return [...unpackRows(rows, "requests")].map(({ key, value }) => ({
+    ...value,
+    lateProviderCostMicro: notes.get(key)?.providerCostMicro ?? 0,
+    lateTokens: notes.get(key)?.tokens ?? {},
+  }));
 }

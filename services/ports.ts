@@ -9,6 +9,7 @@ import type {
   Wanted,
 } from "#domain/accounts/admission-types.ts";
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
+import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
 import type { PackedRows, ReadModelWrite } from "#projections/rows.ts";
 
 /**
@@ -221,14 +222,14 @@ export interface RebuildProgress {
 /** The read models of a region as the other services see them, wherever they are folded. */
 export interface Projector {
   /** The rows of one read model, or of some of its tables, folded at least to a position, and the position they stand at. */
-  rows(
-    projection: string,
+  rows<Name extends ProjectionName>(
+    projection: Name,
     atLeast: bigint | "start",
-    tables?: readonly string[],
-  ): Promise<{ position: bigint | "start"; rows: PackedRows }>;
+    tables?: readonly TableOf<Name>[],
+  ): Promise<{ position: bigint | "start"; rows: RowsOf<Name> }>;
   /** Folds a read model anew from the first event, aside and silently, and swaps it in when it has caught up. */
   rebuild(
-    projection: string,
+    projection: ProjectionName,
     onProgress: (progress: RebuildProgress) => void,
   ): Promise<RebuildProgress>;
   close(): Promise<void>;

@@ -4,10 +4,6 @@ import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { createMemoryEventStore, type MemoryEventStore } from "#infra/event-store/memory.ts";
 import { systemRandom } from "#infra/random.ts";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
-import { managementProjection } from "#projections/management.ts";
-import { usageProjection } from "#projections/usage.ts";
 import { createControl, type Control, type ControlParts } from "#services/control/commands.ts";
 import { createControlServer } from "#services/control/server.ts";
 import { startLedger } from "#services/ledger/ledger.ts";
@@ -42,12 +38,6 @@ export async function controlWorld(): Promise<ControlWorld> {
     store,
     readModels: createMemoryReadModels(),
     clock,
-    projections: [
-      accountsProjection,
-      keyDirectoryProjection,
-      usageProjection,
-      managementProjection,
-    ],
     batchMs: 5,
     signal: new AbortController().signal,
     onAlarm: telemetry.alarm,

@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { HOLD_TABLE } from "#domain/accounts/holds.ts";
 import { EVENT_SCHEMAS } from "#domain/events/schemas.ts";
 import { describeConfig, readConfig } from "#infra/config.ts";
+import { PROJECTIONS } from "#projections/all.ts";
 import { ERRORS } from "#services/errors.ts";
 import { runCli } from "#services/cli/program.ts";
 import type { CliWorld } from "#services/cli/world.ts";
@@ -107,6 +108,11 @@ test("ARCHITECTURE.md: the hold table is the one in the code", () => {
   const told = tableWith(textOf("ARCHITECTURE.md"), ["state", ...verbs]);
   const meant = Object.entries(HOLD_TABLE).map(([state, acts]) => [state, ...Object.values(acts)]);
   expect(told).toEqual(meant);
+});
+
+test("ARCHITECTURE.md: the projections are those of the one list, in its order", () => {
+  const told = namesInCode(tableWith(textOf("ARCHITECTURE.md"), ["projection", "feeds"]));
+  expect(told).toEqual(PROJECTIONS.map(({ name }) => name));
 });
 
 test("ARCHITECTURE.md: what holds an invariant or a promise is there, by its name", () => {

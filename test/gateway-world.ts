@@ -8,8 +8,6 @@ import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { createMemoryEventStore } from "#infra/event-store/memory.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
 import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayLimits, GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
@@ -185,7 +183,6 @@ export async function gatewayWorld(
       store,
       clock,
       readModels: createMemoryReadModels(),
-      projections: [accountsProjection, keyDirectoryProjection],
       signal: new AbortController().signal,
       onAlarm: telemetry.alarm,
     });

@@ -1,8 +1,10 @@
 import type { JsonValue, PackedRows, ReadModelRow } from "#projections/rows.ts";
 
 /** Rows as a read model gives them. */
-export function packRows(rows: readonly ReadModelRow[]): PackedRows {
-  const tables = new Map<string, JsonValue[]>();
+export function packRows<Row extends ReadModelRow>(
+  rows: readonly Row[],
+): PackedRows<Exclude<Row, { value: null }>> {
+  const tables = new Map<Row["table"], JsonValue[]>();
   for (const { table, key, value } of rows) {
     const flat = tables.get(table) ?? [];
     tables.set(table, flat);

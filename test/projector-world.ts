@@ -2,16 +2,13 @@ import { expect } from "vitest";
 import { systemClock } from "#infra/clock.ts";
 import { createMemoryEventStore, type MemoryEventStore } from "#infra/event-store/memory.ts";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
-import { usageProjection } from "#projections/usage.ts";
+import { PROJECTIONS, type ProjectionName } from "#projections/all.ts";
 import type { Checkpoint, Projector, ReadModel, ReadModels } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";
 import type { ProjectorParts } from "#services/projector/running.ts";
 import { histories, type Append } from "#test/histories.ts";
 
 const clock = systemClock();
-const projections = [accountsProjection, keyDirectoryProjection, usageProjection];
 
 /** A projector's world in memory: a store with a growing history, and read models that outlive a crash. */
 export interface ProjectorWorld {
@@ -29,7 +26,7 @@ export interface ProjectorWorld {
   /** The checkpoint of a read model that was folded from this store up to a position. */
   checkpointAt(position: bigint): Promise<Checkpoint>;
   /** The position at which a read model stands on the disk. */
-  standsAt(name: string, readModels?: ReadModels): Promise<bigint | "start">;
+  standsAt(name: ProjectionName, readModels?: ReadModels): Promise<bigint | "start">;
   close(): Promise<void>;
 }
 
@@ -47,7 +44,6 @@ export function projectorWorld(): ProjectorWorld {
         store,
         readModels: world.readModels,
         clock,
-        projections,
         batchMs: 5,
         signal: crash.signal,
         onAlarm: (what) => world.alarms.push(what),
@@ -71,7 +67,7 @@ export function projectorWorld(): ProjectorWorld {
     },
     async textOf(projector, atLeast) {
       const texts: string[] = [];
-      for (const { name } of projections) {
+      for (const { name } of PROJECTIONS) {
         const { position, rows } = await projector.rows(name, atLeast);
         expect(position).toBe(atLeast);
         texts.push(JSON.stringify(rows));
@@ -83,7 +79,7 @@ export function projectorWorld(): ProjectorWorld {
       return { store: await store.identity(), position, event };
     },
     async standsAt(name, readModels = world.readModels) {
-      const { version } = projections.find((one) => one.name === name) ?? { version: 1 };
+      const version = PROJECTIONS.find((one) => one.name === name)?.version ?? 0;
       const checkpoint = await (await readModels.open(name, version)).checkpoint();
       return checkpoint === "start" ? checkpoint : checkpoint.position;
     },

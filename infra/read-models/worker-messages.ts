@@ -1,3 +1,4 @@
+import type { ProjectionName, TableOf } from "#projections/all.ts";
 import type { PackedRows } from "#projections/rows.ts";
 import type { RebuildProgress } from "#services/ports.ts";
 
@@ -14,11 +15,11 @@ export interface ProjectorThreadData {
 export type ProjectorAsk = { readonly id: number } & (
   | {
       readonly ask: "rows";
-      readonly projection: string;
+      readonly projection: ProjectionName;
       readonly atLeast: bigint | "start";
-      readonly tables: readonly string[] | undefined;
+      readonly tables: readonly TableOf<ProjectionName>[] | undefined;
     }
-  | { readonly ask: "rebuild"; readonly projection: string }
+  | { readonly ask: "rebuild"; readonly projection: ProjectionName }
   | { readonly ask: "close" }
 );
 

@@ -85,7 +85,7 @@ test("rebuilds with progress, and the rows are as they were", async () => {
 });
 
 test("says clearly what it refuses", async () => {
-  await expect(projector.rows("nothing", "start")).rejects.toThrow(
+  await expect(projector.rows("nothing" as "usage", "start")).rejects.toThrow(
     "there is no projection nothing",
   );
 });

@@ -1,4 +1,5 @@
 import { Worker } from "node:worker_threads";
+import type { RowsOf } from "#projections/all.ts";
 import type { Clock, Projector, RebuildProgress, Telemetry } from "#services/ports.ts";
 import type { ProjectorAsk, ProjectorSaid, ProjectorThreadData } from "./worker-messages.ts";
 
@@ -122,7 +123,8 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
     async rows(projection, atLeast, tables) {
       const said = await ask({ ask: "rows", projection, atLeast, tables });
       if (said.said !== "rows") throw new Error("the projector's thread gave another answer");
-      return { position: said.position, rows: said.rows };
+      // The thread answers with the rows of the read model that it was asked for.
+      return { position: said.position, rows: said.rows as RowsOf<typeof projection> };
     },
     async rebuild(projection, onProgress) {
       const said = await ask({ ask: "rebuild", projection }, onProgress);

@@ -1,10 +1,7 @@
 import { streams } from "#domain/events/events.ts";
 import { organization } from "#domain/organization.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
-import { keyRows, managementProjection, organizationRows } from "#projections/management.ts";
-import { unpackRows, type ReadModelRow } from "#projections/rows.ts";
-import { usageProjection } from "#projections/usage.ts";
+import { PROJECTIONS, type ProjectionName, type RowsOf } from "#projections/all.ts";
+import { keyRows, organizationRows } from "#projections/management.ts";
 import type { ApiError } from "#services/errors.ts";
 import type {
   AdmissionStore,
@@ -35,14 +32,6 @@ export interface ReadParts {
   readonly admission: Pick<AdmissionStore, "figures">;
   readonly projector: Projector;
 }
-
-/** The read models that can be made anew, in the order in which a replay of all of them goes. */
-export const READ_MODELS: readonly string[] = [
-  accountsProjection,
-  keyDirectoryProjection,
-  usageProjection,
-  managementProjection,
-].map((projection) => projection.name);
 
 const ROWS_MS_MAX = 5000;
 
@@ -95,12 +84,12 @@ export function createReads(parts: ReadParts) {
   }
 
   /** The rows that lists are made of, with everything in them that was recorded before the call. */
-  async function listedRows(): Promise<readonly ReadModelRow[]> {
+  async function listedRows(): Promise<RowsOf<"management">> {
     try {
       const rows = store
         .head()
-        .then((head) => projector.rows(managementProjection.name, head))
-        .then((answer) => [...unpackRows(answer.rows)]);
+        .then((head) => projector.rows("management", head))
+        .then((answer) => answer.rows);
       const answer = await within(clock, ROWS_MS_MAX, rows);
       if (answer !== TIMED_OUT) return answer;
     } catch (error) {
@@ -139,9 +128,10 @@ export function createReads(parts: ReadParts) {
 
   /** Claims the replay of one read model, or of all: one replay runs at a time. The claim ends with `run`. */
   function openReplay(projection: string | undefined): Read<Replay> {
-    const names = projection === undefined ? READ_MODELS : [projection];
-    if (projection !== undefined && !READ_MODELS.includes(projection)) {
-      return invalid(`'projection' must be one of ${READ_MODELS.join(", ")}`, "projection");
+    const all = PROJECTIONS.map(({ name }) => name);
+    const names = all.filter((name) => projection === undefined || name === projection);
+    if (names.length === 0) {
+      return invalid(`'projection' must be one of ${all.join(", ")}`, "projection");
     }
     if (replaying) {
       const message = "Another replay is running; one at a time";
@@ -152,7 +142,7 @@ export function createReads(parts: ReadParts) {
   }
 
   async function runReplay(
-    names: readonly string[],
+    names: readonly ProjectionName[],
     onProgress: (progress: RebuildProgress) => void,
   ): Promise<RebuildProgress[]> {
     const done: RebuildProgress[] = [];

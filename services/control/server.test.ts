@@ -1,5 +1,6 @@
 import type { FastifyInstance } from "fastify";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { PROJECTIONS } from "#projections/all.ts";
 import {
   ADMIN_TOKEN,
   bearer,
@@ -199,10 +200,9 @@ describe("what is answered", () => {
       .trimEnd()
       .split("\n")
       .map((line) => JSON.parse(line) as object);
-    const names = ["accounts", "key-directory", "usage", "management"];
     expect(lines.at(-1)).toMatchObject({
       done: true,
-      data: names.map((projection) => ({ projection, events_done: aNumber })),
+      data: PROJECTIONS.map(({ name }) => ({ projection: name, events_done: aNumber })),
     });
     expect(lines.slice(0, -1)).toContainEqual({
       projection: "accounts",

@@ -7,10 +7,6 @@ import type {
   ProjectorSaid,
   ProjectorThreadData,
 } from "#infra/read-models/worker-messages.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
-import { managementProjection } from "#projections/management.ts";
-import { usageProjection } from "#projections/usage.ts";
 import { startProjector } from "./run.ts";
 
 /** The projector's thread: it reads the event store's file beside its writer, and alone writes the read models' files. */
@@ -35,7 +31,6 @@ const projector = await startProjector({
   store,
   readModels,
   clock,
-  projections: [accountsProjection, keyDirectoryProjection, managementProjection, usageProjection],
   batchMs,
   signal: new AbortController().signal,
   onAlarm,

@@ -1,6 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
-import type { Projection } from "#projections/projection.ts";
 import { unpackRows } from "#projections/rows.ts";
 import { usageProjection } from "#projections/usage.ts";
 import type { RebuildProgress } from "#services/ports.ts";
@@ -71,9 +70,8 @@ describe("rebuild", () => {
 
   test("brings back a projection that stands still", async () => {
     let damaged = true;
-    const fragile: Projection = {
+    const fragile: typeof usageProjection = {
       ...usageProjection,
-      name: "fragile",
       open(rows, onFault) {
         const fold = usageProjection.open(rows, onFault);
         return {
@@ -87,11 +85,11 @@ describe("rebuild", () => {
     };
     const projector = await start({ projections: [fragile] });
     const head = await live(100);
-    await expect(projector.rows("fragile", head)).rejects.toThrow("a defect");
+    await expect(projector.rows("usage", head)).rejects.toThrow("a defect");
     damaged = false;
-    await projector.rebuild("fragile", () => undefined);
+    await projector.rebuild("usage", () => undefined);
     const later = await live(20);
-    expect((await projector.rows("fragile", later)).position).toBe(later);
+    expect((await projector.rows("usage", later)).position).toBe(later);
   });
 
   test("that fails leaves the read model in use as it was", async () => {
@@ -108,9 +106,8 @@ describe("rebuild", () => {
 
   test("is silent: what was told once is not told again", async () => {
     await live(20);
-    const faulty: Projection = {
+    const faulty: typeof usageProjection = {
       ...usageProjection,
-      name: "faulty",
       open(rows, onFault) {
         const fold = usageProjection.open(rows, onFault);
         return {
@@ -124,13 +121,13 @@ describe("rebuild", () => {
     };
     const projector = await start({ projections: [faulty] });
     const head = await live(100);
-    await projector.rows("faulty", head);
+    await projector.rows("usage", head);
     const told = alarms.length;
     expect(told).toBeGreaterThan(0);
-    await projector.rebuild("faulty", () => undefined);
+    await projector.rebuild("usage", () => undefined);
     expect(alarms).toHaveLength(told);
     const later = await live(50);
-    await projector.rows("faulty", later);
+    await projector.rows("usage", later);
     expect(alarms.length).toBeGreaterThan(told);
   });
 });

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
 import { createMemoryReadModels } from "#infra/read-models/memory.ts";
 import { accountsProjection } from "#projections/accounts.ts";
+import { managementProjection } from "#projections/management.ts";
 import type { Projection } from "#projections/projection.ts";
 import { usageProjection } from "#projections/usage.ts";
 import { failing, projectorWorld, type ProjectorWorld } from "#test/projector-world.ts";
@@ -42,8 +43,8 @@ describe("rows", () => {
   });
 
   test("of an unknown projection are refused", async () => {
-    const projector = await start();
-    await expect(projector.rows("nothing", "start")).rejects.toThrow("no projection nothing");
+    const projector = await start({ projections: [usageProjection] });
+    await expect(projector.rows("accounts", "start")).rejects.toThrow("no projection accounts");
   });
 });
 
@@ -205,8 +206,8 @@ describe("a read model that cannot be stored", () => {
 
 describe("an event that cannot be folded", () => {
   const broken: Projection = {
-    ...usageProjection,
-    name: "broken",
+    ...managementProjection,
+    handles: new Set(accountsProjection.handles),
     open: () => ({
       apply(event) {
         if (event.position === 60n) throw new RangeError("no such journal");
@@ -218,16 +219,16 @@ describe("an event that cannot be folded", () => {
   test("stops its projection before it, with an alarm; the others go on", async () => {
     await live(100);
     const projector = await start({
-      projections: [{ ...broken, handles: new Set(accountsProjection.handles) }, usageProjection],
+      projections: [broken, usageProjection],
       batchEventsMax: 10,
     });
     const head = await live(10);
     expect((await projector.rows("usage", head)).position).toBe(head);
     expect(alarms).toContain("projection_stopped");
-    await expect(projector.rows("broken", "start")).rejects.toThrow(
-      "the projection broken stands still: no such journal",
+    await expect(projector.rows("management", "start")).rejects.toThrow(
+      "the projection management stands still: no such journal",
     );
-    const checkpoint = await world.standsAt("broken");
+    const checkpoint = await world.standsAt("management");
     expect(checkpoint === "start" || checkpoint < 60n).toBe(true);
   });
 

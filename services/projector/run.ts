@@ -1,4 +1,4 @@
-import type { PackedRows } from "#projections/rows.ts";
+import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
 import type { Projector, RebuildProgress } from "#services/ports.ts";
 import { reaches, type Lane, type Place } from "./lane.ts";
 import { startRebuild } from "./rebuild.ts";
@@ -32,21 +32,22 @@ export async function startProjector(parts: ProjectorParts): Promise<Projector> 
   };
 }
 
-function laneOf(running: Running, projection: string): Lane {
+function laneOf(running: Running, projection: ProjectionName): Lane {
   const lane = running.lanes.find((candidate) => candidate.projection.name === projection);
   if (!lane) throw new Error(`there is no projection ${projection}`);
   return lane;
 }
 
-async function rows(
+async function rows<Name extends ProjectionName>(
   running: Running,
-  projection: string,
+  projection: Name,
   atLeast: Place,
-  tables?: readonly string[],
-): Promise<{ position: Place; rows: PackedRows }> {
+  tables?: readonly TableOf<Name>[],
+): Promise<{ position: Place; rows: RowsOf<Name> }> {
   const lane = laneOf(running, projection);
   if (lane.failure) throw lane.failure;
-  const answer = running.waiters.wait(lane, atLeast, tables);
+  // What this projection wrote under its name and version is of its shape.
+  const answer = running.waiters.wait(lane, atLeast, tables) as ReturnType<typeof rows<Name>>;
   void running.turn(async () => {
     if (reaches(lane.folded, atLeast)) await running.commitAll();
   });
@@ -55,7 +56,7 @@ async function rows(
 
 async function rebuild(
   running: Running,
-  projection: string,
+  projection: ProjectionName,
   onProgress: (progress: RebuildProgress) => void,
 ): Promise<RebuildProgress> {
   const lane = laneOf(running, projection);

@@ -1,4 +1,5 @@
 import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
+import { PROJECTIONS } from "#projections/all.ts";
 import type { Projection } from "#projections/projection.ts";
 import type { Clock, EventStore, ReadModels, Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
@@ -17,7 +18,8 @@ export interface ProjectorParts {
   readonly store: Pick<EventStore, "follow"> & KnownStore;
   readonly readModels: ReadModels;
   readonly clock: Clock;
-  readonly projections: readonly Projection[];
+  /** All of them, unless these are named. */
+  readonly projections?: readonly Projection[];
   /** What was folded is stored after this long, or after so many events. */
   readonly batchMs?: number;
   readonly batchEventsMax?: number;
@@ -38,7 +40,7 @@ const RETRY_MS_MAX = 5_000;
 export type Running = Awaited<ReturnType<typeof createRunning>>;
 
 async function openLanes(parts: ProjectorParts): Promise<Lane[]> {
-  const { store, readModels, projections, onAlarm } = parts;
+  const { store, readModels, projections = PROJECTIONS, onAlarm } = parts;
   const lanes: Lane[] = [];
   for (const projection of projections)
     lanes.push(await openLane(projection, readModels, store, onAlarm));

@@ -7,10 +7,8 @@ import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
 import { openSqliteEventStore, type SqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
+import { PROJECTIONS } from "#projections/all.ts";
 import { unpackRows } from "#projections/rows.ts";
-import { usageProjection } from "#projections/usage.ts";
 import type { Checkpoint, EventStore } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";
 import { histories } from "#test/histories.ts";
@@ -21,7 +19,6 @@ import { histories } from "#test/histories.ts";
  */
 
 const EVENTS = 3_000;
-const projections = [accountsProjection, keyDirectoryProjection, usageProjection];
 const clock = systemClock();
 const root = mkdtempSync(join(tmpdir(), "relai-replay-"));
 const eventStorePath = join(root, "events.sqlite");
@@ -69,13 +66,12 @@ async function fold(
     store: counted,
     readModels,
     clock,
-    projections,
     batchMs: 1,
     batchEventsMax,
     signal: stop.signal,
     onAlarm: failOn,
   });
-  if (stopAt === Infinity) for (const { name } of projections) await projector.rows(name, head);
+  if (stopAt === Infinity) for (const { name } of PROJECTIONS) await projector.rows(name, head);
   else await reached.promise;
   stop.abort();
   await projector.close();
@@ -89,7 +85,7 @@ function failOn(what: string, more: unknown): void {
 async function textsOf(folder: string): Promise<string[]> {
   const readModels = openSqliteReadModels({ folder, onDropped: failOn });
   const texts: string[] = [];
-  for (const { name, version } of projections) {
+  for (const { name, version } of PROJECTIONS) {
     const model = await readModels.open(name, version);
     texts.push(
       `${placeIn(await model.checkpoint())} ${JSON.stringify([...unpackRows(await model.rows())])}`,
@@ -108,7 +104,6 @@ beforeAll(async () => {
     store,
     readModels,
     clock,
-    projections,
     batchMs: 10,
     signal,
     onAlarm: failOn,
@@ -120,7 +115,7 @@ beforeAll(async () => {
     revisions.set(stream, answer.revision);
     head = answer.position;
   }
-  for (const { name } of projections) await projector.rows(name, head);
+  for (const { name } of PROJECTIONS) await projector.rows(name, head);
   await projector.close();
   await readModels.close();
   live = await textsOf(folder);
@@ -178,7 +173,7 @@ const placeIn = (checkpoint: Checkpoint | "start") =>
 async function placeOf(folder: string): Promise<number> {
   const readModels = openSqliteReadModels({ folder, onDropped: failOn });
   let place = Infinity;
-  for (const { name, version } of projections) {
+  for (const { name, version } of PROJECTIONS) {
     const checkpoint = await (await readModels.open(name, version)).checkpoint();
     place = Math.min(place, checkpoint === "start" ? 0 : Number(checkpoint.position));
   }

@@ -4,11 +4,8 @@ import { beforeAll, afterAll, describe, expect, test, vi } from "vitest";
 import { auditAll } from "#domain/invariants.ts";
 import { backUpEventStore, restoreEventStore } from "#infra/event-store/backup.ts";
 import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
-import { managementProjection } from "#projections/management.ts";
+import { PROJECTIONS } from "#projections/all.ts";
 import { unpackRows } from "#projections/rows.ts";
-import { usageProjection } from "#projections/usage.ts";
 import { eventsIn } from "./books.ts";
 import {
   balanceOf,
@@ -25,12 +22,6 @@ import {
 
 leavesNothingRunning();
 
-const projections = [
-  accountsProjection,
-  keyDirectoryProjection,
-  managementProjection,
-  usageProjection,
-];
 const chargedMicro = 15;
 
 async function ask(relai: Running): Promise<void> {
@@ -71,7 +62,7 @@ async function expectTrueReadModels({ dataDir }: Running): Promise<void> {
         onDropped: (name, reason) => expect([name, reason]).toEqual([]),
       });
       try {
-        for (const { name, version, handles, open } of projections) {
+        for (const { name, version, handles, open } of PROJECTIONS) {
           const model = await models.open(name, version);
           const checkpoint = await model.checkpoint();
           expect(checkpoint === "start" || checkpoint.position).toBe(events.at(-1)?.position);
@@ -118,7 +109,7 @@ describe("after a restore the books say what the restored events say, however ma
     await restoreEventStore(backup, path, `.before-${lost}`);
 
     relai = await openHere({ dataDir });
-    expect(await dropped(relai)).toBe(projections.length);
+    expect(await dropped(relai)).toBe(PROJECTIONS.length);
     expect(await balanceOf(relai)).toMatchObject({
       credits_micro: creditsMicro,
       held_micro: 0,
@@ -147,7 +138,7 @@ test("a backup that was put in place by hand is found out by its events alone", 
   for (const suffix of ["", "-wal", "-shm"]) rmSync(`${path}${suffix}`, { force: true });
   copyFileSync(backup, path);
   const second = await openHere({ dataDir });
-  expect(await dropped(second)).toBe(projections.length);
+  expect(await dropped(second)).toBe(PROJECTIONS.length);
   expect((await balanceOf(second)).credits_micro).toBe(10_000_000);
   await expectTrueReadModels(second);
   await second.stop();
@@ -199,7 +190,7 @@ test("the commands: a backup beside the running process, a restore when it has s
 
   const second = await startRelai({ dataDir: relai.dataDir });
   expect(await balanceOf(second)).toMatchObject({ credits_micro: 10_000_000 - chargedMicro });
-  for (const { name } of projections) expect(second.stderr()).toContain(`"projection":"${name}"`);
+  for (const { name } of PROJECTIONS) expect(second.stderr()).toContain(`"projection":"${name}"`);
   await ask(second);
   expect(await second.stop()).toBe(0);
 });

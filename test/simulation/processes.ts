@@ -16,8 +16,6 @@ import type {
 import { startProjector } from "#services/projector/run.ts";
 import { openEmbedded, type EmbeddedRegion } from "#services/start/embedded.ts";
 import { registerWriter } from "#services/writers.ts";
-import { accountsProjection } from "#projections/accounts.ts";
-import { keyDirectoryProjection } from "#projections/key-directory.ts";
 import { createClient, requestOf, type Asking, type Seen } from "./clients.ts";
 import type { SimProcess } from "./process.ts";
 import type { Timeline } from "./timeline.ts";
@@ -153,7 +151,6 @@ function projectorOf(
     store,
     readModels,
     clock: process.clock,
-    projections: [accountsProjection, keyDirectoryProjection],
     signal: ended.signal,
     onAlarm,
   });
