@@ -15,19 +15,6 @@ export function isMicro(value: unknown): value is number {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 }
 
-/**
- * Asserts that an amount is a non-negative safe integer and gives it back.
- * A failure is a broken invariant, never a caller's mistake, so it throws.
- */
-export function micro(value: number, what: string): number {
-  if (!isMicro(value)) {
-    throw new RangeError(
-      `${what} must be a non-negative safe integer in micro-dollars, was ${value}`,
-    );
-  }
-  return value;
-}
-
 /** Rounds pico to micro, half to even. `residualPico` is what rounding left: exact = micro × 10^6 + residual. */
 export function roundHalfToEven(exactPico: bigint): { micro: bigint; residualPico: number } {
   const floor = exactPico / PICO_PER_MICRO;

@@ -1,24 +1,24 @@
 import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
 import { createLog } from "./log.ts";
-import type { Log } from "./log.ts";
+import type { Log, LogLevel } from "./log.ts";
 
-function written(write: (log: Log) => void): string {
+function written(write: (log: Log) => void, level: LogLevel = "info"): string {
   let text = "";
-  write(createLog({ level: "info", destination: { write: (line) => void (text += line) } }));
+  write(createLog({ level, destination: { write: (line) => void (text += line) } }));
   return text;
 }
 
 test("a line is one JSON object with time, level, facts and message; lower levels are not written", () => {
   const text = written((log) => {
-    log.debug({}, "not this");
-    log.info({ requestId: "req_1", count: 2, ready: true }, "started");
-  });
+    log.warn({}, "not this");
+    log.error({ requestId: "req_1", count: 2, ready: true }, "started");
+  }, "error");
   expect(text.endsWith("\n")).toBe(true);
   const { time, ...rest } = JSON.parse(text) as Record<string, unknown>;
   expect(time).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
   expect(rest).toEqual({
-    level: "info",
+    level: "error",
     pid: process.pid,
     requestId: "req_1",
     count: 2,
@@ -53,7 +53,7 @@ test("what looks like a credential is hidden wherever it stands, and the line st
 
 test("what only resembles one is left alone", () => {
   const text = written((log) =>
-    log.info({ inputTokens: 12, task: "disk-management-service" }, "key_01 of org_01"),
+    log.warn({ inputTokens: 12, task: "disk-management-service" }, "key_01 of org_01"),
   );
   expect(JSON.parse(text)).toMatchObject({
     inputTokens: 12,
@@ -82,7 +82,7 @@ test("an error shows type, code and place; a message that quotes its input is hi
 test("lines go to stderr, also those written just before an exit", () => {
   const script = `
     import { createLog } from ${JSON.stringify(import.meta.resolve("./log.ts"))};
-    createLog({ level: "info" }).info({}, "last words");
+    createLog({ level: "info" }).warn({}, "last words");
     process.exit(3);
   `;
   const child = spawnSync(process.execPath, ["--input-type=module", "-e", script], {

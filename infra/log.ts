@@ -11,8 +11,6 @@ export type LogFacts = Readonly<Record<string, string | number | boolean | undef
 export type LogLine = (facts: LogFacts, message: string, error?: unknown) => void;
 
 export interface Log {
-  readonly debug: LogLine;
-  readonly info: LogLine;
   readonly warn: LogLine;
   readonly error: LogLine;
 }
@@ -43,7 +41,7 @@ export function createLog(options: { level: LogLevel; destination?: DestinationS
     (level: keyof Log): LogLine =>
     (facts, message, error) =>
       logger[level](error === undefined ? facts : { ...facts, err: error }, message);
-  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+  return { warn: at("warn"), error: at("error") };
 }
 
 /** A member whose name speaks of a credential, with a text for a value: `"authorization":"…"`. */

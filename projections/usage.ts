@@ -1,7 +1,7 @@
 import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
 import type { Attempt, EventData } from "#domain/events/schemas.ts";
 import { settingFold, type Projection } from "./projection.ts";
-import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
+import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
 
 /** What one request used and cost, as its last event says. Null stands where that event has nothing to say. Money in micro. */
 export type RequestRow = {
@@ -33,14 +33,8 @@ export type RequestRow = {
   readonly durationMs: number | null;
 };
 
-/** A request with what a note said about it after it had ended. */
-export type RequestRowWithLate = RequestRow & {
-  readonly lateProviderCostMicro: number;
-  readonly lateTokens: EventData<"UsageLate.v1">["tokens"];
-};
-
 /**
- * Late notes stand in a table of their own and are joined when read: a note may be recorded before the event that ends
+ * Late notes stand in a table of their own and are joined by whoever reads: a note may be recorded before the event that ends
  * its request, and no fold has to keep rows in memory to find one again.
  */
 type LateRow = Pick<
@@ -145,17 +139,4 @@ function released(event: Recorded<"RequestReleased.v1">): RequestRow {
 
 function lastHost(attempts: readonly Attempt[]): string | null {
   return attempts.at(-1)?.host ?? null;
-}
-
-/**
- * The requests that the rows of this read model hold, with their late notes: zero and no tokens where there is none. A
- * note whose request has not ended yet is left out until it has.
- */
-export function usageRows(rows: PackedRows<UsageRow>): RequestRowWithLate[] {
-  const notes = new Map([...unpackRows(rows, "late")].map(({ key, value }) => [key, value]));
-  return [...unpackRows(rows, "requests")].map(({ key, value }) => ({
-    ...value,
-    lateProviderCostMicro: notes.get(key)?.providerCostMicro ?? 0,
-    lateTokens: notes.get(key)?.tokens ?? {},
-  }));
 }

@@ -60,7 +60,6 @@ describe("a journal into which nothing was written for over 30 s", () => {
     await world.clock.advance(40_000);
     await world.store.fence(STREAM, fence(STREAM, 9));
     expect(await journal.look()).toBe(true);
-    expect(journal.fencedBelow()).toBe(9);
     expect(await journal.record(taking(2, 8))).toMatchObject({ outcome: "dropped" });
     expect(await journal.record(taking(3, 9))).toMatchObject({ outcome: "recorded" });
   });

@@ -120,7 +120,6 @@ describe("a conflict is certain: whoever was faster left a mark", () => {
         admitted(STREAM, 5),
       ].map((event) => event.id),
     );
-    expect(journal.fencedBelow()).toBe(2);
     // From then on, whenever the store's answer to it comes, none of an older owner is appended.
     const asked = world.appends.length;
     expect(await journal.record(taking(6, 1))).toEqual({ outcome: "dropped", why: "fenced" });

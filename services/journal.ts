@@ -59,8 +59,6 @@ export interface Journal {
   look(): Promise<boolean>;
   /** Never rejects. Waits as long as the store needs: callers set their own limit. */
   record(entry: JournalEntry): Promise<RecordOutcome>;
-  /** The newest owner epoch that a fence in this journal names; takings under older ones are not appended. */
-  readonly fencedBelow: () => number;
   /** Ends it cleanly after everything that waits is in; takes no new events from then on. */
   seal(): Promise<void>;
   /** Resolves when the journal is sealed by somebody else. */
@@ -103,6 +101,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   const queue: Waiting[] = [];
   let places = 0;
   let revision: ExpectedRevision = "no_stream";
+  /** The newest owner epoch that a fence in this journal names; takings under older ones are not appended. */
   let fencedBelow = 0;
   let sealed = false;
   let pumping = false;
@@ -288,7 +287,6 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     writerEpoch,
     sealedByOther,
     isSealed: () => sealed,
-    fencedBelow: () => fencedBelow,
     reserve() {
       const stuck = stuckSince !== undefined && clock.elapsed() - stuckSince > STUCK_MS_MAX;
       if (sealed || closing || stuck || places >= placesMax) return false;

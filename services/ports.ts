@@ -14,7 +14,7 @@ import type { PackedRows, ReadModelWrite } from "#projections/rows.ts";
 
 /**
  * Every port: what the services need of the world, in the services' own words. No type of a client library shows.
- * Adapters stand in infra/ (and, for simulated ones, in test/simulation); only main.ts files bring the two together.
+ * Adapters stand in infra/ (and, for those of tests, in test/); only main.ts files bring the two together.
  */
 
 /** Time. The only way in which services learn it. */
@@ -75,11 +75,7 @@ export interface EventStore {
    * Everything after a position, in order, in batches (never empty), first what is stored and then what comes.
    * Ends when the signal aborts or the store closes; throws when the store cannot go on.
    */
-  follow(options: {
-    after: bigint | "start";
-    streamPrefixes?: readonly string[];
-    signal: AbortSignal;
-  }): AsyncIterable<RecordedEvent[]>;
+  follow(options: { after: bigint | "start"; signal: AbortSignal }): AsyncIterable<RecordedEvent[]>;
   /** The position of the newest event, or `start` for an empty store. */
   head(): Promise<bigint | "start">;
   /** Names this history of events and no other: made with the store, and anew when a backup is put in its place. */

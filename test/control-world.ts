@@ -1,9 +1,9 @@
 import type { FastifyInstance, InjectOptions } from "fastify";
 import { systemClock } from "#infra/clock.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
-import { createMemoryEventStore, type MemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-event-store.ts";
 import { systemRandom } from "#infra/random.ts";
-import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { createControl, type Control, type ControlParts } from "#services/control/commands.ts";
 import { createControlServer } from "#services/control/server.ts";
 import { startLedger } from "#services/ledger/ledger.ts";

@@ -1,4 +1,4 @@
-import { createMemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { streams, type NewEvent } from "#domain/events/events.ts";
 import { openJournal, type Journal, type RecordOutcome } from "#services/journal.ts";
 import type { AppendOutcome, EventStore } from "#services/ports.ts";

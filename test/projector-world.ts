@@ -1,7 +1,7 @@
 import { expect } from "vitest";
 import { systemClock } from "#infra/clock.ts";
-import { createMemoryEventStore, type MemoryEventStore } from "#infra/event-store/memory.ts";
-import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-event-store.ts";
+import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { PROJECTIONS, type ProjectionName } from "#projections/all.ts";
 import type { Checkpoint, Projector, ReadModel, ReadModels } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";

@@ -4,7 +4,7 @@ import type { ContextTier, Tokens } from "#domain/prices.ts";
 import { DATA_VERSION, buildCatalogue } from "./build.ts";
 import { OPENAI_MODELS } from "./openai-models.ts";
 import { OPENAI_PRICES } from "./openai-prices.ts";
-import { modelById, pricesAt } from "./lookup.ts";
+import { pricesAt } from "./lookup.ts";
 import type { Binding } from "./types.ts";
 
 const OPENAI = { processingArea: "us", pinsServiceTier: true };
@@ -64,9 +64,9 @@ describe("which names exist", () => {
 
   test("are unique, and each is found by exactly its own name", () => {
     expect(new Set(all.map(({ id }) => id)).size).toBe(all.length);
-    expect(modelById(both, "gpt-4o")?.id).toBe("gpt-4o");
-    expect(modelById(both, "GPT-4o")).toBeUndefined();
-    expect(modelById(both, "")).toBeUndefined();
+    expect(both.models.get("gpt-4o")?.id).toBe("gpt-4o");
+    expect(both.models.get("GPT-4o")).toBeUndefined();
+    expect(both.models.get("")).toBeUndefined();
   });
 
   test("every price row belongs to a model and every model has its rows", () => {

@@ -44,7 +44,7 @@ export function buildCatalogue(options: CatalogueOptions): Catalogue {
 }
 
 function openaiBindings(facts: HostFacts): Binding[] {
-  const host: Host = { slug: "openai", shape: "openai", ...facts };
+  const host: Host = { slug: "openai", ...facts };
   const prices = pricesOf(OPENAI_PRICES);
   return OPENAI_MODELS.flatMap((row) => {
     const price = prices.get(row.id);
@@ -61,12 +61,7 @@ function openaiBindings(facts: HostFacts): Binding[] {
 }
 
 function simulatorBindings(processingArea: string): Binding[] {
-  const host: Host = {
-    slug: "simulator",
-    shape: "openai",
-    processingArea,
-    pinsServiceTier: false,
-  };
+  const host: Host = { slug: "simulator", processingArea, pinsServiceTier: false };
   return SIMULATOR_MODELS.map((row) =>
     bind(modelOf(row, "relai"), host, row.outputCapName, row.price),
   );

@@ -1,6 +1,6 @@
 import { TOKEN_CLASSES, tierFor } from "#domain/prices.ts";
 import type { ClassPrices, ContextTier, Price, ServiceTier } from "#domain/prices.ts";
-import type { Binding, Catalogue, Host, Model } from "./types.ts";
+import type { Binding, Catalogue, Host } from "./types.ts";
 
 const NONE: readonly Binding[] = [];
 const DEFAULT_ONLY: readonly ServiceTier[] = ["default"];
@@ -24,11 +24,6 @@ const holdSteps = new WeakMap<
   readonly Binding[],
   Map<string | undefined, readonly ContextTier[]>
 >();
-
-/** The model of this exact name, or undefined: names are case-sensitive and dated names are names of their own. */
-export function modelById(catalogue: Catalogue, modelId: string): Model | undefined {
-  return catalogue.models.get(modelId);
-}
 
 /**
  * The bindings of a model that may process in an area, in order of preference; empty when there is none. The area has to

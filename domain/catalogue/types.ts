@@ -16,9 +16,6 @@ export interface Model {
   readonly imageTokensMax?: number;
 }
 
-/** The wire shape that a host speaks. */
-export type WireShape = "openai";
-
 /** What a model is asked to do, and so by which routes. */
 export type Operation = "chat" | "embeddings";
 
@@ -28,7 +25,6 @@ export type OutputCapName = "max_tokens" | "max_completion_tokens";
 /** An upstream endpoint: a provider's API surface in one place. Its base URL and credential come from the settings. */
 export interface Host {
   readonly slug: string;
-  readonly shape: WireShape;
   /** Where the upstream may process: `us`, `eu`, … or `global`. */
   readonly processingArea: string;
   /**

@@ -26,7 +26,6 @@ interface Follower {
   /** True while the next events must be read from the store; nothing is buffered then. */
   behind: boolean;
   wake: (() => void) | undefined;
-  readonly wanted: ((stream: string) => boolean) | undefined;
 }
 
 /** `pause` lets other work of the thread run between two reads of a long catching-up. */
@@ -46,20 +45,19 @@ export function createFollowers(options: {
 
   /** The switch to live has no gap: reading the last slice and leaving `behind` is one step, with no wait in between. */
   function catchUp(follower: Follower): RecordedEvent[] {
-    const slice = slices.after(follower.position, follower.wanted);
+    const slice = slices.after(follower.position);
     follower.position = slice.position;
     follower.behind = !slice.atEnd;
     return slice.events;
   }
 
-  const follow: EventStore["follow"] = async function* follow({ after, streamPrefixes, signal }) {
+  const follow: EventStore["follow"] = async function* follow({ after, signal }) {
     const stopped = AbortSignal.any([signal, ending.signal]);
     const follower: Follower = {
       position: after === "start" ? 0 : Number(after),
       buffer: [],
       behind: true,
       wake: undefined,
-      wanted: wantedBy(streamPrefixes),
     };
     const stop = () => wake(follower);
     stopped.addEventListener("abort", stop);
@@ -96,9 +94,7 @@ export function createFollowers(options: {
       follower.behind = true;
     } else {
       follower.position = firstPosition + events.length - 1;
-      const news = known > 0 ? events.slice(known) : events;
-      for (const event of news)
-        if (!follower.wanted || follower.wanted(event.stream)) follower.buffer.push(event);
+      for (const event of known > 0 ? events.slice(known) : events) follower.buffer.push(event);
     }
     if (follower.behind || follower.buffer.length > 0) wake(follower);
   }
@@ -119,11 +115,4 @@ export function createFollowers(options: {
     },
     end: () => ending.abort(),
   };
-}
-
-/** The filter of a list of prefixes; undefined wants everything. */
-export function wantedBy(
-  prefixes: readonly string[] | undefined,
-): ((stream: string) => boolean) | undefined {
-  return prefixes && ((stream) => prefixes.some((prefix) => stream.startsWith(prefix)));
 }

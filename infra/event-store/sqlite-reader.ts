@@ -1,5 +1,4 @@
 import type { Clock, EventStore } from "#services/ports.ts";
-import { wantedBy } from "./followers.ts";
 import { storeReads } from "./outcomes.ts";
 import { openSqliteReadOnly } from "./sqlite-file.ts";
 import { createSlices } from "./sqlite-slices.ts";
@@ -42,12 +41,11 @@ export function openSqliteEventReader(options: {
     });
   }
 
-  const follow: EventStore["follow"] = async function* follow({ after, streamPrefixes, signal }) {
+  const follow: EventStore["follow"] = async function* follow({ after, signal }) {
     const stopped = AbortSignal.any([signal, closing.signal]);
-    const wanted = wantedBy(streamPrefixes);
     let position = after === "start" ? 0 : Number(after);
     while (!stopped.aborted) {
-      const slice = slices.after(position, wanted);
+      const slice = slices.after(position);
       position = slice.position;
       if (slice.events.length > 0) yield slice.events;
       await (slice.atEnd ? sleep(pollMs, stopped) : nextTurn());

@@ -7,7 +7,7 @@ import { arrays, first } from "./sqlite-file.ts";
 /** Rows read in one go: a few milliseconds of work, after which others get their turn. */
 export const SLICE_EVENTS_MAX = 500;
 
-/** A stretch of the store: the wanted events in it, the last position looked at, and whether that was the end. */
+/** A stretch of the store: its events, the last position in it, and whether that was the end. */
 export interface Slice {
   readonly events: RecordedEvent[];
   readonly position: number;
@@ -15,8 +15,8 @@ export interface Slice {
 }
 
 export interface SqliteSlices {
-  /** At most {@link SLICE_EVENTS_MAX} stored events after a position (0 for the start); those not `wanted` are not parsed. */
-  after(position: number, wanted?: (stream: string) => boolean): Slice;
+  /** At most {@link SLICE_EVENTS_MAX} stored events after a position (0 for the start). */
+  after(position: number): Slice;
   /** A stream from a revision, inclusive; the start of a backward read from the end is Number.MAX_SAFE_INTEGER. */
   stream(
     name: string,
@@ -80,15 +80,10 @@ export function createSlices(db: DatabaseSync): SqliteSlices {
   }
 
   return {
-    after(position, wanted) {
+    after(position) {
       const rows = rowsFrom(all, position);
-      const events: RecordedEvent[] = [];
-      for (const row of rows) {
-        const name = streamName(row[1]);
-        if (!wanted || wanted(name)) events.push(eventOf(row, name));
-      }
       return {
-        events,
+        events: rows.map((row) => eventOf(row, streamName(row[1]))),
         position: rows.at(-1)?.[0] ?? position,
         atEnd: rows.length < SLICE_EVENTS_MAX,
       };

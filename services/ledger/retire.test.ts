@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { createMemoryEventStore } from "#infra/event-store/memory.ts";
-import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { createMemoryEventStore } from "#test/memory-event-store.ts";
+import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
 import { startProjector } from "#services/projector/run.ts";

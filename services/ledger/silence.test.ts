@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createMemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { newEvent, streams, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData, EventType } from "#domain/events/schemas.ts";
 import { registerWriter } from "#services/writers.ts";

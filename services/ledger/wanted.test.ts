@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { newEvent, streams } from "#domain/events/events.ts";
-import { createMemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import type { EventStore } from "#services/ports.ts";
 import { funded, KEY, ORG } from "#test/accounts-world.ts";

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { unpackRows } from "#projections/rows.ts";
 import { usageProjection } from "#projections/usage.ts";
 import type { RebuildProgress } from "#services/ports.ts";

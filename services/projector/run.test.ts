@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
-import { createMemoryReadModels } from "#infra/read-models/memory.ts";
+import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { accountsProjection } from "#projections/accounts.ts";
 import { managementProjection } from "#projections/management.ts";
 import type { Projection } from "#projections/projection.ts";

@@ -71,8 +71,9 @@ export function openBook(options: { path?: string | undefined; callsMax: number 
     file = openSync(options.path, "a+", 0o600);
     const { completeBytes } = readLines(file, (line) => {
       lastCall = Math.max(lastCall, line.call);
+      const call = calls.get(line.call);
       if (!("endedAtMs" in line)) keep(begun(line));
-      else if (calls.has(line.call)) keep(ended(calls.get(line.call), line));
+      else if (call) keep({ ...call, ...line });
     });
     ftruncateSync(file, completeBytes);
   }
@@ -92,7 +93,7 @@ export function openBook(options: { path?: string | undefined; callsMax: number 
     end(outcome) {
       append(outcome);
       const call = calls.get(outcome.call);
-      if (call) calls.set(outcome.call, ended(call, outcome));
+      if (call) keep({ ...call, ...outcome });
     },
     calls: (afterCall = 0) => [...calls.values()].filter(({ call }) => call > afterCall),
     close() {
@@ -102,31 +103,8 @@ export function openBook(options: { path?: string | undefined; callsMax: number 
   };
 }
 
-/**
- * All calls in a book's file, in the order in which they arrived, each with its ending if it has one. May be read
- * while the simulator writes: a last line that is not complete yet is left out. Throws on any other damage.
- */
-export function readBook(path: string): BookCall[] {
-  const calls = new Map<number, BookCall>();
-  const file = openSync(path, "r");
-  try {
-    readLines(file, (line) => {
-      calls.set(line.call, "endedAtMs" in line ? ended(calls.get(line.call), line) : begun(line));
-    });
-  } finally {
-    closeSync(file);
-  }
-  return [...calls.values()];
-}
-
 function begun(line: CallBeginning): BookCall {
   return { ...line, finished: false, clientGone: false, usageSent: false };
-}
-
-function ended(call: BookCall | undefined, ending: CallEnding): BookCall {
-  if (call === undefined)
-    throw new Error(`the book ends call ${ending.call}, which it never began`);
-  return { ...call, ...ending };
 }
 
 const READ_BYTES = 1024 * 1024;

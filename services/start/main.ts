@@ -1,12 +1,11 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { streams } from "#domain/events/events.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { CLOCK_JUMP_MS, systemClock } from "#infra/clock.ts";
-import { ConfigError, readConfig, type Config } from "#infra/config.ts";
+import { ConfigError, type Config } from "#infra/config.ts";
 import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { readSecretFile, writeSecretFile } from "#infra/files.ts";
 import { lockFolder } from "#infra/folder-lock.ts";
@@ -359,23 +358,4 @@ export async function runStart(options: { config: Config; json: boolean }): Prom
         dataDir: resolve(config.dataDir),
       });
   process.stdout.write(text);
-}
-
-if (import.meta.main) {
-  try {
-    const { values } = parseArgs({
-      options: {
-        config: { type: "string" },
-        json: { type: "boolean", default: false },
-        help: { type: "boolean", default: false },
-      },
-    });
-    const { config: file, json, help } = values;
-    const from = { env: process.env, ...(file !== undefined && { file }) };
-    if (help) process.stdout.write("usage: relai start [--json] [--config FILE]\n");
-    else await runStart({ config: readConfig(from), json });
-  } catch (error) {
-    process.stderr.write(`relai: ${error instanceof Error ? error.message : String(error)}\n`);
-    process.exitCode = 2;
-  }
 }

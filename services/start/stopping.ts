@@ -1,3 +1,4 @@
+import { STOP_MS_MAX } from "#services/gateway/gateway.ts";
 import type { Clock } from "#services/ports.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 
@@ -7,7 +8,7 @@ import { TIMED_OUT, within } from "#services/waiting.ts";
  * All together are less than the ten seconds that a stop takes beyond its drain at most.
  */
 export const STOP_MS = {
-  gateways: 6_000,
+  gateways: STOP_MS_MAX,
   control: 750,
   internal: 250,
   simulator: 250,

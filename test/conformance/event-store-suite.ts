@@ -469,23 +469,13 @@ function followTests<S extends StoreUnderTest>(
     await slow.close();
   });
 
-  it("gives only the streams with the prefixes, from after a position", async () => {
+  it("gives only what stands after a position, stored and live", async () => {
     await appendConcurrently(store(), 3);
     const all = await take(store().follow({ after: "start", signal: signal() }), 60);
-    const from = all[10];
-    const wanted = take(
-      store().follow({
-        after: from?.position ?? "start",
-        streamPrefixes: ["journal-us-2", "org-"],
-        signal: signal(),
-      }),
-      all.slice(11).filter((event) => event.stream === "journal-us-2").length + 1,
-    );
-    // Live, behind one that is not wanted.
-    await store().append("key-1", admissions("key-1", 1, 1), "no_stream");
+    const after = all[10]?.position ?? "start";
+    const later = take(store().follow({ after, signal: signal() }), 50);
     await store().append("org-1", admissions("org-1", 1, 1), "no_stream");
-    const stored = all.slice(11).filter((event) => event.stream === "journal-us-2");
-    expect(ids(await wanted)).toEqual([...ids(stored), ...ids(admissions("org-1", 1, 1))]);
+    expect(ids(await later)).toEqual([...ids(all.slice(11)), ...ids(admissions("org-1", 1, 1))]);
   });
 
   it("gives live what is stored: the same objects as a read would, an append at a time", async () => {

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import type { Worker } from "node:worker_threads";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
-import { createMemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
 import { startWriterThread } from "#infra/event-store/sqlite-thread.ts";
 import { openSqliteEventStore, type SqliteEventStore } from "#infra/event-store/sqlite.ts";

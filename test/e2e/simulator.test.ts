@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import OpenAI, { APIConnectionError, InternalServerError, RateLimitError } from "openai";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { readBook } from "#services/simulator/book.ts";
+import { readBook } from "#test/simulator-book.ts";
 import { runSimulator } from "#services/simulator/main.ts";
 import type { ChildProcess } from "node:child_process";
 import type { BookCall } from "#services/simulator/book.ts";
@@ -275,7 +275,7 @@ describe("as a process", () => {
   async function start(...args: string[]): Promise<{ process: ChildProcess; url: string }> {
     const child = spawn(
       process.execPath,
-      ["services/simulator/main.ts", "--port", "0", "--json", ...args],
+      ["bin/relai.mjs", "simulator", "--port", "0", "--json", ...args],
       {
         stdio: ["ignore", "pipe", "inherit"],
       },
@@ -329,7 +329,7 @@ describe("as a process", () => {
   });
 
   test("a bad option ends it with 2", async () => {
-    const child = spawn(process.execPath, ["services/simulator/main.ts", "--port", "x"], {
+    const child = spawn(process.execPath, ["bin/relai.mjs", "simulator", "--port", "x"], {
       stdio: "ignore",
     });
     expect(await once(child, "exit")).toEqual([2, null]);

@@ -8,7 +8,7 @@ import { newEvent } from "#domain/events/events.ts";
 import { readConfig } from "#infra/config.ts";
 import type * as sqliteModule from "#infra/event-store/sqlite.ts";
 import { startWriterThread } from "#infra/event-store/sqlite-thread.ts";
-import { readBook } from "#services/simulator/book.ts";
+import { readBook } from "#test/simulator-book.ts";
 import { runSimulator } from "#services/simulator/main.ts";
 import { openRelai, type Relai } from "#services/start/main.ts";
 import { diceOf } from "#test/simulation/random.ts";

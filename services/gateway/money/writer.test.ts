@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createMemoryEventStore } from "#infra/event-store/memory.ts";
+import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { newEvent, streams } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
 import { manualClock, settled } from "#test/manual-clock.ts";

@@ -1,12 +1,16 @@
 import type { NewEvent } from "#domain/events/events.ts";
 import type { AppendOutcome, Clock, EventStore } from "#services/ports.ts";
-import { createFollowers } from "./followers.ts";
-import { recordedFrom, storeReads, toOutcome } from "./outcomes.ts";
-import { ANY_REVISION, expectedNumber, rowsOf } from "./append-request.ts";
-import type { AppendRequest } from "./append-request.ts";
-import { openSqliteCore } from "./sqlite-core.ts";
-import type { Pragma } from "./sqlite-file.ts";
-import { createSlices } from "./sqlite-slices.ts";
+import { createFollowers } from "#infra/event-store/followers.ts";
+import { recordedFrom, storeReads, toOutcome } from "#infra/event-store/outcomes.ts";
+import {
+  ANY_REVISION,
+  expectedNumber,
+  rowsOf,
+  type AppendRequest,
+} from "#infra/event-store/append-request.ts";
+import { openSqliteCore } from "#infra/event-store/sqlite-core.ts";
+import type { Pragma } from "#infra/event-store/sqlite-file.ts";
+import { createSlices } from "#infra/event-store/sqlite-slices.ts";
 
 export interface MemoryEventStore extends EventStore {
   /** Reads a setting of the connection, after changing it if a value is given: how tests fill the disk. */
