@@ -11,6 +11,7 @@ const issue = {
   orgId: ORG_ID,
   homeRegion: "us",
   name: "app",
+  limits: {},
   tokenHash: "1".repeat(64),
   displayPrefix: "relai_sk_us_live_ab12…wxyz",
   bodySha256: "a".repeat(64),
@@ -51,12 +52,12 @@ const rows: readonly Row[] = [
     { ...issue, bodySha256: "b".repeat(64) },
     "idempotency_reused",
   ],
-  ["an expiry after now", [], { ...issue, expiresAtMs: 1001 }, "KeyIssued.v1"],
-  ["an expiry now", [], { ...issue, expiresAtMs: 1000 }, "expiry_not_in_future"],
+  ["an expiry after now", [], { ...issue, limits: { expiresAtMs: 1001 } }, "KeyIssued.v1"],
+  ["an expiry now", [], { ...issue, limits: { expiresAtMs: 1000 } }, "expiry_not_in_future"],
   [
     "a repeat after the expiry",
-    [{ ...issue, expiresAtMs: 1001 }],
-    { ...issue, atMs: 5000, expiresAtMs: 1001 },
+    [{ ...issue, limits: { expiresAtMs: 1001 } }],
+    { ...issue, atMs: 5000, limits: { expiresAtMs: 1001 } },
     "nothing new",
   ],
   ["a repeat after the revocation", [issue, revoke], issue, "nothing new"],
@@ -82,8 +83,8 @@ test.for([
   [{ rpm: 60 }, { limits: { rpm: 60 } }],
   [{ budgetMicro: 0 }, { limits: {}, budget: { period: "total", micro: 0 } }],
   [{ expiresAtMs: 2000 }, { limits: {}, expiresAt: 2000 }],
-] as const)("the event of a key with %j", ([given, expected]) => {
-  const decision = key.decide({ ...issue, ...given }, key.initial());
+] as const)("the event of a key with %j", ([limits, expected]) => {
+  const decision = key.decide({ ...issue, limits }, key.initial());
   const { keyId, orgId, homeRegion, name, tokenHash, displayPrefix, bodySha256 } = issue;
   const data = { keyId, orgId, scope: "regional", homeRegion, name, tokenHash, displayPrefix };
   expect(decision).toEqual({
@@ -95,6 +96,6 @@ test.for([
 });
 
 test("a revoked key keeps what it was, and when it ended", () => {
-  const state = after({ ...issue, rpm: 60 }, revoke);
+  const state = after({ ...issue, limits: { rpm: 60 } }, revoke);
   expect(state).toMatchObject({ issued: { limits: { rpm: 60 }, issuedAtMs: 1 }, revokedAtMs: 2 });
 });

@@ -1,5 +1,6 @@
 import type { Decider, Decision, Fact } from "./decider.ts";
 import type { EventData } from "./events/schemas.ts";
+import { storedLimits, type KeyLimits } from "./key-limits.ts";
 
 /** What may be done with a key. Its text is never here: only the SHA-256 of it, and the form that may be shown. */
 export type KeyCommand =
@@ -12,10 +13,7 @@ export type KeyCommand =
       readonly homeRegion: string;
       /** Empty for a key without a name. */
       readonly name: string;
-      /** Requests per minute. */
-      readonly rpm?: number;
-      readonly budgetMicro?: number;
-      readonly expiresAtMs?: number;
+      readonly limits: KeyLimits;
       readonly tokenHash: string;
       readonly displayPrefix: string;
       readonly bodySha256: string;
@@ -53,8 +51,8 @@ function issue(
       ? { ok: true, events: [] }
       : { ok: false, refusal: "idempotency_reused" };
   }
-  const { keyId, orgId, homeRegion, name, rpm, budgetMicro, expiresAtMs } = command;
-  if (expiresAtMs !== undefined && expiresAtMs <= command.atMs)
+  const { keyId, orgId, homeRegion, name, limits } = command;
+  if ((limits.expiresAtMs ?? Infinity) <= command.atMs)
     return { ok: false, refusal: "expiry_not_in_future" };
   const data: EventData<"KeyIssued.v1"> = {
     keyId,
@@ -64,9 +62,7 @@ function issue(
     name,
     tokenHash: command.tokenHash,
     displayPrefix: command.displayPrefix,
-    limits: rpm === undefined ? {} : { rpm },
-    ...(budgetMicro === undefined ? {} : { budget: { period: "total", micro: budgetMicro } }),
-    ...(expiresAtMs === undefined ? {} : { expiresAt: expiresAtMs }),
+    ...storedLimits(limits),
     bodySha256: command.bodySha256,
   };
   return { ok: true, events: [{ type: "KeyIssued.v1", data, key: "issued" }] };

@@ -21,7 +21,7 @@ import type { ReadModelWrite } from "./rows.ts";
  */
 export const accountsProjection: Projection<"accounts", AccountsRow> = {
   name: "accounts",
-  version: 2,
+  version: 3,
   handles: new Set([
     "WriterStarted.v1",
     "JournalSealed.v1",

@@ -98,13 +98,11 @@ test("lists stand in the order of recording, with all that they show", () => {
   expect(keyRows(rows)).toMatchObject([
     {
       keyId: id("key", "Z"),
-      rpm: 60,
-      budgetMicro: 5,
-      expiresAtMs: 7,
+      limits: { rpm: 60, budgetMicro: 5, expiresAtMs: 7 },
       issuedAtMs: 11_000,
       revokedAtMs: 101_000,
     },
-    { keyId: id("key", "C"), rpm: null, budgetMicro: null, expiresAtMs: null, revokedAtMs: null },
+    { keyId: id("key", "C"), limits: {}, revokedAtMs: null },
   ]);
 });
 

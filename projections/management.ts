@@ -1,4 +1,5 @@
 import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
+import { limitsOf, type KeyLimits } from "#domain/key-limits.ts";
 import { settingFold, type Projection } from "./projection.ts";
 import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
 
@@ -21,9 +22,7 @@ export type IssuedKeyRow = {
   readonly homeRegion: string;
   readonly tokenHash: string;
   readonly displayPrefix: string;
-  readonly rpm: number | null;
-  readonly budgetMicro: number | null;
-  readonly expiresAtMs: number | null;
+  readonly limits: KeyLimits;
   readonly issuedAtMs: number;
   readonly position: string;
 };
@@ -38,7 +37,7 @@ type Write = ReadModelWrite<ManagementRow>;
 /** Organizations and keys as the control API lists them. */
 export const managementProjection: Projection<"management", ManagementRow> = {
   name: "management",
-  version: 1,
+  version: 2,
   handles: new Set(["OrganizationCreated.v1", "KeyIssued.v1", "KeyRevoked.v1"]),
   resumes: false,
   open: () => settingFold<ManagementRow>(writeOf),
@@ -67,7 +66,6 @@ function organizationWrite(event: Recorded<"OrganizationCreated.v1">): Write {
 
 function keyWrite(event: Recorded<"KeyIssued.v1">): Write {
   const { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix } = event.data;
-  const { limits, budget, expiresAt } = event.data;
   const value = {
     keyId,
     orgId,
@@ -76,9 +74,7 @@ function keyWrite(event: Recorded<"KeyIssued.v1">): Write {
     homeRegion,
     tokenHash,
     displayPrefix,
-    rpm: limits.rpm ?? null,
-    budgetMicro: budget?.micro ?? null,
-    expiresAtMs: expiresAt ?? null,
+    limits: limitsOf(event.data),
     issuedAtMs: event.recordedAt,
     position: String(event.position),
   };

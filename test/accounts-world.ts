@@ -20,9 +20,9 @@ export const CREATED: readonly Effect[] = [
   { effect: "created" },
   { effect: "credited", lotId: "lot_1", pot: "paid", micro: LOTS.first },
   { effect: "credited", lotId: "lot_2", pot: "paid", micro: LOTS.second },
-  { effect: "key_issued", keyId: KEY },
-  { effect: "key_issued", keyId: BUDGET_KEY, budgetMicro: BUDGET },
-  { effect: "key_issued", keyId: RPM_KEY, rpm: RPM },
+  { effect: "key_issued", keyId: KEY, limits: {} },
+  { effect: "key_issued", keyId: BUDGET_KEY, limits: { budgetMicro: BUDGET } },
+  { effect: "key_issued", keyId: RPM_KEY, limits: { rpm: RPM } },
 ];
 
 /** Each list of effects as one event's item, one position after the other. */
@@ -91,7 +91,6 @@ export function expectTrueBooks(accounts: Accounts): void {
   expect(holds).toBe(heldMicro);
   for (const key of accounts.keys.values()) {
     expect(key.heldMicro).toBe(budgets.get(key.keyId) ?? 0);
-    if (key.budgetMicro !== undefined)
-      expect(key.spentMicro + key.heldMicro).toBeLessThanOrEqual(key.budgetMicro);
+    expect(key.spentMicro + key.heldMicro).toBeLessThanOrEqual(key.limits.budgetMicro ?? Infinity);
   }
 }

@@ -242,7 +242,7 @@ function* admission(world: World): Generator<Append> {
   const org = pick(world, [...world.orgs.values()]);
   const key = org && pick(world, [...org.keys.values()]);
   if (!org || !key || key.revoked) return;
-  const spendable = Math.min(availableMicro(org), budgetAvailableMicro(key) ?? Infinity);
+  const spendable = Math.min(availableMicro(org), budgetAvailableMicro(key));
   if (spendable < 1) {
     yield* topUp(world, org);
     return;
@@ -286,7 +286,7 @@ function* extension(world: World, request: OpenRequest): Generator<Append> {
   const org = world.orgs.get(request.orgId);
   const key = org?.keys.get(request.keyId);
   if (!org || !key) return;
-  const spendable = Math.min(availableMicro(org), budgetAvailableMicro(key) ?? Infinity);
+  const spendable = Math.min(availableMicro(org), budgetAvailableMicro(key));
   const more = Math.min(spendable, Math.floor(world.random() * 20_000));
   if (more < 1) return;
   const added = takingsOf(org, request.keyId, more);

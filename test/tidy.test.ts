@@ -81,6 +81,18 @@ describe("the repository", () => {
   test("has only erasable, checked syntax", () => expect(forbiddenSyntax(files)).toEqual([]));
   test("has no words out of place", () => expect(wordsOutOfPlace(files)).toEqual([]));
   test("has no long file without a reason", () => expect(fileSizes(files, exempt)).toEqual([]));
+  test("names a key's limit where it is defined, checked and called by the API, and carries it whole elsewhere", () => {
+    // The gateway names what admission's figures say of it.
+    const product = /^(domain|projections|services(?!\/gateway\/))\/.*(?<!\.test)\.ts$/;
+    const naming = files.filter(
+      ({ path, text }) => product.test(path) && /(?<!-)\brpm\b/.test(text),
+    );
+    expect(naming.map(({ path }) => path).toSorted()).toEqual([
+      "domain/accounts/checks.ts",
+      "domain/key-limits.ts",
+      "services/control/bodies.ts",
+    ]);
+  });
   test("has no exemption without a file", () => expect(staleExemptions(files, exempt)).toEqual([]));
 });
 

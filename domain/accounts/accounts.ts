@@ -53,11 +53,9 @@ export function availableMicro(accounts: Accounts): number {
   return accounts.fundedMicro - accounts.spentMicro - accounts.heldMicro;
 }
 
-/** What a key's budget leaves, or undefined for a key without one. Micro; never below zero. */
-export function budgetAvailableMicro(key: KeyAccount): number | undefined {
-  return key.budgetMicro === undefined
-    ? undefined
-    : Math.max(0, key.budgetMicro - key.spentMicro - key.heldMicro);
+/** What a key's budget leaves: never below zero, and no end of it for a key without one. Micro. */
+export function budgetAvailableMicro({ limits, spentMicro, heldMicro }: KeyAccount): number {
+  return Math.max(0, (limits.budgetMicro ?? Infinity) - spentMicro - heldMicro);
 }
 
 /** Adds a top-up as the last lot. A repeat of the same lot is a fault: commands drop repeats before they are recorded. */
@@ -97,7 +95,7 @@ export function take(accounts: Accounts, key: KeyAccount, micro: number): Accoun
   rule(rest === 0, "the lots together hold what the balance says");
   accounts.heldMicro += micro;
   const balance = { account: balanceAccount(accounts.orgId), period: "total", micro, lots };
-  if (key.budgetMicro === undefined) return [balance];
+  if (key.limits.budgetMicro === undefined) return [balance];
   key.heldMicro += micro;
   return [{ account: budgetAccount(key.keyId), period: "total", micro }, balance];
 }

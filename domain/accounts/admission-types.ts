@@ -1,4 +1,5 @@
 import type { AccountTaking } from "#domain/events/schemas.ts";
+import type { AdmitRefusal } from "./checks.ts";
 
 /** Nothing was done: the caller's owner epoch, or the server itself, is not the one that may take money here. */
 export interface Fenced {
@@ -33,19 +34,6 @@ export interface AdmitAsk {
   readonly keyId: string;
   readonly holdMicro: number;
 }
-
-/** In the order in which they are looked at. `request_known`: the id was dropped or used before. */
-export const ADMIT_REFUSALS = [
-  "request_known",
-  "key_unknown",
-  "key_revoked",
-  "key_expired",
-  "rate_limit_exceeded",
-  "key_budget_exceeded",
-  "insufficient_balance",
-  "balance_held",
-] as const;
-export type AdmitRefusal = (typeof ADMIT_REFUSALS)[number];
 
 export interface Admitted {
   readonly outcome: "admitted";

@@ -28,6 +28,7 @@ import {
   type Admission,
 } from "./admission.ts";
 import type { AdmitAsk } from "./admission-types.ts";
+import { ADMIT_REFUSALS } from "./checks.ts";
 import { TOMBSTONE_MS } from "./holds.ts";
 import type { AccountsItem, Effect } from "./types.ts";
 
@@ -63,19 +64,24 @@ describe("refusals come in the order of the table", () => {
   ];
   function world() {
     const { admission } = funded();
-    const everything = { rpm: 1, budgetMicro: 5 };
+    const limits = { rpm: 1, budgetMicro: 5 };
+    const expired = { ...limits, expiresAtMs: START_MS };
     carry(
       admission,
-      { effect: "key_issued", keyId: "key_revoked", ...everything, expiresAt: START_MS },
+      { effect: "key_issued", keyId: "key_revoked", limits: expired },
       { effect: "key_revoked", keyId: "key_revoked" },
-      { effect: "key_issued", keyId: EXPIRED, ...everything, expiresAt: START_MS },
-      { effect: "key_issued", keyId: "key_all", ...everything },
-      { effect: "key_issued", keyId: "key_small", budgetMicro: 5 },
+      { effect: "key_issued", keyId: EXPIRED, limits: expired },
+      { effect: "key_issued", keyId: "key_all", limits },
+      { effect: "key_issued", keyId: "key_small", limits: { budgetMicro: 5 } },
     );
     admit(admission, ask({ requestId: "req_0" }), START_MS);
     admit(admission, ask({ requestId: "req_00", keyId: "key_all", holdMicro: 5 }), START_MS);
     return admission;
   }
+  test("and every refusal has its row", () => {
+    expect(rows.map(([refusal]) => refusal)).toEqual(ADMIT_REFUSALS);
+  });
+
   test.each(rows)("%s", (refusal, changes) => {
     const admission = world();
     const before = JSON.stringify(toSnapshot(accountsOf(admission)));
@@ -324,7 +330,7 @@ describe("apply", () => {
       "a total beyond 2^53",
       [{ effect: "credited", lotId: "lot_9", pot: "paid", micro: Number.MAX_SAFE_INTEGER }],
     ],
-    ["a key issued twice", [{ effect: "key_issued", keyId: KEY }]],
+    ["a key issued twice", [{ effect: "key_issued", keyId: KEY, limits: {} }]],
     ["an unknown key revoked", [{ effect: "key_revoked", keyId: "key_nobody" }]],
     [
       "a charge above its hold",

@@ -9,12 +9,11 @@ import type {
   AccountFigures,
   AdmitAsk,
   AdmitOutcome,
-  AdmitRefusal,
   ApplyOutcome,
   ExtendOutcome,
   Fenced,
-  RateFigures,
 } from "./admission-types.ts";
+import { firstRefusal, rateOf, type AdmitRefusal, type Asked } from "./checks.ts";
 import {
   admitHold,
   applyEffect,
@@ -24,7 +23,7 @@ import {
   TOMBSTONE_MS,
   type CellObserver,
 } from "./holds.ts";
-import { advance, count, emptyWindow, freeInMs, type RateWindow } from "./rate-window.ts";
+import { count, type RateWindow } from "./rate-window.ts";
 import type { AccountsItem, KeyAccount, OrgSnapshot } from "./types.ts";
 import { noteTaken, wantIfOld, type Taken } from "./wanted.ts";
 
@@ -93,8 +92,8 @@ function closeForFault(admission: Admission, org: AdmissionOrg, sentence: string
 }
 
 /**
- * Decides one request: key live, rate limit, the key's budget, the balance, in this order; then holds the money on all
- * of its accounts at once and counts it against the rate limit. A refusal takes and counts nothing.
+ * Decides one request: refuses it for the first of the reasons in checks.ts, or holds the money on all of its accounts at
+ * once and counts it against the rate limit. A refusal takes and counts nothing.
  */
 export function admit(admission: Admission, ask: AdmitAsk, nowMs: number): AdmitOutcome {
   const org = owned(admission, ask.orgId, ask.ownerEpoch);
@@ -106,52 +105,20 @@ export function admit(admission: Admission, ask: AdmitAsk, nowMs: number): Admit
   const key = accounts.keys.get(ask.keyId);
   if (act !== "admit") return refused(accounts, key, "request_known");
   if (!key) return refused(accounts, key, "key_unknown");
-  if (key.revoked) return refused(accounts, key, "key_revoked");
-  if (key.expiresAt !== undefined && key.expiresAt <= nowMs)
-    return refused(accounts, key, "key_expired");
-  const window = key.rpm === undefined ? undefined : windowOf(org, key.keyId, nowMs);
-  if (window && key.rpm !== undefined && window.total >= key.rpm) {
-    return {
-      ...refused(accounts, key, "rate_limit_exceeded"),
-      rate: rateFigures(window, key.rpm, nowMs),
-    };
-  }
-  const short = shortOf(accounts, key, ask.holdMicro);
-  if (short) {
-    const rate = window && key.rpm !== undefined && rateFigures(window, key.rpm, nowMs);
-    return { ...refused(accounts, key, short), ...(rate ? { rate } : {}) };
-  }
+  const asked: Asked = { org, key, holdMicro: ask.holdMicro, nowMs };
+  const refusal = firstRefusal(asked);
+  if (refusal) return { ...refused(accounts, key, refusal), ...rateOf(asked) };
   return guarded(admission, org, () => {
     const takings = admitHold(accounts, key, ask.requestId, ask.writerEpoch, ask.holdMicro);
     noteTaken(org, ask.requestId, nowMs);
-    if (!window || key.rpm === undefined)
-      return { outcome: "admitted", atMs: nowMs, accounts: takings };
-    count(window);
-    return {
-      outcome: "admitted",
-      atMs: nowMs,
-      accounts: takings,
-      rate: rateFigures(window, key.rpm, nowMs),
-    };
+    if (asked.window) count(asked.window);
+    return { outcome: "admitted", atMs: nowMs, accounts: takings, ...rateOf(asked) };
   });
 }
 
-function shortOf(accounts: Accounts, key: KeyAccount, holdMicro: number): AdmitRefusal | undefined {
-  const budget = budgetAvailableMicro(key);
-  if (budget !== undefined && budget < holdMicro) return "key_budget_exceeded";
-  if (availableMicro(accounts) >= holdMicro) return undefined;
-  const fits = accounts.fundedMicro - accounts.spentMicro >= holdMicro;
-  return fits ? "balance_held" : "insufficient_balance";
-}
-
 function refused(accounts: Accounts, key: KeyAccount | undefined, refusal: AdmitRefusal) {
-  const budget = key && budgetFigures(key);
-  return {
-    outcome: "refused" as const,
-    refusal,
-    balance: balanceFigures(accounts),
-    ...(budget ? { budget } : {}),
-  };
+  const outcome = "refused" as const;
+  return { outcome, refusal, balance: balanceFigures(accounts), ...budgetOf(key) };
 }
 
 /** Raises a hold towards a total, as far as the money goes. */
@@ -294,11 +261,10 @@ export function figures(
   if (org.accounts.fault !== undefined) return FENCED.fault;
   wantIfOld(admission, org, nowMs);
   const key = ask.keyId === undefined ? undefined : org.accounts.keys.get(ask.keyId);
-  const budget = key && budgetFigures(key);
   return {
     outcome: "figures",
     balance: balanceFigures(org.accounts),
-    ...(budget ? { budget } : {}),
+    ...budgetOf(key),
     unspentLots: org.accounts.lots.size,
   };
 }
@@ -308,33 +274,13 @@ function balanceFigures(accounts: Accounts): AccountFigures {
   return { fundedMicro, spentMicro, heldMicro, availableMicro: availableMicro(accounts) };
 }
 
-function budgetFigures(key: KeyAccount): AccountFigures | undefined {
-  const left = budgetAvailableMicro(key);
-  if (left === undefined || key.budgetMicro === undefined) return undefined;
+/** How a key's budget stands, if it has one. */
+function budgetOf(key: KeyAccount | undefined): { readonly budget?: AccountFigures } {
+  const fundedMicro = key?.limits.budgetMicro;
+  if (!key || fundedMicro === undefined) return {};
+  const { spentMicro, heldMicro } = key;
   return {
-    fundedMicro: key.budgetMicro,
-    spentMicro: key.spentMicro,
-    heldMicro: key.heldMicro,
-    availableMicro: left,
-  };
-}
-
-function windowOf(org: AdmissionOrg, keyId: string, nowMs: number): RateWindow {
-  let window = org.windows.get(keyId);
-  if (!window) {
-    window = emptyWindow();
-    org.windows.set(keyId, window);
-  }
-  advance(window, nowMs);
-  return window;
-}
-
-function rateFigures(window: RateWindow, limit: number, nowMs: number): RateFigures {
-  return {
-    limit,
-    remaining: Math.max(0, limit - window.total),
-    freeInMs: freeInMs(window, limit, nowMs),
-    resetMs: freeInMs(window, 1, nowMs),
+    budget: { fundedMicro, spentMicro, heldMicro, availableMicro: budgetAvailableMicro(key) },
   };
 }
 

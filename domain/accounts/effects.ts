@@ -1,4 +1,5 @@
 import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
+import { limitsOf } from "#domain/key-limits.ts";
 import type { Effect } from "./types.ts";
 
 const NONE: readonly Effect[] = [];
@@ -25,18 +26,8 @@ export function effectsOf(event: RecordedEvent): readonly Effect[] {
           micro: event.data.amountMicro,
         },
       ];
-    case "KeyIssued.v1": {
-      const { keyId, limits, budget, expiresAt } = event.data;
-      return [
-        {
-          effect: "key_issued",
-          keyId,
-          ...(limits.rpm === undefined ? {} : { rpm: limits.rpm }),
-          ...(budget === undefined ? {} : { budgetMicro: budget.micro }),
-          ...(expiresAt === undefined ? {} : { expiresAt }),
-        },
-      ];
-    }
+    case "KeyIssued.v1":
+      return [{ effect: "key_issued", keyId: event.data.keyId, limits: limitsOf(event.data) }];
     case "KeyRevoked.v1":
       return [{ effect: "key_revoked", keyId: event.data.keyId }];
     case "RequestAdmitted.v1": {

@@ -154,7 +154,7 @@ export function raiseHold(accounts: Accounts, hold: Hold, totalMicro: number): v
   rule(key !== undefined, "a hold's key exists");
   const available = Math.min(
     availableMicro(accounts),
-    budgetAvailableMicro(key) ?? Number.MAX_SAFE_INTEGER,
+    budgetAvailableMicro(key),
     availableInLots(accounts, SHARES_MAX - sharesOf(hold)),
   );
   const more = Math.min(totalMicro - hold.totalMicro, available);
@@ -223,9 +223,7 @@ export function applyEffect(accounts: Accounts, effect: Effect, observe?: CellOb
       accounts.keys.set(effect.keyId, {
         keyId: effect.keyId,
         revoked: false,
-        ...(effect.rpm === undefined ? {} : { rpm: effect.rpm }),
-        ...(effect.budgetMicro === undefined ? {} : { budgetMicro: effect.budgetMicro }),
-        ...(effect.expiresAt === undefined ? {} : { expiresAt: effect.expiresAt }),
+        limits: effect.limits,
         spentMicro: 0,
         heldMicro: 0,
       });

@@ -1,4 +1,5 @@
 import type { AccountTaking } from "#domain/events/schemas.ts";
+import type { KeyLimits } from "#domain/key-limits.ts";
 
 /** One top-up and what of it is neither spent nor held. Lots stand in the order in which they are taken. */
 export interface Lot {
@@ -13,9 +14,7 @@ export interface Lot {
 export interface KeyAccount {
   readonly keyId: string;
   revoked: boolean;
-  readonly rpm?: number;
-  readonly budgetMicro?: number;
-  readonly expiresAt?: number;
+  readonly limits: KeyLimits;
   spentMicro: number;
   heldMicro: number;
 }
@@ -62,13 +61,7 @@ export type Effect =
       readonly pot: "paid";
       readonly micro: number;
     }
-  | {
-      readonly effect: "key_issued";
-      readonly keyId: string;
-      readonly rpm?: number;
-      readonly budgetMicro?: number;
-      readonly expiresAt?: number;
-    }
+  | { readonly effect: "key_issued"; readonly keyId: string; readonly limits: KeyLimits }
   | { readonly effect: "key_revoked"; readonly keyId: string }
   | {
       readonly effect: "hold_opened";

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { STORED_LIMITS } from "#domain/key-limits.ts";
 import { TOKEN_CLASSES, type TokenClass } from "#domain/prices.ts";
 
 /**
@@ -173,9 +174,7 @@ export const EVENT_SCHEMAS = {
     name: z.string().max(256),
     tokenHash: sha256,
     displayPrefix: z.string().max(64),
-    limits: z.object({ rpm: z.int().min(1).exactOptional() }),
-    budget: z.object({ period: z.literal("total"), micro }).exactOptional(),
-    expiresAt: ms.exactOptional(),
+    ...STORED_LIMITS,
     bodySha256: sha256,
   }),
   "KeyRevoked.v1": z.object({ keyId, orgId, tokenHash: sha256 }),

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { parseDollars } from "#domain/money.ts";
-import { RPM_MAX, RPM_RULE } from "#services/control/bodies.ts";
+import { boundsOf, COUNTS, eachCount, type Count } from "#services/control/bodies.ts";
 import { TOP_UP_MICRO_MIN } from "#domain/organization.ts";
 import { createClient, type Client } from "./client.ts";
 import { keyIdOf, listAll, organizationOf } from "./finding.ts";
@@ -23,10 +23,9 @@ export interface Common {
   readonly config?: string;
 }
 
-export interface KeyOptions extends Common {
+export interface KeyOptions extends Common, Partial<Record<Count["limit"], string>> {
   readonly name?: string;
   readonly scope: string;
-  readonly rpm?: string;
   readonly budget?: string;
   readonly expires?: string;
   readonly org?: string;
@@ -96,12 +95,10 @@ export function createCommands(world: CliWorld) {
         );
       }
       if (options.scope !== "regional") throw new CliError(2, "--scope must be regional");
-      const { name, rpm, budget, expires, idempotencyKey } = options;
-      if (rpm !== undefined && !(/^[1-9]\d*$/.test(rpm) && Number(rpm) <= RPM_MAX))
-        throw new CliError(2, `--rpm ${RPM_RULE}`);
+      const { name, budget, expires, idempotencyKey } = options;
       const body = {
         ...(name === undefined ? {} : { name }),
-        ...(rpm === undefined ? {} : { rpm: Number(rpm) }),
+        ...eachCount((count) => countOf(options[count.limit], count)),
         ...(budget === undefined ? {} : { budget_dollars: dollarsOf(budget, "--budget") }),
         ...(expires === undefined ? {} : { expires_at: expires }),
       };
@@ -133,7 +130,11 @@ export function createCommands(world: CliWorld) {
               { title: "ID", of: ({ id }) => id },
               { title: "KEY", of: (one) => one.display_prefix },
               { title: "NAME", of: ({ name }) => name ?? "-" },
-              { title: "RPM", of: ({ rpm }) => (rpm === null ? "-" : String(rpm)), right: true },
+              ...COUNTS.map(({ member }) => ({
+                title: member.toUpperCase(),
+                of: (one: KeySeen) => String(one[member] ?? "-"),
+                right: true,
+              })),
               { title: "BUDGET (USD)", of: (one) => one.budget_dollars ?? "-", right: true },
               { title: "STATE", of: (one) => stateOf(one, now) },
               { title: "EXPIRES", of: (one) => one.expires_at ?? "-" },
@@ -222,12 +223,21 @@ function dollarsOf(text: string, what: string): string {
   );
 }
 
+/** The number that was given for a limit; undefined, which is no member of JSON, where none was. */
+function countOf(text: string | undefined, count: Count): number | undefined {
+  if (text === undefined) return undefined;
+  const { schema, rule } = boundsOf(count);
+  const given = /^[1-9]\d*$/.test(text) ? Number(text) : 0;
+  if (!schema.safeParse(given).success) throw new CliError(2, `${count.flag} ${rule}`);
+  return given;
+}
+
 function describeKey(key: KeySeen): (readonly [string, string])[] {
   return [
     ["id", key.id],
     ["name", key.name ?? "-"],
     ["organization", key.organization],
-    ["rpm", key.rpm === null ? "no limit" : String(key.rpm)],
+    ...COUNTS.map(({ member }) => [member, String(key[member] ?? "no limit")] as const),
     ["budget", key.budget_dollars === null ? "no limit" : `${key.budget_dollars} USD`],
     ["expires", key.expires_at ?? "never"],
   ];

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { backUp, restore } from "./backup.ts";
+import { COUNTS } from "#services/control/bodies.ts";
 import { createCommands, type Common, type KeyOptions } from "./commands.ts";
 import { CliError, type CliWorld } from "./world.ts";
 
@@ -109,11 +110,12 @@ function addKeys(program: Command, world: CliWorld): void {
   const commands = createCommands(world);
   const key = sub(program, "key", "API keys");
   key.addHelpText("after", examples("key create", "key list"));
-  sub(key, "create", "issue a key; its text is shown this once")
+  const create = sub(key, "create", "issue a key; its text is shown this once")
     .alias("issue")
     .option("--name <text>", "what the key is for")
-    .option("--scope <scope>", "regional: works in its home region", "regional")
-    .option("--rpm <number>", "at most so many requests per minute")
+    .option("--scope <scope>", "regional: works in its home region", "regional");
+  for (const { flag, says } of COUNTS) create.option(`${flag} <number>`, `at most so many ${says}`);
+  create
     .option("--budget <dollars>", "at most so much may be spent with it in total")
     .option("--expires <time>", "ISO 8601, such as 2027-01-31 or 2027-01-31T12:00:00Z")
     .option(...ORG)

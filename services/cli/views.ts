@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { eachCount } from "#services/control/bodies.ts";
 import { CliError } from "./world.ts";
 
 /** What the command line reads of the control API's objects. Members that it does not know are left to `--json`. */
@@ -15,7 +16,7 @@ const KEY = z.object({
   organization: z.string(),
   name: z.string().nullable(),
   display_prefix: z.string(),
-  rpm: z.number().nullable(),
+  ...eachCount(() => z.number().nullable()),
   budget_dollars: z.string().nullable(),
   expires_at: z.string().nullable(),
   created_at: z.string(),

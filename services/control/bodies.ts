@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { sha256Hex } from "#domain/hash.ts";
+import { KEY_COUNTS, type KeyLimits } from "#domain/key-limits.ts";
 import { isMicro, parseDollars } from "#domain/money.ts";
 import { normaliseName } from "#domain/name.ts";
 import type { ApiError } from "#services/errors.ts";
@@ -7,9 +8,25 @@ import { NumberText } from "./json.ts";
 
 /** What the control API's requests may say: strict, and with messages that tell how it should be. */
 
-/** More requests per minute than any key makes; below it the counters cannot overflow. */
-export const RPM_MAX = 1_000_000;
 const NAMES_SHOWN_MAX = 5;
+
+/** What a key's limits that are a number are called by the API and the command line; `says` ends "at most so many …". */
+export const COUNTS = [
+  { limit: "rpm", member: "rpm", flag: "--rpm", says: "requests per minute" },
+] as const;
+export type Count = (typeof COUNTS)[number];
+
+/** An object with a member for each of these limits, by the API's names. */
+export function eachCount<T>(make: (count: Count) => T): Record<Count["member"], T> {
+  const members = COUNTS.map((count) => [count.member, make(count)]);
+  return Object.fromEntries(members) as Record<Count["member"], T>;
+}
+
+/** What such a limit may be set to, as a schema and as the end of a sentence. */
+export function boundsOf({ limit }: Count) {
+  const schema = KEY_COUNTS.shape[limit].unwrap();
+  return { schema, rule: `must be a whole number from ${schema.minValue} to ${schema.maxValue}` };
+}
 
 /** A member with a rule: `read` gives its value, or undefined when it is refused. */
 function member<T>(allowed: string, read: (value: unknown) => T | undefined) {
@@ -41,9 +58,9 @@ function readWhole(value: unknown): number | undefined {
   return isMicro(whole) ? whole : undefined;
 }
 
-function readRpm(value: unknown): number | undefined {
-  const rpm = readWhole(value);
-  return rpm !== undefined && rpm >= 1 && rpm <= RPM_MAX ? rpm : undefined;
+function countMember(count: Count) {
+  const { schema, rule } = boundsOf(count);
+  return optional(rule, (value) => schema.safeParse(readWhole(value)).data);
 }
 
 const INSTANT = z.union([z.iso.datetime({ offset: true }), z.iso.date()]);
@@ -60,7 +77,6 @@ const NAME_RULE = "must be a text of 1 to 256 characters without control charact
 const DOLLARS_RULE =
   'must be an amount in dollars such as "25.00": digits with at most six decimals, without sign or exponent';
 const MICRO_RULE = "must be a whole number of micro-dollars, at most 9007199254740991";
-export const RPM_RULE = `must be a whole number from 1 to ${RPM_MAX}`;
 const INSTANT_RULE = 'must be a time in ISO 8601 such as "2027-01-31T12:00:00Z", or a date';
 
 const ORGANIZATION = z.strictObject({ name: member(NAME_RULE, readName) });
@@ -70,7 +86,7 @@ const CREDIT = z.strictObject({
 });
 const KEY = z.strictObject({
   name: optional(NAME_RULE, readName),
-  rpm: optional(RPM_RULE, readRpm),
+  ...eachCount(countMember),
   budget_dollars: optional(DOLLARS_RULE, readDollars),
   budget_micro: optional(MICRO_RULE, readWhole),
   expires_at: optional(INSTANT_RULE, readInstant),
@@ -89,12 +105,7 @@ export type Read<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: ApiError };
 
-export interface KeyBody {
-  readonly name?: string;
-  readonly rpm?: number;
-  readonly budgetMicro?: number;
-  readonly expiresAtMs?: number;
-}
+export type KeyBody = KeyLimits & { readonly name?: string };
 
 /** `POST /v1/orgs` */
 export function readOrganizationBody(body: unknown): Read<{ name: string }> {
@@ -116,14 +127,17 @@ export function readCreditBody(body: unknown): Read<{ amountMicro: number }> {
 export function readKeyBody(body: unknown): Read<KeyBody> {
   const read = readBody(KEY, body);
   if (!read.ok) return read;
-  const { name, rpm, budget_dollars, budget_micro, expires_at } = read.value;
+  const { name, budget_dollars, budget_micro, expires_at, ...given } = read.value;
   const budget = oneAmount("budget", budget_dollars, budget_micro);
   if (!budget.ok) return budget;
+  const counts: Partial<Record<Count["limit"], number>> = {};
+  for (const { limit, member } of COUNTS)
+    if (typeof given[member] === "number") counts[limit] = given[member];
   return {
     ok: true,
     value: {
       ...(typeof name === "string" && { name }),
-      ...(typeof rpm === "number" && { rpm }),
+      ...counts,
       ...(budget.value !== undefined && { budgetMicro: budget.value }),
       ...(typeof expires_at === "number" && { expiresAtMs: expires_at }),
     },

@@ -1,6 +1,7 @@
 import { streams } from "#domain/events/events.ts";
 import { sha256Hex } from "#domain/hash.ts";
 import { ID_RANDOM_BYTES, idFromCause, makeId, type IdPrefix } from "#domain/ids.ts";
+import { limitsOf } from "#domain/key-limits.ts";
 import { displayKey, makeKeyText } from "#domain/key-text.ts";
 import { key, type KeyRefusal, type KeyState } from "#domain/key.ts";
 import {
@@ -214,7 +215,7 @@ export function createControl(parts: ControlParts) {
         orgId,
         homeRegion: region,
         name,
-        ...limits,
+        limits,
         tokenHash,
         displayPrefix: displayKey(text),
         bodySha256: bodySha256Of("issue_key", { name, ...limits }),
@@ -256,11 +257,5 @@ export function createControl(parts: ControlParts) {
 /** A key that is recorded, as the API shows it. */
 function viewOf({ issued, revokedAtMs }: KeyState): KeyView {
   if (!issued) throw new Error("a key was issued and is not there");
-  return keyView({
-    ...issued,
-    rpm: issued.limits.rpm ?? null,
-    budgetMicro: issued.budget?.micro ?? null,
-    expiresAtMs: issued.expiresAt ?? null,
-    revokedAtMs: revokedAtMs ?? null,
-  });
+  return keyView({ ...issued, limits: limitsOf(issued), revokedAtMs: revokedAtMs ?? null });
 }

@@ -2,6 +2,7 @@ import type { OrganizationFacts, TopUpFacts } from "#domain/organization.ts";
 import { formatDollars } from "#domain/money.ts";
 import type { AccountFigures } from "#domain/accounts/admission-types.ts";
 import type { IssuedKeyRow } from "#projections/management.ts";
+import { eachCount } from "./bodies.ts";
 
 /** The objects of the control API. Amounts come twice: `…_micro` is the number that counts, `…_dollars` is to be read. */
 
@@ -36,7 +37,8 @@ export type KeyView = ReturnType<typeof keyView>;
 export function keyView(
   facts: Omit<IssuedKeyRow, "position" | "tokenHash"> & { readonly revokedAtMs: number | null },
 ) {
-  const { budgetMicro, expiresAtMs, revokedAtMs } = facts;
+  const { limits, revokedAtMs } = facts;
+  const { budgetMicro = null, expiresAtMs } = limits;
   return {
     id: facts.keyId,
     object: "key",
@@ -45,10 +47,10 @@ export function keyView(
     scope: facts.scope,
     home_region: facts.homeRegion,
     display_prefix: facts.displayPrefix,
-    rpm: facts.rpm,
+    ...eachCount(({ limit }) => limits[limit] ?? null),
     budget_micro: budgetMicro,
     budget_dollars: budgetMicro === null ? null : formatDollars(budgetMicro),
-    expires_at: expiresAtMs === null ? null : isoTime(expiresAtMs),
+    expires_at: expiresAtMs === undefined ? null : isoTime(expiresAtMs),
     created_at: isoTime(facts.issuedAtMs),
     revoked_at: revokedAtMs === null ? null : isoTime(revokedAtMs),
   };

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import { apply as applyPure } from "#domain/accounts/admission.ts";
-import type { AdmitAsk, AdmitRefusal } from "#domain/accounts/admission-types.ts";
+import type { AdmitAsk } from "#domain/accounts/admission-types.ts";
+import type { AdmitRefusal } from "#domain/accounts/checks.ts";
 import { TOMBSTONE_MS } from "#domain/accounts/holds.ts";
 import type { Effect, OrgSnapshot } from "#domain/accounts/types.ts";
 import type { AccountTaking } from "#domain/events/schemas.ts";
@@ -242,13 +243,14 @@ function refusalTests(made: Made): void {
   ])("%s comes in its order and takes nothing", async (refusal, changes) => {
     const store = storeOf(made);
     await fund(store, ORG);
-    const all = { effect: "key_issued", rpm: 1, budgetMicro: 5 } as const;
-    const expiresAt = made().clock.now();
+    const limits = { rpm: 1, budgetMicro: 5 };
+    const all = { effect: "key_issued", limits } as const;
+    const expired = { ...all, limits: { ...limits, expiresAtMs: made().clock.now() } };
     await carry(
       store,
-      { ...all, keyId: "key_revoked", expiresAt },
+      { ...expired, keyId: "key_revoked" },
       { effect: "key_revoked", keyId: "key_revoked" },
-      { ...all, keyId: "key_expired", expiresAt },
+      { ...expired, keyId: "key_expired" },
       { ...all, keyId: "key_all" },
     );
     await store.admit(ask({ requestId: "req_0" }));

@@ -34,8 +34,8 @@ export function checkPessimistic(admission: Admission, audit: Audit, watch: Watc
     }
     if (inLots !== shown) watch.broken("LIAB", `the lots of ${orgId} add up to ${inLots}`);
     for (const key of accounts.keys.values()) {
-      if (key.budgetMicro === undefined) continue;
-      const budget = key.budgetMicro - key.spentMicro - key.heldMicro;
+      if (key.limits.budgetMicro === undefined) continue;
+      const budget = key.limits.budgetMicro - key.spentMicro - key.heldMicro;
       if (budget < 0) watch.broken("NOSPEND", `admission overspends the budget of ${key.keyId}`);
       if (budget > leftOf(budgets.get(key.keyId)))
         watch.broken("PESS", `the budget of ${key.keyId} shows more than its events leave`);

@@ -1,6 +1,7 @@
 import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
 import { sha256Hex } from "#domain/hash.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
+import { storedLimits, type KeyLimits } from "#domain/key-limits.ts";
 import { displayKey, makeKeyText } from "#domain/key-text.ts";
 import type { EventMetadata } from "#domain/events/schemas.ts";
 import { BEGIN_MS } from "./process.ts";
@@ -25,7 +26,7 @@ export interface Customers {
   readonly orgs: readonly SimOrg[];
   create(balanceMicro: number): SimOrg;
   topUp(org: SimOrg, amountMicro: number): void;
-  issueKey(org: SimOrg, limits?: { rpm?: number; budgetMicro?: number }): SimKey;
+  issueKey(org: SimOrg, limits?: KeyLimits): SimKey;
   revoke(org: SimOrg, key: SimKey): void;
 }
 
@@ -73,9 +74,9 @@ export function createCustomers(world: World): Customers {
       orgs.push(org);
       return org;
     },
-    issueKey(org, { rpm, budgetMicro } = {}) {
+    issueKey(org, limits = {}) {
       const text = makeKeyText(REGION, (count) => random.bytes(count));
-      const key: SimKey = { keyId: newId("key"), text, rpm, revoked: false };
+      const key: SimKey = { keyId: newId("key"), text, rpm: limits.rpm, revoked: false };
       const stream = streams.key(key.keyId);
       const data = {
         keyId: key.keyId,
@@ -85,10 +86,7 @@ export function createCustomers(world: World): Customers {
         name: "",
         tokenHash: sha256Hex(text),
         displayPrefix: displayKey(text),
-        limits: rpm === undefined ? {} : { rpm },
-        ...(budgetMicro === undefined
-          ? {}
-          : { budget: { period: "total" as const, micro: budgetMicro } }),
+        ...storedLimits(limits),
         bodySha256,
       };
       record(stream, newEvent(stream, "issued", "KeyIssued.v1", data, metadata()));

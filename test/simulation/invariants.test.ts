@@ -230,7 +230,9 @@ describe("the invariants of a running region", async () => {
     [
       "a key's budget",
       ({ keys }) => {
-        const key = keys.find((each) => each.budgetMicro !== undefined && each.spentMicro > 0);
+        const key = keys.find(
+          (each) => each.limits.budgetMicro !== undefined && each.spentMicro > 0,
+        );
         if (!key) return undefined;
         const more = { ...key, spentMicro: key.spentMicro - 1 };
         return { keys: keys.map((each) => (each === key ? more : each)) };

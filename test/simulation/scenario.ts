@@ -1,3 +1,4 @@
+import type { KeyLimits } from "#domain/key-limits.ts";
 import { offerOf } from "#test/chat-way.ts";
 import { CATALOGUE, requestOf, type Asking } from "./clients.ts";
 import { createCustomers, type Customers, type SimKey, type SimOrg } from "./customers.ts";
@@ -28,7 +29,7 @@ export const SEEDS = Array.from({ length: 20 }, (_, at) => at + 1);
 export async function oneCustomer(
   options: Parameters<typeof calmWorld>[0],
   balanceMicro: number,
-  limits: { rpm?: number } = {},
+  limits: KeyLimits = {},
 ) {
   let org: SimOrg | undefined;
   let key: SimKey | undefined;
