@@ -105,7 +105,7 @@ export function admit(admission: Admission, ask: AdmitAsk, nowMs: number): Admit
   const key = accounts.keys.get(ask.keyId);
   if (act !== "admit") return refused(accounts, key, "request_known");
   if (!key) return refused(accounts, key, "key_unknown");
-  const asked: Asked = { org, key, holdMicro: ask.holdMicro, nowMs };
+  const asked: Asked = { org, key, holdMicro: ask.holdMicro, nowMs, window: undefined };
   const refusal = firstRefusal(asked);
   if (refusal) return { ...refused(accounts, key, refusal), ...rateOf(asked) };
   return guarded(admission, org, () => {

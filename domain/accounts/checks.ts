@@ -10,7 +10,7 @@ export interface Asked {
   readonly holdMicro: number;
   readonly nowMs: number;
   /** What the check of the rate limit looked at; undefined before it, and of a key without such a limit. */
-  window?: RateWindow;
+  window: RateWindow | undefined;
 }
 
 /**
