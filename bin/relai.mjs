@@ -2,10 +2,9 @@
 // Starts relai's command line on a Node that runs TypeScript as it is. Where the machine's own Node is
 // older, the Node that npm installed beside relai takes over: same arguments, terminal and exit code.
 // This file is plain JavaScript, so that an old Node can read it.
-import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
+import { run } from "./child.mjs";
 
 const nodeMajorMin = 24;
 
@@ -22,23 +21,6 @@ function packagedNode() {
   return undefined;
 }
 
-/** Runs this same command under `node`; signals go to it, and its end becomes ours. */
-function runUnder(node) {
-  const child = spawn(node, process.argv.slice(1), { stdio: "inherit" });
-  // One Ctrl-C reaches the child twice, from the terminal and from here. That is harmless: the program
-  // takes only a signal that comes a second or more after the first as an order to exit at once.
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"]) {
-    process.on(signal, () => child.kill(signal));
-  }
-  child.on("error", (error) => {
-    process.stderr.write(`relai: cannot start ${node}: ${error.message}\n`);
-    process.exit(2);
-  });
-  child.on("exit", (code, signal) => {
-    process.exit(signal === null ? code : 128 + constants.signals[signal]);
-  });
-}
-
 const major = Number(process.versions.node.split(".")[0]);
 if (major >= nodeMajorMin) {
   await import("#services/cli/main.ts");
@@ -50,6 +32,6 @@ if (major >= nodeMajorMin) {
     );
     process.exitCode = 2;
   } else {
-    runUnder(node);
+    process.exit((await run(node, process.argv.slice(1))).code);
   }
 }

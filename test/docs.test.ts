@@ -292,7 +292,7 @@ describe("commands", () => {
 
   test("README.md shows the commands that matter", () => {
     const shown = commandsIn(textOf("README.md"));
-    for (const command of ["npm ci", "npm start", "npm test", "npx relai replay"])
+    for (const command of ["npm start", "npm test", "npx relai replay"])
       expect(shown).toContain(command);
   });
 });
