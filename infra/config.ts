@@ -90,7 +90,7 @@ export function readConfig(from: {
   return { ...named(parsed.data), sources, settings: parsed.data };
 }
 
-/** What `relai config` prints: every setting in force, with its source. A value is null when there is none. */
+/** What `relai config` and the control API tell: every setting in force, with its source. A value is null when there is none. */
 export function describeConfig(
   config: Config,
 ): { name: string; value: string | null; source: SettingSource }[] {

@@ -13,6 +13,14 @@ import { registerWriter } from "#services/writers.ts";
 
 export const ADMIN_TOKEN = "an-admin-token-of-a-test";
 
+/** What the process of such a server says that it runs with. */
+export const RUNNING_SETTINGS = [
+  { name: "RELAI_DRAIN_MS", value: "1234", source: "file" },
+  { name: "RELAI_LOG_LEVEL", value: "info", source: "default" },
+  { name: "OPENAI_API_KEY", value: "(hidden)", source: "environment" },
+  { name: "OPENAI_AREA", value: null, source: "default" },
+];
+
 /** Management on parts in memory: the real ledger and projector behind it. */
 export interface ControlWorld {
   readonly store: MemoryEventStore;
@@ -82,6 +90,7 @@ export async function controlWorld(): Promise<ControlWorld> {
       createControlServer({
         control: createControl({ ...parts, ...changes }),
         adminToken: ADMIN_TOKEN,
+        settings: RUNNING_SETTINGS,
         clock,
         random,
         telemetry,

@@ -2,17 +2,16 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { FastifyInstance } from "fastify";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
+import { BIN, commandLine } from "#test/command-line.ts";
 import { ADMIN_TOKEN, controlWorld, type ControlWorld } from "#test/control-world.ts";
 
 const aText: unknown = expect.any(String);
 const aNumber: unknown = expect.any(Number);
 const containing = (text: string): unknown => expect.stringContaining(text);
 
-const bin = fileURLToPath(new URL("../../bin/relai.mjs", import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), "relai-cli-"));
 let world: ControlWorld;
 let app: FastifyInstance;
@@ -32,39 +31,7 @@ afterAll(async () => {
   rmSync(scratch, { recursive: true });
 });
 
-interface Ended {
-  readonly code: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs the command line as a process of its own; it finds the running server by the file in the data folder. */
-function relai(
-  args: readonly string[],
-  env: Readonly<Record<string, string>> = {},
-): Promise<Ended> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [bin, ...args], {
-      cwd: scratch,
-      env: { PATH: process.env["PATH"], RELAI_DATA_DIR: scratch, ...env },
-      stdio: ["ignore", "pipe", "pipe"],
-      timeout: 15_000,
-    });
-    let out = "";
-    let err = "";
-    child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
-    child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
-    child.on("error", reject);
-    child.on("close", (code) => resolve({ code, out, err }));
-  });
-}
-
-/** Runs a command that must do its work quietly, and reads the JSON that it prints. */
-async function json<T = Record<string, unknown>>(...args: readonly string[]): Promise<T> {
-  const ended = await relai([...args, "--json"]);
-  expect(ended).toMatchObject({ code: 0, err: "" });
-  return JSON.parse(ended.out) as T;
-}
+const { relai, json } = commandLine(scratch);
 
 const list = (data: unknown[]) => ({ object: "list", data, has_more: false });
 
@@ -221,34 +188,6 @@ describe("replay", () => {
   });
 });
 
-describe("config", () => {
-  test("shows every setting and where it comes from, and no secret", async () => {
-    const ended = await relai(["config"], { RELAI_ADMIN_TOKEN: ADMIN_TOKEN, RELAI_DRAIN_MS: "5" });
-    expect(ended).toMatchObject({ code: 0, err: "" });
-    expect(ended.out).toMatch(/^SETTING +VALUE +FROM\n/);
-    expect(ended.out).toMatch(/^RELAI_DRAIN_MS +5 +environment$/m);
-    expect(ended.out).toMatch(/^RELAI_ADMIN_TOKEN +\(hidden\) +environment$/m);
-    expect(ended.out).not.toContain(ADMIN_TOKEN);
-  });
-  test("reads a file", async () => {
-    const file = join(scratch, "settings.json");
-    writeFileSync(file, JSON.stringify({ RELAI_DRAIN_MS: 7 }));
-    expect(await json("config", "--config", file)).toContainEqual({
-      name: "RELAI_DRAIN_MS",
-      value: "7",
-      source: "file",
-    });
-  });
-  test("says what is wrong with a setting", async () => {
-    for (const command of [["config"], ["org", "list"]])
-      expect(await relai(command, { RELAI_DRAIN_MS: "soon" })).toEqual({
-        code: 2,
-        out: "",
-        err: 'relai: RELAI_DRAIN_MS is "soon" but must be a whole number from 0 to 86400000 (milliseconds).\n',
-      });
-  });
-});
-
 describe("wrong usage ends with 2 before anything is asked", () => {
   test.for([
     ["credit add 1e3", "<dollars> must be an amount in dollars such as 25.00"],
@@ -371,7 +310,7 @@ test("relai simulator says where it is, keeps its book, and stops when it is tol
   const book = join(scratch, "books", "book.jsonl");
   const child = spawn(
     process.execPath,
-    [bin, "simulator", "--port", "0", "--book", book, "--json"],
+    [BIN, "simulator", "--port", "0", "--book", book, "--json"],
     {
       cwd: scratch,
       env: { PATH: process.env["PATH"], RELAI_DATA_DIR: scratch },

@@ -6,6 +6,8 @@ import { CliError, type CliConfig, type CliWorld } from "./world.ts";
 
 /** The control API of the running process, as commands use it. */
 export interface Client {
+  /** Where it asks, without a slash at the end. */
+  readonly url: string;
   /** Sends and reads one JSON object. Throws {@link CliError} when the server refuses or is not there. */
   call(method: string, path: string, sent?: Sent): Promise<Readonly<Record<string, unknown>>>;
   /** Sends and gives each line of the answer, as JSON, as it comes. */
@@ -89,6 +91,7 @@ export function createClient(world: CliWorld, config: CliConfig): Client {
   }
 
   return {
+    url: place.url,
     async call(method, path, sent = {}) {
       const response = await send(method, path, sent);
       const text = await within(world.clock, ANSWER_MS_MAX, response.text());

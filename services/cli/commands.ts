@@ -6,6 +6,7 @@ import { createClient, type Client } from "./client.ts";
 import { keyIdOf, listAll, organizationOf } from "./finding.ts";
 import { named, table } from "./print.ts";
 import { replay, type ReplayOptions } from "./replay.ts";
+import { showSettings, type SettingsOptions } from "./settings.ts";
 import {
   readBalance,
   readCredit,
@@ -178,20 +179,7 @@ export function createCommands(world: CliWorld) {
 
     replay: (options: Common & ReplayOptions) => replay(world, clientFor(options), options),
 
-    config(options: Common) {
-      const settings = world.settings(options.config);
-      if (options.json) {
-        world.out.write(`${JSON.stringify(settings)}\n`);
-        return;
-      }
-      world.out.write(
-        table(settings, [
-          { title: "SETTING", of: ({ name }) => name },
-          { title: "VALUE", of: ({ value }) => value ?? "-" },
-          { title: "FROM", of: ({ source }) => source },
-        ]),
-      );
-    },
+    config: (options: SettingsOptions) => showSettings(world, clientFor, options),
 
     async simulator(options: Common & { port?: string; book?: string }) {
       const config = world.config(options.config);

@@ -73,8 +73,12 @@ function addProcesses(program: Command, world: CliWorld): void {
     .option("--book <file>", "where it notes every call (default: in the data folder)")
     .addHelpText("after", examples("simulator", "simulator --port 8099 --book book.jsonl"))
     .action((_options, command: Command) => commands.simulator(command.optsWithGlobals()));
-  sub(program, "config", "show the settings in force, secrets hidden")
-    .addHelpText("after", examples("config", "config --json"))
+  sub(program, "config", "show the settings of the running relai, secrets hidden")
+    .option(
+      "--local",
+      "those of this command's own environment, which a start from here would have",
+    )
+    .addHelpText("after", examples("config", "config --json", "config --local --config relai.json"))
     .action((_options, command: Command) => commands.config(command.optsWithGlobals()));
 }
 

@@ -1,3 +1,4 @@
+import type { SettingView } from "#services/control/views.ts";
 import type { Clock } from "#services/ports.ts";
 
 /** What the command line needs of the settings. */
@@ -16,12 +17,6 @@ export interface Output {
   readonly isTerminal: boolean;
 }
 
-export interface SettingLine {
-  readonly name: string;
-  readonly value: string | null;
-  readonly source: string;
-}
-
 /** The world of the command line: what main.ts gives it, and what a test could give it instead. */
 export interface CliWorld {
   readonly out: Output;
@@ -29,7 +24,7 @@ export interface CliWorld {
   readonly clock: Clock;
   /** Reads the settings. Throws an error whose message is one sentence when one of them is wrong. */
   readonly config: (file: string | undefined) => CliConfig;
-  readonly settings: (file: string | undefined) => readonly SettingLine[];
+  readonly settings: (file: string | undefined) => readonly SettingView[];
   /** The text of the file by which a running process is found; undefined when there is none. */
   readonly controlFile: (dataDir: string) => string | undefined;
   /** Runs until it is told to stop. */

@@ -13,7 +13,7 @@ import {
 } from "./bodies.ts";
 import type { CommandContext, Control } from "./commands.ts";
 import type { Outcome, Replay } from "./reads.ts";
-import type { Page } from "./views.ts";
+import type { Page, SettingView } from "./views.ts";
 
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"] as const;
 type Method = (typeof METHODS)[number];
@@ -34,6 +34,7 @@ export function addRoutes(
   app: FastifyInstance,
   control: Control,
   telemetry: Pick<Telemetry, "alarm">,
+  settings: readonly SettingView[],
 ): void {
   /** A command with a body: created things answer 201, a repeat with what the first call answered. */
   function create<Body, T>(
@@ -104,6 +105,12 @@ export function addRoutes(
   });
   add(app, "/v1/keys/:id", {
     DELETE: one((request) => control.revokeKey(idOf(request), { requestId: request.id })),
+  });
+  add(app, "/v1/config", {
+    GET: one(async () => {
+      const value = { object: "config", data: settings };
+      return { ok: true, value, replayed: false };
+    }),
   });
   add(app, "/v1/replay", {
     async POST(request, reply) {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { PROJECTIONS } from "#projections/all.ts";
 import {
   ADMIN_TOKEN,
+  RUNNING_SETTINGS,
   bearer,
   callsTo,
   controlWorld,
@@ -42,7 +43,7 @@ describe("who may ask", () => {
   ])("the header %j is refused", async ([authorization]) => {
     const own = world.server();
     const headers = authorization === undefined ? {} : { authorization };
-    for (const url of ["/v1/orgs", "/v1/keys", "/nowhere", "/healthz?x"]) {
+    for (const url of ["/v1/orgs", "/v1/keys", "/v1/config", "/nowhere", "/healthz?x"]) {
       const response = await own.inject({ url, headers });
       expect(response.statusCode).toBe(401);
       expect(response.json()).toEqual({
@@ -191,6 +192,13 @@ describe("what is answered", () => {
       budget_dollars: null,
       expires_at: null,
     });
+  });
+
+  test("the settings that the process runs with", async () => {
+    const response = await calls.ask("GET", "/v1/config");
+    expect(response.statusCode).toBe(200);
+    expect(response.json()).toEqual({ object: "config", data: RUNNING_SETTINGS });
+    expect((await calls.ask("PUT", "/v1/config")).headers["allow"]).toBe("GET");
   });
 
   test("a replay, line by line", async () => {

@@ -9,6 +9,7 @@ import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Control } from "./commands.ts";
 import { parseJson } from "./json.ts";
 import { addRoutes, sendError } from "./routes.ts";
+import type { SettingView } from "./views.ts";
 
 export interface ControlServerParts {
   readonly control: Control;
@@ -16,6 +17,8 @@ export interface ControlServerParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly telemetry: Pick<Telemetry, "alarm">;
+  /** What the process runs with, without a secret in it. */
+  readonly settings: readonly SettingView[];
   /** Each dependency by name, and whether it can be used right now. */
   readonly ready: () => Readonly<Record<string, boolean>>;
   /** From the moment that the process was told to end: nothing should be sent to it any more. */
@@ -98,7 +101,7 @@ export function createControlServer(parts: ControlServerParts): FastifyInstance 
     const ready = Object.values(dependencies).every(Boolean) && !parts.isStopping();
     return reply.code(ready ? 200 : 503).send({ ready, dependencies });
   });
-  addRoutes(app, control, telemetry);
+  addRoutes(app, control, telemetry, parts.settings);
   return app;
 }
 

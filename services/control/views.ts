@@ -6,6 +6,13 @@ import { eachCount } from "./bodies.ts";
 
 /** The objects of the control API. Amounts come twice: `…_micro` is the number that counts, `…_dollars` is to be read. */
 
+/** A setting as the process runs with it. Of a secret the value says no more than that there is one. */
+export interface SettingView {
+  readonly name: string;
+  readonly value: string | null;
+  readonly source: string;
+}
+
 export type OrganizationView = ReturnType<typeof organizationView>;
 export function organizationView(
   facts: Pick<OrganizationFacts, "orgId" | "name" | "homeRegion" | "createdAtMs">,

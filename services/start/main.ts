@@ -5,7 +5,7 @@ import { streams } from "#domain/events/events.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { CLOCK_JUMP_MS, systemClock } from "#infra/clock.ts";
-import { ConfigError, type Config } from "#infra/config.ts";
+import { ConfigError, describeConfig, type Config } from "#infra/config.ts";
 import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { readSecretFile, writeSecretFile } from "#infra/files.ts";
 import { lockFolder } from "#infra/folder-lock.ts";
@@ -169,6 +169,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   const controlServer = createControlServer({
     control,
     adminToken,
+    settings: describeConfig(config),
     clock,
     random,
     telemetry,

@@ -159,6 +159,22 @@ test("settings that are wrong, and a folder that is taken, end a start with exit
   expect(await relai.stop()).toBe(0);
 });
 
+test("a running relai tells the settings that it runs with, and no secret", async () => {
+  const secret = "sk-a-secret";
+  const relai = await startRelai({ settings: { RELAI_DRAIN_MS: "4321", OPENAI_API_KEY: secret } });
+  const shown = await command(relai, "config");
+  expect(shown).toMatchObject({ object: "config", shown: "running", url: relai.control });
+  for (const setting of [
+    { name: "RELAI_DRAIN_MS", value: "4321", source: "environment" },
+    { name: "RELAI_READ_ON_MS", value: "600000", source: "default" },
+    { name: "OPENAI_API_KEY", value: "(hidden)", source: "environment" },
+  ])
+    expect(shown["data"]).toContainEqual(setting);
+  for (const text of [secret, relai.adminToken, relai.key])
+    expect(JSON.stringify(shown)).not.toContain(text);
+  expect(await relai.stop()).toBe(0);
+});
+
 test("without the demo and without a provider's key there is a relai without models", async () => {
   const relai = await startRelai({ settings: { RELAI_DEMO: "0" } });
   expect(relai.ready).toMatchObject({ simulator: null, demo: null });
