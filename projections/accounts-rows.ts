@@ -71,7 +71,7 @@ function byOrg<Row extends ReadModelRow<OrgTable>>(rows: Iterator<Row, undefined
 }
 
 /** A hold whose request has not ended, and where its journal says so last. */
-export interface OpenHold {
+export interface HoldInJournal {
   readonly orgId: string;
   readonly requestId: string;
   /** The revision, in its writer's journal, of its RequestAdmitted or of its newest HoldExtended. */
@@ -82,8 +82,8 @@ export interface OpenHold {
 export const WRITER_TABLES = ["holds", "writers"] as const;
 
 /** The open holds by writer, each writer's oldest in its journal first: those that its seal must expire. */
-export function openHolds(packed: AccountsRows): Map<number, OpenHold[]> {
-  const byWriter = new Map<number, OpenHold[]>();
+export function openHolds(packed: AccountsRows): Map<number, HoldInJournal[]> {
+  const byWriter = new Map<number, HoldInJournal[]>();
   for (const { key, value } of unpackRows(packed, "holds")) {
     const { writerEpoch, requestId, revision } = value;
     const holds = byWriter.get(writerEpoch) ?? [];

@@ -8,7 +8,7 @@ import { createControl, type Control, type ControlParts } from "#services/contro
 import { createControlServer } from "#services/control/server.ts";
 import { startLedger } from "#services/ledger/ledger.ts";
 import type { EventStore, KeyDirectory, KeyEntry } from "#services/ports.ts";
-import { startProjector } from "#services/projector/run.ts";
+import { startProjector } from "#services/projector/projector.ts";
 import { registerWriter } from "#services/writers.ts";
 
 export const ADMIN_TOKEN = "an-admin-token-of-a-test";

@@ -13,7 +13,7 @@ import type { GatewayLimits, GatewayParts, GatewayRequest } from "#services/gate
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import type { AdmissionStore, AppendOutcome, EventStore, Random } from "#services/ports.ts";
-import { startProjector } from "#services/projector/run.ts";
+import { startProjector } from "#services/projector/projector.ts";
 import { registerWriter } from "#services/writers.ts";
 import { chat } from "./chat-bodies.ts";
 import { answerTo, exchange, type Handle, type SeenAnswer, type SeenCall } from "./gateway-ends.ts";

@@ -4,7 +4,7 @@ import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-even
 import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { PROJECTIONS, type ProjectionName } from "#projections/all.ts";
 import type { Checkpoint, Projector, ReadModel, ReadModels } from "#services/ports.ts";
-import { startProjector } from "#services/projector/run.ts";
+import { startProjector } from "#services/projector/projector.ts";
 import type { ProjectorParts } from "#services/projector/running.ts";
 import { histories, type Append } from "#test/histories.ts";
 

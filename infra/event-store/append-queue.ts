@@ -1,6 +1,6 @@
 import type { NewEvent } from "#domain/events/events.ts";
 import type { AppendOutcome, Clock } from "#services/ports.ts";
-import { bytesOf, isTooLarge } from "./append-request.ts";
+import { bytesOfRows, isTooLarge } from "./append-request.ts";
 import type { AppendRequest, Written } from "./append-request.ts";
 
 /** An append that waits for its outcome. */
@@ -20,7 +20,7 @@ export interface AppendQueue {
 
 /**
  * The bounded queue before the writer thread: one transaction at a time is with the thread, and what comes in the
- * meantime makes up the next one. `write` gives a transaction over; `settle` answers its appends when it is written,
+ * meantime makes up the next one. `write` gives a transaction over; `answerAll` answers its appends when it is written,
  * `lost` hears of one of which nobody knows whether it was.
  */
 export function createAppendQueue(options: {
@@ -29,7 +29,7 @@ export function createAppendQueue(options: {
   bytesMax: number;
   answerMsMax: number;
   write: (requests: AppendRequest[]) => Promise<Written>;
-  settle: (batch: readonly Waiting[], written: Written) => void;
+  answerAll: (batch: readonly Waiting[], written: Written) => void;
   lost: () => void;
 }): AppendQueue {
   const { clock, eventsMax, bytesMax, answerMsMax } = options;
@@ -43,7 +43,7 @@ export function createAppendQueue(options: {
     if (closed) return Promise.resolve({ outcome: "refused", reason: "closed" });
     if (isTooLarge(request.rows))
       return Promise.resolve({ outcome: "refused", reason: "too_large" });
-    const bytes = bytesOf(request.rows);
+    const bytes = bytesOfRows(request.rows);
     if (heldEvents + events.length > eventsMax || heldBytes + bytes > bytesMax) {
       return Promise.resolve({ outcome: "refused", reason: "queue_full" });
     }
@@ -79,7 +79,7 @@ export function createAppendQueue(options: {
     }
     try {
       const requests = batch.map((waiting) => waiting.request);
-      options.settle(batch, await options.write(requests));
+      options.answerAll(batch, await options.write(requests));
     } catch (error) {
       answerUnknown(batch, error instanceof Error ? error.message : "the writer thread is gone");
       options.lost();

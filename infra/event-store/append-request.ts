@@ -55,7 +55,7 @@ export function expectedNumber(expected: ExpectedRevision): number {
 }
 
 /** The bytes of an append's rows in UTF-8, or an upper bound of them where that is small enough to be of no matter. */
-export function bytesOf(rows: readonly string[]): number {
+export function bytesOfRows(rows: readonly string[]): number {
   let units = 0;
   for (const row of rows) units += row.length;
   if (units * 3 <= APPEND_BYTES_MAX || units > APPEND_BYTES_MAX) return units;
@@ -66,5 +66,5 @@ export function bytesOf(rows: readonly string[]): number {
 
 /** Whether an append is over the limits that every store keeps to. */
 export function isTooLarge(rows: readonly string[]): boolean {
-  return rows.length > APPEND_EVENTS_MAX * ROW_FIELDS || bytesOf(rows) > APPEND_BYTES_MAX;
+  return rows.length > APPEND_EVENTS_MAX * ROW_FIELDS || bytesOfRows(rows) > APPEND_BYTES_MAX;
 }

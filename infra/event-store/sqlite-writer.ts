@@ -27,7 +27,7 @@ export type WriterAnswer =
   | { readonly answer: "written"; readonly written: Written }
   | { readonly answer: "pragma"; readonly value: string | number };
 
-function run(port: NonNullable<typeof parentPort>, { path }: WriterData): void {
+function takeOrders(port: NonNullable<typeof parentPort>, { path }: WriterData): void {
   const core = openSqliteCore(path);
   const answer = (message: WriterAnswer) => port.postMessage(message);
   port.on("message", (message: WriterOrder) => {
@@ -48,4 +48,4 @@ function run(port: NonNullable<typeof parentPort>, { path }: WriterData): void {
 }
 
 if (!parentPort) throw new Error("the event store's writer runs as a worker thread only");
-run(parentPort, workerData as WriterData);
+takeOrders(parentPort, workerData as WriterData);

@@ -69,12 +69,12 @@ export async function openSqliteEventStore(
       if (answer.answer !== "written") throw outOfOrder();
       return answer.written;
     },
-    settle,
+    answerAll,
     lost: () => followers.lookAgain(),
   });
   let closing: Promise<void> | undefined;
 
-  function settle(batch: readonly Waiting[], { judged, recordedAt }: Written): void {
+  function answerAll(batch: readonly Waiting[], { judged, recordedAt }: Written): void {
     const fresh: RecordedEvent[] = [];
     const followed = followers.any();
     for (const [at, { request, events, answer }] of batch.entries()) {

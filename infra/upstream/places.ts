@@ -30,7 +30,7 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
 
   const mayRun = (orgId: string) => isWithinShare(running, runningMax, runningOf.get(orgId) ?? 0);
 
-  function run(one: T): void {
+  function occupy(one: T): void {
     running += 1;
     runningOf.set(one.orgId, (runningOf.get(one.orgId) ?? 0) + 1);
     start(one);
@@ -55,7 +55,7 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
   return {
     take(one) {
       if (mayRun(one.orgId)) {
-        run(one);
+        occupy(one);
         return true;
       }
       const own = waitingOf.get(one.orgId);
@@ -77,7 +77,7 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
         leave(oldest);
         // Its organization has had its turn, and comes after those that wait now.
         if (own && waitingOf.delete(oldest.orgId)) waitingOf.set(oldest.orgId, own);
-        run(oldest);
+        occupy(oldest);
       }
     },
     clear() {

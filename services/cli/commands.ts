@@ -14,7 +14,7 @@ import {
   readKey,
   readOrganization,
   type KeySeen,
-} from "./views.ts";
+} from "./readers.ts";
 import { CliError, type CliWorld } from "./world.ts";
 
 /** The options that every command takes. */

@@ -1,7 +1,7 @@
 import { sha256Hex } from "#domain/hash.ts";
 import { parseKeyText } from "#domain/key-text.ts";
 import type { Client } from "./client.ts";
-import { readKey, readList, type KeySeen } from "./views.ts";
+import { readKey, readList, type KeySeen } from "./readers.ts";
 import { CliError } from "./world.ts";
 
 /** How commands find what is meant: whole lists, the only organization, one key. */

@@ -1,6 +1,6 @@
 import type { Client } from "./client.ts";
 import { createBar, table } from "./print.ts";
-import { readReplayLine } from "./views.ts";
+import { readReplayLine } from "./readers.ts";
 import { CliError, type CliWorld } from "./world.ts";
 
 export interface ReplayOptions {

@@ -29,7 +29,11 @@ export interface CliWorld {
   readonly controlFile: (dataDir: string) => string | undefined;
   /** Runs until it is told to stop. */
   readonly start: (options: { file: string | undefined; json: boolean }) => Promise<void>;
-  readonly simulator: (options: SimulatorOptions) => Promise<SimulatorRunning>;
+  readonly simulator: (options: {
+    port: number;
+    bookPath: string;
+    warn: (message: string) => void;
+  }) => Promise<{ readonly url: string; close(): Promise<void> }>;
   /** Copies the events of a region's folder into a new file. Throws an error of one sentence when it cannot. */
   readonly backUp: (options: {
     dataDir: string;
@@ -51,17 +55,6 @@ export interface StoreCopied {
   readonly events: number;
   readonly position: number;
   readonly bytes: number;
-}
-
-export interface SimulatorOptions {
-  readonly port: number;
-  readonly bookPath: string;
-  readonly warn: (message: string) => void;
-}
-
-export interface SimulatorRunning {
-  readonly url: string;
-  close(): Promise<void>;
 }
 
 /** A command cannot do its work. 1: the server refused. 2: wrong usage or settings, or nothing is running. */

@@ -16,7 +16,7 @@ import type { Random } from "#services/ports.ts";
 import { StoreUnavailable } from "#services/writers.ts";
 import { bodySha256Of, type KeyBody } from "./bodies.ts";
 import { handleCommand, load, type CommandParts, type Loaded } from "./command-handler.ts";
-import { createReads, orUnavailable, type Outcome, type ReadParts } from "./reads.ts";
+import { createQueries, orUnavailable, type Outcome, type QueryParts } from "./queries.ts";
 import {
   creditView,
   keyView,
@@ -26,7 +26,7 @@ import {
   type OrganizationView,
 } from "./views.ts";
 
-export interface ControlParts extends CommandParts, ReadParts {
+export interface ControlParts extends CommandParts, QueryParts {
   readonly random: Random;
   readonly region: string;
   /** Waits until everything up to a position can be seen in admission; false when `limitMs` passed first. */
@@ -250,7 +250,7 @@ export function createControl(parts: ControlParts) {
     addCredit: (...given: Parameters<typeof addCredit>) => guarded(() => addCredit(...given)),
     issueKey: (...given: Parameters<typeof issueKey>) => guarded(() => issueKey(...given)),
     revokeKey: (...given: Parameters<typeof revokeKey>) => guarded(() => revokeKey(...given)),
-    ...createReads(parts),
+    ...createQueries(parts),
   };
 }
 

@@ -12,7 +12,7 @@ import {
   type Read,
 } from "./bodies.ts";
 import type { CommandContext, Control } from "./commands.ts";
-import type { Outcome, Replay } from "./reads.ts";
+import type { Outcome, Replay } from "./queries.ts";
 import type { Page, SettingView } from "./views.ts";
 
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"] as const;

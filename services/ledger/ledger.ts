@@ -66,7 +66,7 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
   }
 
   /** Owns and serves, again and again, until stopped or superseded. */
-  async function run(first: Ownership): Promise<void> {
+  async function own(first: Ownership): Promise<void> {
     let ownership: Ownership | "superseded" | undefined = first;
     for (let attempt = 0; !stopping.signal.aborted;) {
       if (ownership && ownership !== "superseded") {
@@ -92,7 +92,7 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
   }
 
   const first = await claimOwnership(ownerParts);
-  const running = first === "superseded" ? (tellSuperseded(), Promise.resolve()) : run(first);
+  const running = first === "superseded" ? (tellSuperseded(), Promise.resolve()) : own(first);
   return {
     superseded,
     isReady: () => ready,

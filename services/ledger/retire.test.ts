@@ -3,7 +3,7 @@ import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
-import { startProjector } from "#services/projector/run.ts";
+import { startProjector } from "#services/projector/projector.ts";
 import { registerWriter } from "#services/writers.ts";
 import { admitted, usage } from "#test/conformance/event-samples.ts";
 import { manualClock } from "#test/manual-clock.ts";

@@ -3,7 +3,7 @@ import {
   openHolds,
   unsealedWriters,
   WRITER_TABLES,
-  type OpenHold,
+  type HoldInJournal,
 } from "#projections/accounts-rows.ts";
 import {
   APPEND_BYTES_MAX,
@@ -154,7 +154,7 @@ async function sealOne(
   parts: RetireParts,
   writerEpoch: number,
   tail: Tail,
-  holds: readonly OpenHold[],
+  holds: readonly HoldInJournal[],
 ): Promise<bigint | "conflict"> {
   const { store, clock, author } = parts;
   const stream = streams.journal(author.region, writerEpoch);
@@ -197,7 +197,11 @@ function appendsOf(events: readonly NewEvent[]): NewEvent[][] {
  * The end of a hold whose writer died: nothing is charged; what the provider may bill us is booked as the hold at cost
  * prices. Everything it says comes from the journal's own last word on the hold.
  */
-async function expiryOf(parts: RetireParts, stream: string, hold: OpenHold): Promise<NewEvent> {
+async function expiryOf(
+  parts: RetireParts,
+  stream: string,
+  hold: HoldInJournal,
+): Promise<NewEvent> {
   const [event] = await parts.store.read(stream, {
     from: BigInt(hold.revision),
     direction: "forward",

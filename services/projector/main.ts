@@ -7,7 +7,7 @@ import type {
   ProjectorSaid,
   ProjectorThreadData,
 } from "#infra/read-models/worker-messages.ts";
-import { startProjector } from "./run.ts";
+import { startProjector } from "./projector.ts";
 
 /** The projector's thread: it reads the event store's file beside its writer, and alone writes the read models' files. */
 if (!parentPort) throw new Error("the projector runs as a thread of another relai process");

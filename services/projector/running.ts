@@ -153,7 +153,7 @@ export async function createRunning(parts: ProjectorParts) {
       });
     },
     /** To be called when a lane's unsaved writes have become void. */
-    settle(): void {
+    releaseIfSaved(): void {
       if (!lanes.some((lane) => lane.unsaved)) release();
     },
     /** Every projection stands still from here on, once what it has folded is stored. */

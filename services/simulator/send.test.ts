@@ -2,7 +2,7 @@ import { createServer } from "node:http";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { expect, test, vi } from "vitest";
-import { createNamedHolds } from "./holds.ts";
+import { createGates } from "./gates.ts";
 import { sendAnswer } from "./send.ts";
 import type { AddressInfo } from "node:net";
 import type { AnswerPlan } from "./answer.ts";
@@ -30,7 +30,7 @@ test("events are made no faster than the caller takes them, and all of them arri
   const clock = { now: () => 0, elapsed: () => 0, timer: () => () => undefined };
   let outcome: Promise<SendOutcome> | undefined;
   const server = createServer((_req, res) => {
-    outcome = sendAnswer({ plan, waits: {}, headers: {}, clock, holds: createNamedHolds(1) }, res);
+    outcome = sendAnswer({ plan, waits: {}, headers: {}, clock, gates: createGates(1) }, res);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -2,7 +2,7 @@ import type { ServerResponse } from "node:http";
 import type { AnswerPlan } from "./answer.ts";
 import type { StreamEvent } from "./chunks.ts";
 import type { Directives } from "./directives.ts";
-import type { NamedHolds } from "./holds.ts";
+import type { Gates } from "./gates.ts";
 import type { CallEnding } from "./book.ts";
 import type { Clock } from "#services/ports.ts";
 
@@ -15,7 +15,7 @@ export interface Sending {
   readonly waits: Pick<Directives, "hold" | "first" | "delay">;
   readonly headers: Readonly<Record<string, string>>;
   readonly clock: Clock;
-  readonly holds: NamedHolds;
+  readonly gates: Gates;
 }
 
 export type SendOutcome = Pick<CallEnding, "finished" | "clientGone" | "usageSent">;
@@ -30,7 +30,7 @@ export async function sendAnswer(sending: Sending, res: ServerResponse): Promise
   const caller = watch(res);
   if (hold !== undefined) {
     await caller.waitFor((wake) => {
-      const cancels = [clock.timer(PATIENCE_MS, wake), sending.holds.wait(hold, wake)];
+      const cancels = [clock.timer(PATIENCE_MS, wake), sending.gates.wait(hold, wake)];
       return () => cancels.forEach((cancel) => cancel());
     });
   }

@@ -3,12 +3,12 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { SIMULATOR_MODELS } from "#domain/catalogue/simulator.ts";
 import { errorPlan, planAnswer } from "./answer.ts";
 import { openBook } from "./book.ts";
-import { createNamedHolds } from "./holds.ts";
+import { createGates } from "./gates.ts";
 import { readRequest } from "./request.ts";
 import { sendAnswer } from "./send.ts";
 import type { AnswerPlan } from "./answer.ts";
 import type { Book, BookCall, CallBeginning } from "./book.ts";
-import type { NamedHolds } from "./holds.ts";
+import type { Gates } from "./gates.ts";
 import type { ChatRequest } from "./request.ts";
 import { guardLoopback } from "#services/loopback.ts";
 import type { Clock, Random } from "#services/ports.ts";
@@ -55,7 +55,7 @@ const ACCOUNT_HEADERS = {
 interface Host {
   readonly options: SimulatorOptions;
   readonly book: Book;
-  readonly holds: NamedHolds;
+  readonly gates: Gates;
   /** Different at each start, so that ids never repeat. */
   readonly startId: string;
   answers: number;
@@ -67,7 +67,7 @@ export function createSimulator(options: SimulatorOptions): Simulator {
   const host: Host = {
     options,
     book: openBook({ path: options.bookPath, callsMax: options.bookCallsMax ?? BOOK_CALLS_MAX }),
-    holds: createNamedHolds(RELEASED_NAMES_MAX),
+    gates: createGates(RELEASED_NAMES_MAX),
     startId: Buffer.from(options.random.bytes(6)).toString("hex"),
     answers: 0,
     closing: false,
@@ -107,7 +107,7 @@ export function createSimulator(options: SimulatorOptions): Simulator {
       host.book.close();
     },
     book: (afterCall) => host.book.calls(afterCall),
-    release: (name) => host.holds.release(name),
+    release: (name) => host.gates.release(name),
   };
 }
 
@@ -121,7 +121,7 @@ async function handle(host: Host, req: IncomingMessage, res: ServerResponse): Pr
   if (released !== undefined) {
     const name = decoded(released);
     if (name === undefined) return sendPlan(res, errorPlan(400, "the name cannot be read"));
-    return sendJson(res, { name, released: host.holds.release(name) });
+    return sendJson(res, { name, released: host.gates.release(name) });
   }
   if (route === "GET /openai/v1/models") {
     if (keyOf(req) === undefined) return sendPlan(res, noKeyPlan());
@@ -158,7 +158,7 @@ async function complete(host: Host, req: IncomingMessage, res: ServerResponse): 
     return sendPlan(res, errorPlan(500, "the simulator cannot write its book"));
   const headers = { ...ACCOUNT_HEADERS, "x-request-id": `req_${id}` };
   const waits = asked?.directives ?? {};
-  const outcome = await sendAnswer({ plan, waits, headers, clock, holds: host.holds }, res);
+  const outcome = await sendAnswer({ plan, waits, headers, clock, gates: host.gates }, res);
   const clientGone = outcome.clientGone && !host.closing;
   host.book.end({ call, endedAtMs: clock.now(), ...outcome, clientGone });
 }

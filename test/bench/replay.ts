@@ -4,7 +4,7 @@ import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
 import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
 import { accountsProjection } from "#projections/accounts.ts";
-import { startProjector } from "#services/projector/run.ts";
+import { startProjector } from "#services/projector/projector.ts";
 import { endWithHarness, tell } from "./child.ts";
 import { type Append, history } from "./replay-events.ts";
 

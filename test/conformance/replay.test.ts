@@ -10,7 +10,7 @@ import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
 import { PROJECTIONS } from "#projections/all.ts";
 import { unpackRows } from "#projections/rows.ts";
 import type { Checkpoint, EventStore } from "#services/ports.ts";
-import { startProjector } from "#services/projector/run.ts";
+import { startProjector } from "#services/projector/projector.ts";
 import { histories } from "#test/histories.ts";
 
 /**

@@ -13,7 +13,7 @@ import type {
   ReadModels,
   Telemetry,
 } from "#services/ports.ts";
-import { startProjector } from "#services/projector/run.ts";
+import { startProjector } from "#services/projector/projector.ts";
 import { openEmbedded, type EmbeddedRegion } from "#services/start/embedded.ts";
 import { registerWriter } from "#services/writers.ts";
 import { createClient, requestOf, type Asking, type Seen } from "./clients.ts";

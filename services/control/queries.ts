@@ -26,7 +26,7 @@ import {
   type Page,
 } from "./views.ts";
 
-export interface ReadParts {
+export interface QueryParts {
   readonly store: EventStore;
   readonly clock: Clock;
   readonly admission: Pick<AdmissionStore, "figures">;
@@ -55,7 +55,7 @@ export async function orUnavailable<T>(
 }
 
 /** What can be read: single things from their streams, balances from admission, lists from a read model. */
-export function createReads(parts: ReadParts) {
+export function createQueries(parts: QueryParts) {
   const { store, clock, admission, projector } = parts;
   let replaying = false;
 

@@ -1,5 +1,5 @@
 /** Names that answers wait for. A name that was released stays so: an answer that comes later does not wait. */
-export interface NamedHolds {
+export interface Gates {
   /** Calls back once the name is released, at once if it is already. The returned function gives up. */
   wait(name: string, callback: () => void): () => void;
   /** Lets all go that wait for the name; says how many they were. */
@@ -7,7 +7,7 @@ export interface NamedHolds {
 }
 
 /** At most `releasedMax` released names are remembered; the ones released first are forgotten first. */
-export function createNamedHolds(releasedMax: number): NamedHolds {
+export function createGates(releasedMax: number): Gates {
   const released = new Set<string>();
   const waiting = new Map<string, Set<() => void>>();
   return {

@@ -105,7 +105,7 @@ async function rebuildLane(
     lane.committed = aside.lane.committed;
     lane.unsaved = undefined;
     lane.failure = undefined;
-    running.settle();
+    running.releaseIfSaved();
     await running.waiters.serve(lane);
     return done;
   });
