@@ -6,7 +6,6 @@ import type { Simulator } from "./server.ts";
 export interface RunSimulatorOptions {
   /** 0 takes a free port. */
   readonly port: number;
-  readonly address?: string;
   readonly bookPath?: string;
   readonly warn?: (message: string) => void;
 }
@@ -15,10 +14,10 @@ export interface RunSimulatorOptions {
 export async function runSimulator(
   options: RunSimulatorOptions,
 ): Promise<Pick<Simulator, "close" | "book" | "release"> & { readonly url: string }> {
-  const { port, address, ...rest } = options;
+  const { port, ...rest } = options;
   const simulator = createSimulator({ clock: systemClock(), random: systemRandom(), ...rest });
   try {
-    const url = await simulator.listen(port, address);
+    const url = await simulator.listen(port);
     return { url, close: simulator.close, book: simulator.book, release: simulator.release };
   } catch (error) {
     await simulator.close();

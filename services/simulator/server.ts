@@ -27,8 +27,8 @@ export interface SimulatorOptions {
 
 /** A simulated upstream host in OpenAI's shape. */
 export interface Simulator {
-  /** Starts to listen (0 takes a free port) and gives its address, without a path. Rejects when it cannot. */
-  listen(port: number, host?: string): Promise<string>;
+  /** Starts to listen on loopback (0 takes a free port) and gives its address, without a path. Rejects when it cannot. */
+  listen(port: number): Promise<string>;
   /** Closes all connections, running answers included, and the book. */
   close(): Promise<void>;
   book(afterCall?: number): BookCall[];
@@ -36,6 +36,8 @@ export interface Simulator {
   release(name: string): number;
 }
 
+/** Whatever else a process opens to others, nobody else has anything to ask here. */
+const LOOPBACK = "127.0.0.1";
 const BODY_BYTES_MAX = 32 * 1024 * 1024;
 const BOOK_CALLS_MAX = 100_000;
 const RELEASED_NAMES_MAX = 10_000;
@@ -82,19 +84,18 @@ export function createSimulator(options: SimulatorOptions): Simulator {
     void run.finally(() => running.delete(run));
   });
   return {
-    listen: (port, address = "127.0.0.1") =>
+    listen: (port) =>
       new Promise((resolve, reject) => {
         server.once("error", reject);
-        guardLoopback(server, address, (res, { message }) => {
+        guardLoopback(server, LOOPBACK, (res, { message }) => {
           sendPlan(res, errorPlan(403, message ?? ""));
         });
-        server.listen(port, address, () => {
+        server.listen(port, LOOPBACK, () => {
           server.off("error", reject);
           const bound = server.address();
           if (typeof bound !== "object" || bound === null)
             throw new Error("the server has no address");
-          const name = bound.family === "IPv6" ? `[${bound.address}]` : bound.address;
-          resolve(`http://${name}:${bound.port}`);
+          resolve(`http://${LOOPBACK}:${bound.port}`);
         });
       }),
     async close() {
