@@ -33,8 +33,15 @@ const medium = { contextWindowTokens: 400_000, outputTokensMax: 128_000 };
 const gpt41 = { contextWindowTokens: 1_047_576, outputTokensMax: 32_768 };
 const gpt4o = { contextWindowTokens: 128_000, outputTokensMax: 16_384 };
 
+const embedding = {
+  operation: "embeddings",
+  createdUnix: 1_706_140_800,
+  contextWindowTokens: 8_192,
+  outputTokensMax: 0,
+} as const;
+
 /**
- * OpenAI's models that answer chat completions and are still served on the data version's day. Left out are models that
+ * OpenAI's models that answer chat completions or make embeddings and are still served on the data version's day. Left out are models that
  * only the Responses API serves (`-pro`, `-codex`, deep research), fine-tuned ones, and those already shut down.
  */
 export const OPENAI_MODELS: readonly ModelRow[] = [
@@ -158,4 +165,6 @@ export const OPENAI_MODELS: readonly ModelRow[] = [
     ...gpt4o,
     snapshots: { "gpt-audio-mini-2025-12-15": 1_765_756_800 },
   },
+  { id: "text-embedding-3-small", ...embedding },
+  { id: "text-embedding-3-large", ...embedding },
 ];

@@ -140,4 +140,6 @@ export const OPENAI_PRICES: readonly PriceRow[] = [
     2_400_000,
     { inputAudio: 10_000_000, outputAudio: 20_000_000 },
   ],
+  ["text-embedding-3-small", "default", 0, 20_000, null, null, 0],
+  ["text-embedding-3-large", "default", 0, 130_000, null, null, 0],
 ];

@@ -113,4 +113,13 @@ export const SIMULATOR_MODELS: readonly SimulatorModel[] = [
     outputCapName: "max_completion_tokens",
     price: { default: [tier(0, spread(2_400_000))] },
   },
+  {
+    id: "sim-embed",
+    createdUnix: CREATED_UNIX,
+    operation: "embeddings",
+    contextWindowTokens: 8_192,
+    outputTokensMax: 0,
+    outputCapName: "max_tokens",
+    price: { default: [tier(0, spread(100_000))] },
+  },
 ];

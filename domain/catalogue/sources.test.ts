@@ -72,9 +72,9 @@ function tiersOf(
           : (price.tiers.findLast(({ start }) => start < fromInputTokens)?.price ?? price.base);
       pico[name] = Math.round(dollars * 1_000_000);
     }
-    const { input, output } = pico;
-    if (input === undefined || output === undefined)
-      throw new Error("the package has no input or output price");
+    // What has no output has no price for it.
+    const { input, output = 0 } = pico;
+    if (input === undefined) throw new Error("the package has no input price");
     return { fromInputTokens, salePico: completePrices({ ...pico, input, output }) };
   });
 }

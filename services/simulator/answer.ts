@@ -2,9 +2,10 @@ import { FINGERPRINT, firstHalf, streamEvents, toolCallId } from "./chunks.ts";
 import { whatIsSaid } from "./said.ts";
 import { disjointTokens, usageObject } from "./usage.ts";
 import type { AnswerStamp, StreamEvent } from "./chunks.ts";
-import type { Failure } from "./directives.ts";
+import type { Directives, Failure } from "./directives.ts";
 import type { ChatRequest } from "./request.ts";
 import type { Said } from "./said.ts";
+import type { Counts } from "./usage.ts";
 import type { Tokens } from "#domain/prices.ts";
 
 /** An answer that is decided and not yet sent. */
@@ -27,36 +28,51 @@ export type Cut = Extract<Failure, { how: "hang-up" | "reset" | "end" | "stall" 
 
 /** The answer to a request, as its directives ask for it; the same request and stamp give the same answer. */
 export function planAnswer(request: ChatRequest, stamp: AnswerStamp): AnswerPlan {
-  const { failure } = request.directives;
-  if (failure?.how === "status") {
-    return errorPlan(failure.status, `simulated status ${failure.status}`, {
-      retryAfterSeconds: failure.retryAfterSeconds,
-    });
-  }
-  if (!request.stream && (failure?.how === "error" || failure?.how === "no-done")) {
-    return errorPlan(400, `simulator directive: '${failure.how}' needs a stream`, {
-      param: "messages",
-    });
-  }
   const said = whatIsSaid(request);
-  const shared = {
+  const { directives } = request;
+  if (!request.stream) return planWhole(directives, said.counts, completion(request, stamp, said));
+  return (
+    statusPlan(directives) ?? {
+      ...served(directives, said.counts),
+      contentType: "text/event-stream",
+      body: streamEvents(request, stamp, said),
+      tellsUsage: false,
+    }
+  );
+}
+
+/** The answer of one body, as the directives ask for it. */
+export function planWhole(directives: Directives, counts: Counts, body: object): AnswerPlan {
+  const { failure, noUsage } = directives;
+  if (failure?.how === "error" || failure?.how === "no-done") {
+    const message = `simulator directive: '${failure.how}' needs a stream`;
+    return errorPlan(400, message, { param: "messages" });
+  }
+  const text = JSON.stringify(body);
+  const garbage = failure?.how === "garbage";
+  return (
+    statusPlan(directives) ?? {
+      ...served(directives, counts),
+      contentType: "application/json",
+      body: garbage ? firstHalf(text) : text,
+      tellsUsage: !garbage && !noUsage,
+    }
+  );
+}
+
+function statusPlan({ failure }: Directives): AnswerPlan | undefined {
+  if (failure?.how !== "status") return undefined;
+  const { status, retryAfterSeconds } = failure;
+  return errorPlan(status, `simulated status ${status}`, { retryAfterSeconds });
+}
+
+function served({ failure }: Directives, counts: Counts) {
+  return {
     status: 200,
     retryAfterSeconds: undefined,
-    tokens: failure?.how === "garbage" ? {} : disjointTokens(said.counts),
+    tokens: failure?.how === "garbage" ? {} : disjointTokens(counts),
     cut: isCut(failure) ? failure : undefined,
     complete: failure === undefined,
-  };
-  if (request.stream) {
-    const body = streamEvents(request, stamp, said);
-    return { ...shared, contentType: "text/event-stream", body, tellsUsage: false };
-  }
-  const text = JSON.stringify(completion(request, stamp, said));
-  const garbage = failure?.how === "garbage";
-  return {
-    ...shared,
-    contentType: "application/json",
-    body: garbage ? firstHalf(text) : text,
-    tellsUsage: !garbage && !request.directives.noUsage,
   };
 }
 

@@ -29,9 +29,13 @@ export interface ToolOffer {
   readonly parameters: unknown;
 }
 
-export type ReadRequest =
-  | { readonly ok: true; readonly request: ChatRequest }
-  | { readonly ok: false; readonly message: string; readonly param: string | null };
+export type ReadRequest = { readonly ok: true; readonly request: ChatRequest } | Refused;
+
+export interface Refused {
+  readonly ok: false;
+  readonly message: string;
+  readonly param: string | null;
+}
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -44,31 +48,31 @@ const MODEL_CHARACTERS_MAX = 256;
  * ignored. Refused: no model, no messages, counts that are no positive integers, a directive that is not understood.
  */
 export function readRequest(body: unknown): ReadRequest {
-  if (!isFields(body)) return refuse("the body is not a JSON object", null);
-  const model = body["model"];
-  if (typeof model !== "string" || model === "" || model.length > MODEL_CHARACTERS_MAX)
-    return refuse("model is not a name", "model");
-  const messages = body["messages"];
+  const unnamed = modelFault(body);
+  if (unnamed) return unnamed;
+  const fields = body as Fields;
+  const model = fields["model"] as string;
+  const messages = fields["messages"];
   if (!Array.isArray(messages) || messages.length === 0)
     return refuse("messages is not a list with at least one message", "messages");
-  const choices = positiveInteger(body["n"]);
+  const choices = positiveInteger(fields["n"]);
   if (choices === "bad" || (choices ?? 1) > CHOICES_MAX)
     return refuse(`n is not an integer from 1 to ${CHOICES_MAX}`, "n");
   const capName =
-    body["max_completion_tokens"] === undefined ? "max_tokens" : "max_completion_tokens";
-  const cap = positiveInteger(body[capName]);
+    fields["max_completion_tokens"] === undefined ? "max_tokens" : "max_completion_tokens";
+  const cap = positiveInteger(fields[capName]);
   if (cap === "bad") return refuse(`${capName} is not a positive integer`, capName);
   const content = measure(messages);
   const parsed = parseDirectives(lastUserText(messages));
   if (!parsed.ok) return refuse(parsed.message, "messages");
-  const options = body["stream_options"];
-  const tools = body["tools"];
+  const options = fields["stream_options"];
+  const tools = fields["tools"];
   const toolBytes = Array.isArray(tools) ? Buffer.byteLength(JSON.stringify(tools)) : 0;
   return {
     ok: true,
     request: {
       model,
-      stream: body["stream"] === true,
+      stream: fields["stream"] === true,
       includeUsage: isFields(options) && options["include_usage"] === true,
       choices: choices ?? 1,
       outputTokensCap: cap,
@@ -76,9 +80,9 @@ export function readRequest(body: unknown): ReadRequest {
       messages: messages.length,
       ...content,
       tools: readTools(tools),
-      toolWanted: readToolChoice(body["tool_choice"]),
-      jsonSchema: readJsonSchema(body["response_format"]),
-      serviceTier: readTier(body["service_tier"]),
+      toolWanted: readToolChoice(fields["tool_choice"]),
+      jsonSchema: readJsonSchema(fields["response_format"]),
+      serviceTier: readTier(fields["service_tier"]),
       directives: parsed.directives,
     },
   };
@@ -149,6 +153,15 @@ function isFields(value: unknown): value is Fields {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function refuse(message: string, param: string | null): ReadRequest {
+/** What is wrong with a body of any kind: it is no object, or names no model. */
+export function modelFault(body: unknown): Refused | undefined {
+  if (!isFields(body)) return refuse("the body is not a JSON object", null);
+  const model = body["model"];
+  if (typeof model === "string" && model !== "" && model.length <= MODEL_CHARACTERS_MAX)
+    return undefined;
+  return refuse("model is not a name", "model");
+}
+
+function refuse(message: string, param: string | null): Refused {
   return { ok: false, message, param };
 }

@@ -3,13 +3,15 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { SIMULATOR_MODELS } from "#domain/catalogue/simulator.ts";
 import { errorPlan, planAnswer } from "./answer.ts";
 import { openBook } from "./book.ts";
+import { planEmbeddings, readEmbeddings } from "./embeddings.ts";
 import { createGates } from "./gates.ts";
 import { readRequest } from "./request.ts";
 import { sendAnswer } from "./send.ts";
 import type { AnswerPlan } from "./answer.ts";
 import type { Book, BookCall, CallBeginning } from "./book.ts";
+import type { Directives } from "./directives.ts";
 import type { Gates } from "./gates.ts";
-import type { ChatRequest } from "./request.ts";
+import type { Refused } from "./request.ts";
 import { guardLoopback } from "#services/loopback.ts";
 import type { Clock, Random } from "#services/ports.ts";
 
@@ -116,7 +118,8 @@ async function handle(host: Host, req: IncomingMessage, res: ServerResponse): Pr
   const url = URL.parse(req.url ?? "/", "http://simulator");
   if (url === null) return sendPlan(res, errorPlan(400, "the address cannot be read"));
   const route = `${req.method} ${url.pathname}`;
-  if (route === "POST /openai/v1/chat/completions") return complete(host, req, res);
+  const plan = CALLS[route];
+  if (plan) return answer(host, plan, req, res);
   req.resume();
   const released = /^POST \/release\/([^/]{1,128})$/.exec(route)?.[1];
   if (released !== undefined) {
@@ -133,8 +136,42 @@ async function handle(host: Host, req: IncomingMessage, res: ServerResponse): Pr
   sendPlan(res, errorPlan(404, `there is no ${req.method} on this path of the simulator`));
 }
 
+/** What a call asks of the simulator besides its answer. */
+interface Asked {
+  readonly model: string;
+  readonly stream: boolean;
+  readonly directives: Directives;
+}
+interface Planned {
+  readonly plan: AnswerPlan;
+  readonly asked?: Asked;
+}
+type PlanCall = (body: unknown, id: string, createdUnix: number) => Planned;
+
+/** The routes whose calls are booked, each with what decides its answers. */
+const CALLS: Readonly<Record<string, PlanCall>> = {
+  "POST /openai/v1/chat/completions": (body, id, createdUnix) =>
+    planned(readRequest(body), (request) =>
+      planAnswer(request, { id: `chatcmpl-${id}`, createdUnix }),
+    ),
+  "POST /openai/v1/embeddings": (body) => planned(readEmbeddings(body), planEmbeddings),
+};
+
+function planned<Request extends Asked>(
+  read: { readonly ok: true; readonly request: Request } | Refused,
+  plan: (request: Request) => AnswerPlan,
+): Planned {
+  if (!read.ok) return { plan: errorPlan(400, read.message, { param: read.param }) };
+  return { plan: plan(read.request), asked: read.request };
+}
+
 /** One call: read, decided, booked, answered, booked as ended. */
-async function complete(host: Host, req: IncomingMessage, res: ServerResponse): Promise<void> {
+async function answer(
+  host: Host,
+  planCall: PlanCall,
+  req: IncomingMessage,
+  res: ServerResponse,
+): Promise<void> {
   const { clock } = host.options;
   const body = await readBody(req, host.options.bodyBytesMax ?? BODY_BYTES_MAX);
   if (body === "gone") return;
@@ -142,10 +179,10 @@ async function complete(host: Host, req: IncomingMessage, res: ServerResponse): 
   const atMs = clock.now();
   host.answers += 1;
   const id = `sim${host.startId}${host.answers.toString(36)}`;
-  const read = key === undefined ? { refused: noKeyPlan() } : readChat(body);
-  const asked = "refused" in read ? undefined : read;
-  const stamp = { id: `chatcmpl-${id}`, createdUnix: Math.floor(atMs / 1000) };
-  const plan = "refused" in read ? read.refused : planAnswer(read, stamp);
+  const { plan, asked }: Planned =
+    key === undefined
+      ? { plan: noKeyPlan() }
+      : planBody(body, (json) => planCall(json, id, Math.floor(atMs / 1000)));
   const call = begin(host, {
     atMs,
     requestId: headerText(req, "x-client-request-id") ?? null,
@@ -194,15 +231,12 @@ function readBody(
   });
 }
 
-function readChat(body: { text: string } | "too_large"): ChatRequest | { refused: AnswerPlan } {
-  if (body === "too_large") return { refused: errorPlan(413, "the body is too large") };
+function planBody(body: { text: string } | "too_large", plan: (json: unknown) => Planned): Planned {
+  if (body === "too_large") return { plan: errorPlan(413, "the body is too large") };
   try {
-    const read = readRequest(JSON.parse(body.text));
-    return read.ok
-      ? read.request
-      : { refused: errorPlan(400, read.message, { param: read.param }) };
+    return plan(JSON.parse(body.text));
   } catch {
-    return { refused: errorPlan(400, "the body is not JSON, or nested too deep") };
+    return { plan: errorPlan(400, "the body is not JSON, or nested too deep") };
   }
 }
 

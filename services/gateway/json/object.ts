@@ -36,12 +36,13 @@ export function readObject(
   table: KeyTable,
   scan: ObjectScan,
   depthMax: number,
+  valuesMax = JSON_VALUES_MAX,
 ): { readonly ok: true; readonly fields: Readonly<Record<string, unknown>> } | Refused {
   if (body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf)
     return fault(null, "The body begins with a byte order mark; JSON is sent without one.");
   if (!isUtf8(body)) return fault(null, "The body is not valid UTF-8.");
-  const failure = scanObject(body, 0, body.length, table, scan, depthMax, JSON_VALUES_MAX);
-  if (failure !== undefined) return fault(null, scanMessage(failure, depthMax));
+  const failure = scanObject(body, 0, body.length, table, scan, depthMax, valuesMax);
+  if (failure !== undefined) return fault(null, scanMessage(failure, depthMax, valuesMax));
   const twice = table.names[scan.duplicateSlot];
   if (twice !== undefined) return fault(twice, `'${twice}' is given more than once.`);
   const alike = table.names[scan.lookalikeSlot];
@@ -50,18 +51,22 @@ export function readObject(
     // The scan has seen that this is an object.
     return { ok: true, fields: JSON.parse(body.toString()) as Readonly<Record<string, unknown>> };
   } catch {
-    return fault(null, scanMessage("malformed", depthMax));
+    return fault(null, scanMessage("malformed", depthMax, valuesMax));
   }
 }
 
-export function scanMessage(failure: ScanFailure, depthMax: number): string {
+export function scanMessage(
+  failure: ScanFailure,
+  depthMax: number,
+  valuesMax = JSON_VALUES_MAX,
+): string {
   switch (failure) {
     case "not_an_object":
       return "The body must be a JSON object.";
     case "too_deep":
       return `The body is nested deeper than ${depthMax} levels.`;
     case "too_many_values":
-      return `The body has more than ${JSON_VALUES_MAX} members, elements and brackets.`;
+      return `The body has more than ${valuesMax} members, elements and brackets.`;
     case "trailing_bytes":
       return "The body goes on after the end of its JSON object.";
     case "malformed":

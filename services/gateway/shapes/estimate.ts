@@ -32,8 +32,15 @@ export interface AskedInput extends Pick<
 // Ten tokens a second in and twenty out, of 16 bits, 24,000 times a second, on one channel.
 const INPUT_AUDIO_BYTES_PER_TOKEN = 4_800;
 const OUTPUT_AUDIO_BYTES_PER_TOKEN = 2_400;
+/** Bytes that make one token of text in a hold. Natural text has 2.5 to 4. */
+const HELD_BYTES_PER_TOKEN = 2;
 /** How much smaller compressed audio (mp3, opus, aac, flac) is taken to be than what it sounds like. */
 export const AUDIO_COMPRESSION = 6;
+
+/** The tokens that a hold takes for so many bytes of text. */
+export function textTokensBound(bytes: number): number {
+  return Math.ceil(bytes / HELD_BYTES_PER_TOKEN);
+}
 
 /**
  * The tokens of an answer that came without usage. In: a quarter of the prompt's bytes, the images, the audio by its

@@ -1,14 +1,12 @@
 import { isMembers, otherCaseOf } from "#services/gateway/json/members.ts";
 import type { Members } from "#services/gateway/json/members.ts";
-import { AUDIO_COMPRESSION } from "#services/gateway/shapes/estimate.ts";
+import { AUDIO_COMPRESSION, textTokensBound } from "#services/gateway/shapes/estimate.ts";
 
 /**
  * How large a chat request can be for the model, in bytes of text. No tokenizer runs here: on untrusted text they take
  * seconds for kilobytes. Holds take two bytes for a token; what is still larger is charged beyond the hold.
  */
 
-/** Bytes that make one input token in a hold. Natural text has 2.5 to 4. */
-const BYTES_PER_TOKEN = 2;
 const TOKENS_PER_MESSAGE = 8;
 const TOKENS_PER_REQUEST = 16;
 
@@ -151,17 +149,15 @@ function sumTextPart(part: Members, sums: PromptSums): void {
 /** The bound on a prediction's tokens, from the `prediction` member. */
 export function predictionTokens(prediction: unknown, sums: PromptSums): number {
   if (!isMembers(prediction))
-    return prediction === undefined || prediction === null ? 0 : halved(textBytes(prediction));
+    return prediction === undefined || prediction === null
+      ? 0
+      : textTokensBound(textBytes(prediction));
   for (const key in prediction) noteCase(key, PREDICTION_NAMES, sums);
   const content = prediction["content"];
-  return halved(content === undefined || content === null ? 0 : textBytes(content));
-}
-
-function halved(bytes: number): number {
-  return Math.ceil(bytes / BYTES_PER_TOKEN);
+  return textTokensBound(content === undefined || content === null ? 0 : textBytes(content));
 }
 
 /** The bound of a request's input, without images and without the rule of the context window. Tokens. */
 export function inputTokensBound(promptBytes: number, messageCount: number): number {
-  return halved(promptBytes) + TOKENS_PER_MESSAGE * messageCount + TOKENS_PER_REQUEST;
+  return textTokensBound(promptBytes) + TOKENS_PER_MESSAGE * messageCount + TOKENS_PER_REQUEST;
 }

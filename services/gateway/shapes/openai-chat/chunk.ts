@@ -2,12 +2,8 @@ import { createScan, keyTable, scanObject, valueEnd } from "#services/gateway/js
 import { removalSpan } from "#services/gateway/json/splice.ts";
 import type { SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
+import { nameOf, UPSTREAM_DEPTH_MAX } from "#services/gateway/shapes/openai/whole-answer.ts";
 import type { Said } from "#services/gateway/shapes/shape.ts";
-
-/** Upstreams are trusted with deeper nesting than callers, but not with any. */
-export const UPSTREAM_DEPTH_MAX = 512;
-/** Names that an upstream gives us are kept only up to this length. */
-const NAME_BYTES_MAX = 256;
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -122,12 +118,6 @@ function parsed(bytes: Buffer, start: number, end: number): unknown {
 
 function isThere(value: unknown): boolean {
   return value !== undefined && value !== null;
-}
-
-/** A short, non-empty string, or undefined. */
-export function nameOf(value: unknown): string | undefined {
-  if (typeof value !== "string" || value === "") return undefined;
-  return Buffer.byteLength(value) <= NAME_BYTES_MAX ? value : undefined;
 }
 
 /**

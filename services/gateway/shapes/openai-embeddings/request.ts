@@ -1,0 +1,130 @@
+import {
+  fault,
+  JSON_DEPTH_MAX,
+  modelFault,
+  readObject,
+  spanAt,
+  textFault,
+  type BodyFault,
+  type MemberSpan,
+} from "#services/gateway/json/object.ts";
+import { createScan, keyTable } from "#services/gateway/json/scan.ts";
+import { removing, replacing, splice, type Edit } from "#services/gateway/json/splice.ts";
+import { textTokensBound } from "#services/gateway/shapes/estimate.ts";
+import type { Ask, ShapeRead, UpstreamNames } from "#services/gateway/shapes/shape.ts";
+
+const MODEL = 0;
+const MODEL_REGION = 1;
+/** Parameters that the model never sees as text. Any other unknown member counts as its bytes. */
+const PARAMETERS = ["encoding_format", "dimensions", "user"];
+const TABLE = keyTable(["model", "model_region", "input"], PARAMETERS);
+const SCAN = createScan(TABLE);
+/** OpenAI takes 300,000 tokens a request, and each may stand there as its id. */
+const VALUES_MAX = 400_000;
+/** What the estimate of an answer without usage takes for a token. */
+const BYTES_OF_TOKEN = 4;
+
+/** A request for embeddings as far as relai reads it. It keeps nothing of the input. */
+export interface EmbeddingsAsk extends Ask {
+  /** For {@link upstreamBody} only. */
+  readonly edits: { readonly model: MemberSpan; readonly modelRegion: MemberSpan | undefined };
+}
+
+/**
+ * Reads the body of `POST /v1/embeddings`. Refused is what relai cannot read safely or cannot bound: the input is a text, token
+ * ids, or a list of one of them. All other validation is the upstream's, the answer's format too.
+ */
+export function readEmbeddingsRequest(
+  body: Buffer,
+  depthMax = JSON_DEPTH_MAX,
+): ShapeRead<EmbeddingsAsk> {
+  const object = readObject(body, TABLE, SCAN, depthMax, VALUES_MAX);
+  if (!object.ok) return object;
+  const { model, input, model_region: modelRegion } = object.fields;
+  const unusable = modelFault(model) ?? textFault("model_region", modelRegion);
+  if (unusable) return unusable;
+  const sums = { textBytes: SCAN.unknownBytes, tokenIds: 0, texts: 1 };
+  const inputFault = sumInput(input, sums);
+  if (inputFault) return { ok: false, error: inputFault };
+  const edited = spanAt(SCAN.spans, MODEL);
+  if (!edited) throw new Error("a member that was read has a place in the body");
+  return {
+    ok: true,
+    ask: {
+      model: model as string,
+      stream: false,
+      n: 1,
+      outputCapTokens: null,
+      outputCapName: "max_tokens",
+      serviceTier: undefined,
+      modelRegion: (modelRegion ?? undefined) as string | undefined,
+      bounds: {
+        promptBytes: sums.textBytes + sums.tokenIds * BYTES_OF_TOKEN,
+        // Each text is counted for itself, so each may have half a token more.
+        inputTokensBound: textTokensBound(sums.textBytes) + sums.texts + sums.tokenIds,
+        imageCount: 0,
+        remoteImageCount: 0,
+        hasAudioInput: false,
+        audioBytes: 0,
+        hasAudioOutput: false,
+        isAudioOutputCompressed: false,
+        unknownSize: false,
+        predictionTokensBound: 0,
+      },
+      edits: { model: edited, modelRegion: spanAt(SCAN.spans, MODEL_REGION) },
+    },
+  };
+}
+
+/** The caller's bytes with the binding's name of the model and without `model_region`. */
+export function upstreamBody(
+  body: Buffer,
+  { model, edits: spans }: EmbeddingsAsk,
+  { upstreamModel }: UpstreamNames,
+): Buffer {
+  const edits: Edit[] = [];
+  if (upstreamModel !== model)
+    edits.push(
+      replacing(spans.model.valueStart, spans.model.valueEnd, JSON.stringify(upstreamModel)),
+    );
+  if (spans.modelRegion)
+    edits.push(removing(spans.modelRegion.keyStart, spans.modelRegion.valueEnd));
+  return splice(body, edits);
+}
+
+interface InputSums {
+  textBytes: number;
+  tokenIds: number;
+  texts: number;
+}
+
+function sumInput(input: unknown, sums: InputSums): BodyFault | undefined {
+  if (typeof input === "string") return sumText(input, sums);
+  if (!Array.isArray(input) || input.length === 0) return INPUT_FAULT;
+  const items = input as readonly unknown[];
+  if (areTokenIds(items)) sums.tokenIds += items.length;
+  else if (items.every((item) => typeof item === "string")) {
+    for (const item of items) sumText(item, sums);
+  } else {
+    for (const item of items) {
+      if (!Array.isArray(item) || !areTokenIds(item)) return INPUT_FAULT;
+      sums.tokenIds += item.length;
+    }
+  }
+  return undefined;
+}
+
+const INPUT_FAULT: BodyFault = {
+  param: "input",
+  message:
+    "'input' must be a string, an array of token ids, or a non-empty array of only strings or only arrays of token ids.",
+};
+
+function sumText(text: string, sums: InputSums): undefined {
+  sums.textBytes += Buffer.byteLength(text);
+  sums.texts += 1;
+}
+
+function areTokenIds(items: readonly unknown[]): boolean {
+  return items.every((item) => Number.isSafeInteger(item));
+}

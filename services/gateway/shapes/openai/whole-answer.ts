@@ -1,0 +1,78 @@
+import {
+  createScan,
+  isNull,
+  keyTable,
+  readString,
+  scanObject,
+  valueEnd,
+  valueStart,
+} from "#services/gateway/json/scan.ts";
+import type { ReadUsage, SeenOutput } from "#services/gateway/shapes/estimate.ts";
+import type { WholeAnswer } from "#services/gateway/shapes/shape.ts";
+
+/** Upstreams are trusted with deeper nesting than callers, but not with any. */
+export const UPSTREAM_DEPTH_MAX = 512;
+/** Names that an upstream gives us are kept only up to this length. */
+const NAME_BYTES_MAX = 256;
+
+const LIST = 0;
+const USAGE = 1;
+const MODEL = 2;
+const SERVICE_TIER = 3;
+const ERROR = 4;
+
+/** What OpenAI's whole answers differ in. Spans are of the list's value in the body. */
+export interface WholeAnswerKind {
+  /** The member that holds what was asked for: `choices`, `data`. */
+  readonly list: string;
+  readonly readUsage: (usage: unknown) => ReadUsage | undefined;
+  readonly finish: (body: Buffer, start: number, end: number) => string;
+  readonly seen: (body: Buffer, start: number, end: number) => SeenOutput;
+}
+
+/**
+ * A reader of whole answers of one kind, in their bytes, that parses only the usage: an answer can be large, and to parse it
+ * would take several times its size. What is inside the list is not validated: it is the caller's, and passes as it came.
+ */
+export function wholeAnswerReader(kind: WholeAnswerKind): (body: Buffer) => WholeAnswer {
+  const table = keyTable([kind.list, "usage", "model", "service_tier", "error"]);
+  const scan = createScan(table);
+  return (body) => {
+    const failure = scanObject(body, 0, body.length, table, scan, UPSTREAM_DEPTH_MAX);
+    if (failure !== undefined) return { ok: false, kind: "garbage" };
+    const isThere = (slot: number): boolean =>
+      valueStart(scan, slot) !== 0 && !isNull(body, valueStart(scan, slot), valueEnd(scan, slot));
+    const text = (slot: number): string | undefined =>
+      readString(body, valueStart(scan, slot), valueEnd(scan, slot));
+    if (isThere(ERROR)) return { ok: false, kind: "error" };
+    const [start, end] = [valueStart(scan, LIST), valueEnd(scan, LIST)];
+    if (start === 0 || body[start] !== 0x5b) return { ok: false, kind: "garbage" };
+    const usage = isThere(USAGE)
+      ? parseWithin(body, valueStart(scan, USAGE), valueEnd(scan, USAGE))
+      : undefined;
+    return {
+      ok: true,
+      body,
+      usage: kind.readUsage(usage),
+      servedModel: nameOf(text(MODEL)),
+      serviceTier: nameOf(text(SERVICE_TIER)),
+      finish: kind.finish(body, start, end),
+      seen: () => kind.seen(body, start, end),
+    };
+  };
+}
+
+/** The JSON value that spans [start, end); undefined where it is none. */
+export function parseWithin(body: Buffer, start: number, end: number): unknown {
+  try {
+    return JSON.parse(body.toString("utf8", start, end)) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A name that an upstream gave, where it is one and no longer than a name can be. */
+export function nameOf(value: unknown): string | undefined {
+  if (typeof value !== "string" || value === "") return undefined;
+  return Buffer.byteLength(value) <= NAME_BYTES_MAX ? value : undefined;
+}
