@@ -221,7 +221,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "domain/accounts/admission.ts",
     find: "if (org.ownerEpoch !== ownerEpoch) return FENCED.older;",
     replace: "",
-    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 keep" },
+    proof: { file: SIMULATION_TEST, test: "seeds 1 to 60 keep" },
   },
   {
     name: "freed-before-recorded",
@@ -230,6 +230,6 @@ export const MUTANTS: readonly Mutant[] = [
     find: "  hold.isEnding = true;\n  const outcome = await hold.journal.record({ events: [event] });\n",
     replace:
       "  hold.isEnding = true;\n  await closeHold(parts, hold, 0);\n  const outcome = await hold.journal.record({ events: [event] });\n",
-    proof: { file: SIMULATION_TEST, test: "seeds 1 to 10 keep" },
+    proof: { file: SIMULATION_TEST, test: "seeds 1 to 60 keep" },
   },
 ];

@@ -28,10 +28,11 @@ describe("random worlds", () => {
     }
   }
 
-  // Mutants name these ten as their proof.
-  test("seeds 1 to 10 keep every invariant", () => live(1, 10));
+  // Mutants name these as their proof. One seed in ten notices one: so many that a change of the order in which a world
+  // happens, which makes every seed another one, leaves them noticed.
+  test("seeds 1 to 60 keep every invariant", () => live(1, 60));
 
-  const others = Array.from({ length: SEEDS / 10 - 1 }, (_, at) => [at * 10 + 11, at * 10 + 20]);
+  const others = Array.from({ length: SEEDS / 10 - 6 }, (_, at) => [at * 10 + 61, at * 10 + 70]);
   test.each(others)("seeds %i to %i keep every invariant", (first = 0, last = 0) =>
     live(first, last),
   );
