@@ -120,6 +120,6 @@ export const SIMULATOR_MODELS: readonly SimulatorModel[] = [
     contextWindowTokens: 8_192,
     outputTokensMax: 0,
     outputCapName: "max_tokens",
-    price: { default: [tier(0, spread(100_000))] },
+    price: { default: [tier(0, flat(100_000))] },
   },
 ];

@@ -228,7 +228,7 @@ describe("what is asked", () => {
 
   test("on a route that does not exist", async () => {
     const message =
-      "Unknown request URL; relai serves /v1/chat/completions, /v1/models and /v1/balance";
+      "Unknown request URL; relai serves /v1/chat/completions, /v1/embeddings, /v1/models and /v1/balance";
     for (const path of ["/v1/bogus", "/", "/v1", "/openai/v1/balance"])
       await expectError(await send(sayHello, {}, path), "not_found", { message });
   });

@@ -318,6 +318,7 @@ describe("models", () => {
       const { data } = await client.models.list();
       expect(data.map(({ id }) => id)).toEqual([
         "sim-audio",
+        "sim-embed",
         "sim-flat",
         "sim-large",
         "sim-small",

@@ -10,7 +10,7 @@ import type { Gateway } from "#services/gateway/gateway.ts";
 import { SHAPES } from "#services/gateway/shapes/all.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 
-const SERVED = [...SHAPES.map(({ path }) => `/v1${path}`), "/v1/models", "/v1/balance"];
+const SERVED = `${SHAPES.map(({ path }) => `/v1${path}`).join(", ")}, /v1/models and /v1/balance`;
 
 /** What a reading route answers: a JSON body, or a refusal. */
 type Read = (
@@ -146,7 +146,7 @@ export function handleUnknown(
   return handleRead(gateway, "unknown", { ...request, method: "GET" }, sink, () =>
     Promise.resolve({
       code: "not_found",
-      message: `Unknown request URL; relai serves ${SERVED.join(", ")}`,
+      message: `Unknown request URL; relai serves ${SERVED}`,
     } satisfies ApiError),
   );
 }

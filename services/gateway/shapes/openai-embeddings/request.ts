@@ -1,5 +1,4 @@
 import {
-  fault,
   JSON_DEPTH_MAX,
   modelFault,
   readObject,
