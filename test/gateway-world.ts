@@ -8,13 +8,12 @@ import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createMemoryReadModels } from "#test/memory-read-models.ts";
-import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
+import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayLimits, GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
-import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
-import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
+import type { Ledger } from "#services/ledger/ledger.ts";
 import type { AdmissionStore, AppendOutcome, EventStore, Random } from "#services/ports.ts";
 import { startProjector } from "#services/projector/projector.ts";
-import { registerWriter } from "#services/writers.ts";
+import { openEmbedded } from "#services/start/embedded.ts";
 import { chat } from "./chat-bodies.ts";
 import { answerTo, exchange, type Handle, type SeenAnswer, type SeenCall } from "./gateway-ends.ts";
 import { manualClock, type ManualClock } from "./manual-clock.ts";
@@ -26,8 +25,6 @@ const KEYS = ["key_00000000000000000000000001", "key_00000000000000000000000002"
 const LOT = "lot_00000000000000000000000001";
 export const FUNDED_MICRO = 100_000;
 export const CREDENTIAL = "our-credential-at-the-upstream";
-const INSTANCE = "gateway-1";
-const author = { region: "us", actor: "gateway" };
 const metadata: EventMetadata = {
   at: 1,
   region: "us",
@@ -186,30 +183,10 @@ export async function gatewayWorld(
       signal: new AbortController().signal,
       onAlarm: telemetry.alarm,
     });
-    const writerEpoch = await registerWriter(store, clock, author, {
-      process: "ledger",
-      instance: "ledger-1",
-    });
-    const writerParts = { store, clock, telemetry, author, instance: INSTANCE, beats: false };
-    const gatewayEpoch = await registerGateway(writerParts);
-    const ledgerParts = {
-      store,
-      clock,
-      telemetry,
-      author,
-      admission,
-      directory,
-      projector,
-      writerEpoch,
-    };
-    const ledger = await startLedger({
-      ...ledgerParts,
-      death: { by: "lock", firstEpoch: writerEpoch },
-    });
-    const parts: GatewayParts = {
+    const region = await openEmbedded({
       region: "us",
       knownRegions: new Set(["us", "eu"]),
-      instance: INSTANCE,
+      instance: "test",
       store,
       admission,
       directory,
@@ -223,11 +200,12 @@ export async function gatewayWorld(
       telemetry,
       limits: { ...LIMITS, ...options.limits },
       ...options.parts,
-    };
-    return {
-      ledger,
-      gateway: createGateway(parts, await openWriter(writerParts, gatewayEpoch), author),
-    };
+      projector,
+      gatewayCount: 1,
+    });
+    const [gateway] = region.gateways;
+    if (!gateway) throw new Error("the region has no gateway");
+    return { ledger: region.ledger, gateway };
   }
   let opened: Awaited<ReturnType<typeof begin>> | undefined;
   void begin().then((all) => (opened = all));

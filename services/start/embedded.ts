@@ -21,7 +21,7 @@ export interface EmbeddedRegion {
 /**
  * Every writer registers first; then the ledger claims the admission store, seals what earlier starts left, fences
  * these writers, folds and adopts; then the gateways read who owns the store and open their journals. The simulation
- * opens its regions by this too.
+ * and the tests of the gateway open their regions by this too.
  */
 export async function openEmbedded(parts: RegionParts): Promise<EmbeddedRegion> {
   const { store, clock, region, telemetry } = parts;
