@@ -233,11 +233,13 @@ function readBody(
 
 function planBody(body: { text: string } | "too_large", plan: (json: unknown) => Planned): Planned {
   if (body === "too_large") return { plan: errorPlan(413, "the body is too large") };
+  let json: unknown;
   try {
-    return plan(JSON.parse(body.text));
+    json = JSON.parse(body.text);
   } catch {
     return { plan: errorPlan(400, "the body is not JSON, or nested too deep") };
   }
+  return plan(json);
 }
 
 /** The key of `Authorization: Bearer <key>`. Any key will do. */

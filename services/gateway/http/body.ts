@@ -12,8 +12,10 @@ const NO_BYTES = Buffer.alloc(0);
 
 /** A request's body, and the room that it takes. */
 export interface Body {
-  /** Nothing once it was given up. */
+  /** Nothing once they were taken or given up. */
   readonly bytes: () => Buffer;
+  /** The bytes, which are not kept here any longer; their room stays. */
+  readonly take: () => Buffer;
   /** Gives the bytes and their room up, when the upstream has them or nobody will; once is enough, more does no harm. */
   readonly give: () => void;
 }
@@ -42,11 +44,19 @@ export async function readBody(
   const body = await request.body(bodyBytesMax, room);
   if (body.ok) {
     let { bytes } = body;
+    let taken = bytes.length;
+    const take = () => {
+      const all = bytes;
+      bytes = NO_BYTES;
+      return all;
+    };
     return {
       bytes: () => bytes,
+      take,
       give() {
-        room.give(bytes.length);
-        bytes = NO_BYTES;
+        take();
+        room.give(taken);
+        taken = 0;
       },
     };
   }

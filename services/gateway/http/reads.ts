@@ -84,6 +84,7 @@ function modelObject({ model, price }: Binding, region: string) {
     created: model.createdUnix,
     owned_by: model.ownedBy,
     relai: {
+      operation: model.operation,
       context_window_tokens: model.contextWindowTokens,
       output_tokens_max: model.outputTokensMax,
       output_tokens_default: model.outputTokensDefault,

@@ -175,6 +175,15 @@ function sinkOf(
   let told = { drained: () => {}, gone: () => {} };
   /** The head of an answer to a request that has not come whole; it waits for its body. */
   let early: { status: number; headers: Readonly<Record<string, string>> } | undefined;
+  /** The answer went out before its request had come whole: its end waits for the rest. */
+  let lingers = false;
+
+  function sendEarly(more: Readonly<Record<string, string>>): void {
+    if (early === undefined) return;
+    response.writeHead(early.status, { ...early.headers, ...more, connection: "close" });
+    early = undefined;
+    lingers = true;
+  }
 
   response.on("close", () => {
     answered(socket);
@@ -195,16 +204,15 @@ function sinkOf(
           gateway.isStopping() ? { ...headers, connection: "close" } : headers,
         );
     },
-    write: (bytes) => gone || response.write(bytes),
+    write(bytes) {
+      if (gone) return true;
+      sendEarly({});
+      return response.write(bytes);
+    },
     end(bytes = "") {
       if (gone) return;
-      if (early === undefined) return void response.end(bytes);
-      const length = String(Buffer.byteLength(bytes));
-      response.writeHead(early.status, {
-        ...early.headers,
-        connection: "close",
-        "content-length": length,
-      });
+      sendEarly({ "content-length": String(Buffer.byteLength(bytes)) });
+      if (!lingers) return void response.end(bytes);
       response.write(bytes);
       void dropRest(gateway, raw).then(() => response.end());
     },

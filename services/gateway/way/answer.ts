@@ -198,8 +198,10 @@ export function openAnswer(
     },
     breakOff() {
       rest();
-      if (hasHead) sink.destroy();
-      else answer.fail({ code: "internal_error" });
+      if (hasHead) return sink.destroy();
+      // A fault of ours counts as one although nobody is there to be told.
+      if (sink.isGone()) return answer.count({ status: 500, code: "internal_error" });
+      answer.fail({ code: "internal_error" });
     },
   };
   return answer;

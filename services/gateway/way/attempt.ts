@@ -35,12 +35,16 @@ export function mayTryAnother({ ended }: Tried): boolean {
   return ended.how === "failed" && ended.why === "connect";
 }
 
-/** Calls one candidate for an admitted request and comes back when that has ended. Does not throw. */
+/**
+ * Calls one candidate for an admitted request and comes back when that has ended. Does not throw. Behind the last one the
+ * body's bytes are of no more use, and are kept no longer than their call needs them.
+ */
 export async function attempt(
   gateway: Gateway,
   answer: Answer,
   { shape, offer, hold, life, body }: Admitted,
   binding: Binding,
+  isLast: boolean,
 ): Promise<Tried> {
   const { parts } = gateway;
   const { ask, outputCapTokens } = offer;
@@ -70,7 +74,7 @@ export async function attempt(
         accept: ask.stream ? "text/event-stream" : "application/json",
         "x-client-request-id": answer.requestId,
       },
-      body: shape.upstreamBody(body.bytes(), ask, {
+      body: shape.upstreamBody(isLast ? body.take() : body.bytes(), ask, {
         upstreamModel,
         outputCapName,
         outputCapTokens,

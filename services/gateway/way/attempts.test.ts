@@ -99,11 +99,18 @@ test("where nobody can be reached the caller gets one error, and every try is in
   await world.expectAtRest();
 });
 
-test("a client that leaves between two tries ends the second, and is released", async () => {
+test("nobody else gets the prompt of a client that has left", async () => {
   const { world, answer, lastEvent } = await asked();
   world.calls[0]?.fail("connect");
   answer.leave();
   await answer.done;
-  expect(await lastEvent()).toMatchObject({ reason: "client_gone" });
+  expect(world.calls).toHaveLength(1);
+  expect(await lastEvent()).toMatchObject({
+    clientGone: true,
+    forwarded: false,
+    unbilledMicro: 0,
+    attempts: [COULD_NOT_CONNECT],
+  });
+  expect(world.counted).toMatchObject([{ status: 499, code: "client_gone" }]);
   await world.expectAtRest();
 });

@@ -96,8 +96,10 @@ async function serve(gateway: Gateway, answer: Answer, admitted: Admitted): Prom
   try {
     for (const binding of offer.candidates) {
       answer.attempts += 1;
-      const tried = await attempt(gateway, answer, admitted, binding);
-      if (mayTryAnother(tried) && answer.attempts < offer.candidates.length) {
+      const isLast = answer.attempts === offer.candidates.length;
+      const tried = await attempt(gateway, answer, admitted, binding, isLast);
+      // Nobody else gets the prompt of a client that has left.
+      if (mayTryAnother(tried) && !isLast && !answer.isGone()) {
         before.push({ ...tried.to, outcome: BROKEN.connect.outcome });
         continue;
       }
