@@ -32,15 +32,6 @@ export interface KeyState {
   readonly revokedAtMs: number | undefined;
 }
 
-function decide(command: KeyCommand, state: KeyState): Decision<KeyEventType, KeyRefusal> {
-  switch (command.command) {
-    case "issue":
-      return issue(command, state);
-    case "revoke":
-      return revoke(state);
-  }
-}
-
 /** A repeat is answered from what is recorded, also after the key has expired or was revoked. */
 function issue(
   command: KeyCommand & { command: "issue" },
@@ -51,20 +42,10 @@ function issue(
       ? { ok: true, events: [] }
       : { ok: false, refusal: "idempotency_reused" };
   }
-  const { keyId, orgId, homeRegion, name, limits } = command;
-  if ((limits.expiresAtMs ?? Infinity) <= command.atMs)
+  const { command: _, atMs, limits, ...facts } = command;
+  if ((limits.expiresAtMs ?? Infinity) <= atMs)
     return { ok: false, refusal: "expiry_not_in_future" };
-  const data: EventData<"KeyIssued.v1"> = {
-    keyId,
-    orgId,
-    scope: "regional",
-    homeRegion,
-    name,
-    tokenHash: command.tokenHash,
-    displayPrefix: command.displayPrefix,
-    ...storedLimits(limits),
-    bodySha256: command.bodySha256,
-  };
+  const data = { ...facts, scope: "regional" as const, ...storedLimits(limits) };
   return { ok: true, events: [{ type: "KeyIssued.v1", data, key: "issued" }] };
 }
 
@@ -89,6 +70,6 @@ function evolve(state: KeyState, event: Fact<KeyEventType>): KeyState {
 /** The decider of the stream `key-<keyId>`. */
 export const key: Decider<KeyCommand, KeyState, KeyEventType, KeyRefusal> = {
   initial: () => ({ issued: undefined, revokedAtMs: undefined }),
-  decide,
+  decide: (command, state) => (command.command === "issue" ? issue(command, state) : revoke(state)),
   evolve,
 };

@@ -1,4 +1,5 @@
 import type { Decider, Decision, Fact } from "./decider.ts";
+import type { EventData } from "./events/schemas.ts";
 import { MICRO_MAX } from "./money.ts";
 
 /** The least that is topped up at once: a cent. Stores of before hold smaller top-ups, which stay what they are. */
@@ -46,20 +47,12 @@ export type OrganizationRefusal = (typeof ORGANIZATION_REFUSALS)[number];
 
 type OrganizationEventType = "OrganizationCreated.v1" | "CreditToppedUp.v1";
 
-export interface OrganizationFacts {
-  readonly orgId: string;
-  readonly name: string;
-  readonly homeRegion: string;
+export type OrganizationFacts = EventData<"OrganizationCreated.v1"> & {
   readonly createdAtMs: number;
-  readonly bodySha256: string;
-}
-
-export interface TopUpFacts {
-  readonly topUpId: string;
-  readonly amountMicro: number;
+};
+export type TopUpFacts = Omit<EventData<"CreditToppedUp.v1">, "orgId" | "source" | "pot"> & {
   readonly createdAtMs: number;
-  readonly bodySha256: string;
-}
+};
 
 export interface OrganizationState {
   /** Undefined before it is created. */
@@ -70,15 +63,6 @@ export interface OrganizationState {
 }
 
 type OrganizationDecision = Decision<OrganizationEventType, OrganizationRefusal>;
-
-function decide(command: OrganizationCommand, state: OrganizationState): OrganizationDecision {
-  switch (command.command) {
-    case "create":
-      return create(command, state);
-    case "top_up":
-      return topUp(command, state);
-  }
-}
 
 /** A repeat of the same creation changes nothing; the same id with another body is a mistake of the caller's. */
 function create(
@@ -109,25 +93,19 @@ function topUp(
   if (data.amountMicro > MICRO_MAX - fundedMicro)
     return { ok: false, refusal: "funded_total_too_large" };
   if (unspentLots >= UNSPENT_LOTS_MAX) return { ok: false, refusal: "too_many_unspent_lots" };
-  return {
-    ok: true,
-    events: [{ type: "CreditToppedUp.v1", data, key: `topped-up:${data.topUpId}` }],
-  };
+  const key = `topped-up:${data.topUpId}`;
+  return { ok: true, events: [{ type: "CreditToppedUp.v1", data, key }] };
 }
 
 function evolve(state: OrganizationState, event: Fact<OrganizationEventType>): OrganizationState {
   const { recordedAt: createdAtMs } = event;
   switch (event.type) {
-    case "OrganizationCreated.v1": {
-      const { orgId, name, homeRegion, bodySha256 } = event.data;
-      return { ...state, created: { orgId, name, homeRegion, bodySha256, createdAtMs } };
-    }
+    case "OrganizationCreated.v1":
+      return { ...state, created: { ...event.data, createdAtMs } };
     case "CreditToppedUp.v1": {
       const { topUpId, amountMicro, bodySha256 } = event.data;
-      const facts = { topUpId, amountMicro, bodySha256, createdAtMs };
-      const { created, topUps, fundedMicro } = state;
-      topUps.set(topUpId, facts);
-      return { created, topUps, fundedMicro: fundedMicro + amountMicro };
+      state.topUps.set(topUpId, { topUpId, amountMicro, bodySha256, createdAtMs });
+      return { ...state, fundedMicro: state.fundedMicro + amountMicro };
     }
   }
 }
@@ -140,6 +118,7 @@ export const organization: Decider<
   OrganizationRefusal
 > = {
   initial: () => ({ created: undefined, topUps: new Map(), fundedMicro: 0 }),
-  decide,
+  decide: (command, state) =>
+    command.command === "create" ? create(command, state) : topUp(command, state),
   evolve,
 };

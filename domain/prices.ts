@@ -40,32 +40,30 @@ export type Price = Readonly<Partial<Record<ServiceTier, readonly ContextTier[]>
   readonly default: readonly ContextTier[];
 };
 
+/** A price for each class. */
+export function eachClass(priceOf: (name: TokenClass) => number): ClassPrices {
+  return Object.fromEntries(TOKEN_CLASSES.map((name) => [name, priceOf(name)])) as ClassPrices;
+}
+
 /** Fills in the classes a data file leaves out: audio, images and caches cost what plain input or output costs. */
 export function completePrices(written: WrittenPrices): ClassPrices {
-  const { input, output } = written;
-  const cacheWriteShort = written.cacheWriteShort ?? input;
+  const { input, output, cacheWriteShort = input } = written;
   return {
-    input,
-    output,
-    cacheRead: written.cacheRead ?? input,
+    cacheRead: input,
     cacheWriteShort,
-    cacheWriteLong: written.cacheWriteLong ?? cacheWriteShort,
-    inputAudio: written.inputAudio ?? input,
-    outputAudio: written.outputAudio ?? output,
-    inputImage: written.inputImage ?? input,
+    cacheWriteLong: cacheWriteShort,
+    inputAudio: input,
+    outputAudio: output,
+    inputImage: input,
+    ...written,
   };
 }
 
+const INPUT_CLASSES = TOKEN_CLASSES.filter((name) => !name.startsWith("output"));
+
 /** All tokens that the provider read: the size that chooses the context tier, cached ones included. */
 export function totalInput(tokens: Tokens): number {
-  return (
-    (tokens.input ?? 0) +
-    (tokens.cacheRead ?? 0) +
-    (tokens.cacheWriteShort ?? 0) +
-    (tokens.cacheWriteLong ?? 0) +
-    (tokens.inputAudio ?? 0) +
-    (tokens.inputImage ?? 0)
-  );
+  return INPUT_CLASSES.reduce((sum, name) => sum + (tokens[name] ?? 0), 0);
 }
 
 /** The context tier that a request of this many input tokens falls into; it reprices the whole request. */

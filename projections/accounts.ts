@@ -1,7 +1,7 @@
 import type { AccountTaking } from "#domain/events/schemas.ts";
 import { AccountsFault, emptyAccounts, type Accounts } from "#domain/accounts/accounts.ts";
 import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
-import { applyEffect } from "#domain/accounts/holds.ts";
+import { applyEffect, openHold } from "#domain/accounts/holds.ts";
 import type { Effect, Lot } from "#domain/accounts/types.ts";
 import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Fold, type OnFault, type Projection } from "./projection.ts";
@@ -58,13 +58,8 @@ interface OrgFold {
 }
 
 function emptyOrg(orgId: string): OrgFold {
-  return {
-    accounts: emptyAccounts(orgId),
-    lotsMade: 0,
-    places: new Map(),
-    changed: false,
-    rows: undefined,
-  };
+  const accounts = emptyAccounts(orgId);
+  return { accounts, lotsMade: 0, places: new Map(), changed: false, rows: undefined };
 }
 
 /** To be called first before an event is applied: what there is then is what the read model has. */
@@ -138,23 +133,11 @@ function applyTo(org: OrgFold, event: RecordedEvent, onFault: OnFault): void {
 /** In an organization closed by a fault: which holds are open, without moving any money. */
 function followHold(accounts: Accounts, effect: Effect): void {
   if (effect.effect === "hold_opened") {
-    const { requestId, keyId, writerEpoch, totalMicro, accounts: takings, revision } = effect;
-    accounts.holds.set(requestId, {
-      requestId,
-      keyId,
-      writerEpoch,
-      state: "open",
-      totalMicro,
-      accounts: takings,
-      revision,
-      forgetAtMs: 0,
-    });
+    accounts.holds.set(effect.requestId, openHold(effect));
   } else if (effect.effect === "hold_extended") {
     const hold = accounts.holds.get(effect.requestId);
-    if (!hold) return;
-    hold.totalMicro = effect.totalMicro;
-    hold.accounts = effect.accounts;
-    hold.revision = effect.revision;
+    const { totalMicro, accounts: takings, revision } = effect;
+    if (hold) Object.assign(hold, { totalMicro, accounts: takings, revision });
   } else if (effect.effect === "hold_closed") {
     accounts.holds.delete(effect.requestId);
   }
@@ -207,21 +190,16 @@ function markTakings(org: OrgFold, keyId: string, takings: readonly AccountTakin
 
 /** Adds an organization's changed rows; afterwards nothing of it counts as changed. */
 function writeOrg(org: OrgFold, writes: AccountsWrite[]): void {
-  const { orgId, position, created, fundedMicro, spentMicro, heldMicro, fault } = org.accounts;
+  const { lots, keys, holds, fault, ...figures } = org.accounts;
   const value = {
-    orgId,
-    position: String(position),
-    created,
-    fundedMicro,
-    spentMicro,
-    heldMicro,
+    ...figures,
+    position: String(figures.position),
     lotsMade: org.lotsMade,
-    ...(fault === undefined ? {} : { fault }),
+    ...(fault !== undefined && { fault }),
   };
-  writes.push({ table: "orgs", key: orgId, value });
+  writes.push({ table: "orgs", key: figures.orgId, value });
   org.changed = false;
 
-  const { lots, keys, holds } = org.accounts;
   writeRows(org, "lots", writes, (lotId) => {
     const lot = lots.get(lotId);
     const place = org.places.get(lotId);

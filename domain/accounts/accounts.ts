@@ -173,12 +173,8 @@ export function settle(
 /** Reads a snapshot into memory. The snapshot is copied, never shared. */
 export function fromSnapshot(snapshot: OrgSnapshot): Accounts {
   return {
-    orgId: snapshot.orgId,
+    ...snapshot,
     position: snapshot.position === "start" ? "start" : BigInt(snapshot.position),
-    created: snapshot.created,
-    fundedMicro: snapshot.fundedMicro,
-    spentMicro: snapshot.spentMicro,
-    heldMicro: snapshot.heldMicro,
     lots: new Map(snapshot.lots.map((lot) => [lot.lotId, { ...lot }])),
     keys: new Map(snapshot.keys.map((key) => [key.keyId, { ...key }])),
     holds: new Map(snapshot.holds.map((hold) => [hold.requestId, { ...hold }])),
@@ -187,17 +183,13 @@ export function fromSnapshot(snapshot: OrgSnapshot): Accounts {
 }
 
 /** Writes the state as plain JSON. */
-export function toSnapshot(accounts: Accounts): OrgSnapshot {
+export function toSnapshot({ fault, ...accounts }: Accounts): OrgSnapshot {
   return {
-    orgId: accounts.orgId,
+    ...accounts,
     position: String(accounts.position),
-    created: accounts.created,
-    fundedMicro: accounts.fundedMicro,
-    spentMicro: accounts.spentMicro,
-    heldMicro: accounts.heldMicro,
     lots: [...accounts.lots.values()].map((lot) => ({ ...lot })),
     keys: [...accounts.keys.values()].map((key) => ({ ...key })),
     holds: [...accounts.holds.values()].map((hold) => ({ ...hold })),
-    ...(accounts.fault === undefined ? {} : { fault: accounts.fault }),
+    ...(fault !== undefined && { fault }),
   };
 }

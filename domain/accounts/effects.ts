@@ -17,52 +17,32 @@ export function effectsOf(event: RecordedEvent): readonly Effect[] {
   switch (event.type) {
     case "OrganizationCreated.v1":
       return [{ effect: "created" }];
-    case "CreditToppedUp.v1":
-      return [
-        {
-          effect: "credited",
-          lotId: event.data.topUpId,
-          pot: event.data.pot,
-          micro: event.data.amountMicro,
-        },
-      ];
+    case "CreditToppedUp.v1": {
+      const { topUpId: lotId, pot, amountMicro: micro } = event.data;
+      return [{ effect: "credited", lotId, pot, micro }];
+    }
     case "KeyIssued.v1":
       return [{ effect: "key_issued", keyId: event.data.keyId, limits: limitsOf(event.data) }];
     case "KeyRevoked.v1":
       return [{ effect: "key_revoked", keyId: event.data.keyId }];
     case "RequestAdmitted.v1": {
-      const { requestId, keyId, holdMicro, accounts } = event.data;
+      const { requestId, keyId, holdMicro: totalMicro, accounts } = event.data;
       const writerEpoch = journalEpoch(event.stream);
       if (writerEpoch === undefined)
         throw new RangeError(`${event.type} at ${event.position} is not in a journal`);
       const revision = Number(event.revision);
-      return [
-        {
-          effect: "hold_opened",
-          requestId,
-          keyId,
-          writerEpoch,
-          totalMicro: holdMicro,
-          revision,
-          accounts,
-        },
-      ];
+      const hold = { requestId, keyId, writerEpoch, totalMicro, revision, accounts };
+      return [{ effect: "hold_opened", ...hold }];
     }
     case "HoldExtended.v1": {
-      const { requestId, holdTotalMicro, accounts } = event.data;
+      const { requestId, holdTotalMicro: totalMicro, accounts } = event.data;
       const revision = Number(event.revision);
-      return [
-        { effect: "hold_extended", requestId, totalMicro: holdTotalMicro, revision, accounts },
-      ];
+      return [{ effect: "hold_extended", requestId, totalMicro, revision, accounts }];
     }
-    case "UsageRecorded.v1":
-      return [
-        {
-          effect: "hold_closed",
-          requestId: event.data.requestId,
-          chargedMicro: event.data.chargedMicro,
-        },
-      ];
+    case "UsageRecorded.v1": {
+      const { requestId, chargedMicro } = event.data;
+      return [{ effect: "hold_closed", requestId, chargedMicro }];
+    }
     case "RequestReleased.v1":
     case "RequestExpired.v1":
       return [{ effect: "hold_closed", requestId: event.data.requestId, chargedMicro: 0 }];

@@ -12,34 +12,6 @@ import {
 } from "./accounts.ts";
 import type { Effect, Hold, HoldState, KeyAccount } from "./types.ts";
 
-/** What can be said to a hold: the gateway's verbs, then what the ledger carries in from recorded events. */
-export type HoldVerb =
-  | "admit"
-  | "extend"
-  | "drop"
-  | "close"
-  | "apply_open"
-  | "apply_extended"
-  | "apply_close"
-  | "sweep";
-
-/** What then happens; `fault` closes the organization and calls a person. */
-export type HoldAct =
-  | "admit"
-  | "refuse"
-  | "raise"
-  | "gone"
-  | "drop"
-  | "settle"
-  | "open"
-  | "confirm"
-  | "raise_to_event"
-  | "settle_and_forget"
-  | "give_back_and_forget"
-  | "forget"
-  | "nothing"
-  | "fault";
-
 /**
  * The whole life of a hold. It is opened by `admit`, may be extended, and ends once: charged or released by `close`
  * and its event, dropped before it was recorded, or swept after its writer died. Holds never die by time.
@@ -95,7 +67,13 @@ export const HOLD_TABLE = {
     apply_close: "fault",
     sweep: "nothing",
   },
-} as const satisfies Record<HoldState, Record<HoldVerb, HoldAct>>;
+} as const satisfies Record<HoldState, Record<string, string>>;
+
+/** What can be said to a hold: the gateway's verbs, then what the ledger carries in from recorded events. */
+export type HoldVerb = keyof (typeof HOLD_TABLE)["absent"];
+
+/** What then happens; `fault` closes the organization and calls a person. */
+export type HoldAct = (typeof HOLD_TABLE)[HoldState][HoldVerb];
 
 /**
  * How many shares of lots a hold lists at the most: twice as many as there are unspent lots. A lot may stand in the list
@@ -235,19 +213,19 @@ export function applyEffect(accounts: Accounts, effect: Effect, observe?: CellOb
       return;
     }
     case "hold_opened":
-      applyOpened(accounts, effect, observe);
-      return;
+      return applyOpened(accounts, effect, observe);
     case "hold_extended":
-      applyExtended(accounts, effect, observe);
-      return;
+      return applyExtended(accounts, effect, observe);
     case "hold_closed":
-      applyClosed(accounts, effect, observe);
+      return applyClosed(accounts, effect, observe);
   }
 }
 
+type EffectOf<Name extends Effect["effect"]> = Extract<Effect, { effect: Name }>;
+
 function applyOpened(
   accounts: Accounts,
-  effect: Extract<Effect, { effect: "hold_opened" }>,
+  effect: EffectOf<"hold_opened">,
   observe?: CellObserver,
 ): void {
   const { hold, act } = holdAct(accounts, effect.requestId, "apply_open", observe);
@@ -259,21 +237,17 @@ function applyOpened(
   }
   rule(act === "open", "a hold is recorded as opened once");
   takeAsRecorded(accounts, effect.keyId, effect.accounts);
-  accounts.holds.set(effect.requestId, {
-    requestId: effect.requestId,
-    keyId: effect.keyId,
-    writerEpoch: effect.writerEpoch,
-    state: "open",
-    totalMicro: effect.totalMicro,
-    accounts: effect.accounts,
-    revision: effect.revision,
-    forgetAtMs: 0,
-  });
+  accounts.holds.set(effect.requestId, openHold(effect));
+}
+
+/** The hold that a recorded admission opens. */
+export function openHold({ effect: _, ...hold }: EffectOf<"hold_opened">): Hold {
+  return { ...hold, state: "open", forgetAtMs: 0 };
 }
 
 function applyExtended(
   accounts: Accounts,
-  effect: Extract<Effect, { effect: "hold_extended" }>,
+  effect: EffectOf<"hold_extended">,
   observe?: CellObserver,
 ): void {
   const { hold, act } = holdAct(accounts, effect.requestId, "apply_extended", observe);
@@ -289,7 +263,7 @@ function applyExtended(
 
 function applyClosed(
   accounts: Accounts,
-  effect: Extract<Effect, { effect: "hold_closed" }>,
+  effect: EffectOf<"hold_closed">,
   observe?: CellObserver,
 ): void {
   const { hold, act } = holdAct(accounts, effect.requestId, "apply_close", observe);

@@ -1,5 +1,5 @@
 import { completePrices } from "#domain/prices.ts";
-import type { ContextTier, Price, ServiceTier, WrittenPrices } from "#domain/prices.ts";
+import type { ContextTier, Price } from "#domain/prices.ts";
 import { OPENAI_MODELS } from "./openai-models.ts";
 import type { ModelRow } from "./openai-models.ts";
 import { OPENAI_PRICES } from "./openai-prices.ts";
@@ -45,17 +45,11 @@ export function buildCatalogue(options: CatalogueOptions): Catalogue {
 
 function openaiBindings(facts: HostFacts): Binding[] {
   const host: Host = { slug: "openai", ...facts };
-  const prices = pricesOf(OPENAI_PRICES);
   return OPENAI_MODELS.flatMap((row) => {
-    const price = prices.get(row.id);
-    if (!price) throw new RangeError(`no price ships for ${row.id}`);
-    const snapshots = Object.entries(row.snapshots ?? {}).map(([id, createdUnix]) => ({
-      ...row,
-      id,
-      createdUnix,
-    }));
-    return [row, ...snapshots].map((each) =>
-      bind(modelOf(each, "openai"), host, "max_completion_tokens", price),
+    const price = priceOf(row.id);
+    const names = { [row.id]: row.createdUnix, ...row.snapshots };
+    return Object.entries(names).map(([id, createdUnix]) =>
+      bind(modelOf({ ...row, id, createdUnix }, "openai"), host, "max_completion_tokens", price),
     );
   });
 }
@@ -94,24 +88,15 @@ function bind(model: Model, host: Host, outputCapName: OutputCapName, price: Pri
   };
 }
 
-/** Groups price rows by model. Rows of one model and service tier stand in ascending order of their first token. */
-function pricesOf(rows: readonly PriceRow[]): Map<string, Price> {
-  const byModel = new Map<string, Map<ServiceTier, ContextTier[]>>();
-  for (const row of rows) {
-    const [model, serviceTier] = row;
-    const tiers = byModel.get(model) ?? new Map<ServiceTier, ContextTier[]>();
-    byModel.set(model, tiers);
-    tiers.set(serviceTier, [...(tiers.get(serviceTier) ?? []), contextTierOf(row)]);
-  }
-  return new Map([...byModel].map(([model, tiers]) => [model, priceOf(model, tiers)]));
-}
-
-function priceOf(model: string, tiers: ReadonlyMap<ServiceTier, readonly ContextTier[]>): Price {
-  const standard = tiers.get("default");
-  const flex = tiers.get("flex");
-  const priority = tiers.get("priority");
-  if (!standard) throw new RangeError(`no default price ships for ${model}`);
-  return { default: standard, ...(flex && { flex }), ...(priority && { priority }) };
+/** A model's list price. The rows of one service tier stand in ascending order of their first token. */
+function priceOf(model: string): Price {
+  const tiers = Map.groupBy(
+    OPENAI_PRICES.filter(([name]) => name === model),
+    ([, serviceTier]) => serviceTier,
+  );
+  if (!tiers.has("default")) throw new RangeError(`no default price ships for ${model}`);
+  const written = [...tiers].map(([serviceTier, rows]) => [serviceTier, rows.map(contextTierOf)]);
+  return Object.fromEntries(written) as Price;
 }
 
 /**
@@ -120,13 +105,12 @@ function priceOf(model: string, tiers: ReadonlyMap<ServiceTier, readonly Context
  */
 function contextTierOf(row: PriceRow): ContextTier {
   const [, , fromInputTokens, input, cacheRead, cacheWriteShort, output, apart] = row;
-  const written: WrittenPrices = {
+  const pico = completePrices({
     input,
     output,
-    ...(cacheRead === null ? {} : { cacheRead }),
-    ...(cacheWriteShort === null ? {} : { cacheWriteShort }),
+    ...(cacheRead !== null && { cacheRead }),
+    ...(cacheWriteShort !== null && { cacheWriteShort }),
     ...apart,
-  };
-  const pico = completePrices(written);
+  });
   return { fromInputTokens, salePico: pico, costPico: pico };
 }

@@ -1,4 +1,4 @@
-import { TOKEN_CLASSES, tierFor } from "#domain/prices.ts";
+import { eachClass, tierFor } from "#domain/prices.ts";
 import type { ClassPrices, ContextTier, Price, ServiceTier } from "#domain/prices.ts";
 import type { Binding, Catalogue, Host } from "./types.ts";
 
@@ -145,17 +145,5 @@ function holdStepsOf(
 }
 
 function dearestByClass(prices: readonly ClassPrices[]): ClassPrices {
-  const dearest: Record<(typeof TOKEN_CLASSES)[number], number> = {
-    input: 0,
-    cacheRead: 0,
-    cacheWriteShort: 0,
-    cacheWriteLong: 0,
-    output: 0,
-    inputAudio: 0,
-    outputAudio: 0,
-    inputImage: 0,
-  };
-  for (const each of prices)
-    for (const name of TOKEN_CLASSES) dearest[name] = Math.max(dearest[name], each[name]);
-  return dearest;
+  return eachClass((name) => Math.max(0, ...prices.map((each) => each[name])));
 }

@@ -1,3 +1,4 @@
+import { completePrices, eachClass } from "#domain/prices.ts";
 import type { ClassPrices, ContextTier, Price } from "#domain/prices.ts";
 import type { ModelRow } from "./openai-models.ts";
 import type { OutputCapName } from "./types.ts";
@@ -21,17 +22,7 @@ const large = {
  * sum; sale prices divide by five, which keeps the cost an integer.
  */
 function tier(fromInputTokens: number, salePico: ClassPrices): ContextTier {
-  const costPico: ClassPrices = {
-    input: cost(salePico.input),
-    cacheRead: cost(salePico.cacheRead),
-    cacheWriteShort: cost(salePico.cacheWriteShort),
-    cacheWriteLong: cost(salePico.cacheWriteLong),
-    output: cost(salePico.output),
-    inputAudio: cost(salePico.inputAudio),
-    outputAudio: cost(salePico.outputAudio),
-    inputImage: cost(salePico.inputImage),
-  };
-  return { fromInputTokens, salePico, costPico };
+  return { fromInputTokens, salePico, costPico: eachClass((name) => cost(salePico[name])) };
 }
 
 function cost(salePico: number): number {
@@ -56,18 +47,7 @@ function spread(basePico: number): ClassPrices {
 }
 
 /** One price for every class: the model for sums that a reader can do in the head. */
-function flat(pico: number): ClassPrices {
-  return {
-    input: pico,
-    cacheRead: pico,
-    cacheWriteShort: pico,
-    cacheWriteLong: pico,
-    output: pico,
-    inputAudio: pico,
-    outputAudio: pico,
-    inputImage: pico,
-  };
-}
+const flat = (pico: number) => completePrices({ input: pico, output: pico });
 
 /** The simulated upstream's models. Only these names lead to it. */
 export const SIMULATOR_MODELS: readonly SimulatorModel[] = [

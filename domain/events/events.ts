@@ -63,14 +63,7 @@ export function newEvent<T extends EventType>(
 }
 
 /** What a store keeps beside an event's data and metadata. */
-interface StoredFacts {
-  readonly id: string;
-  readonly type: string;
-  readonly stream: string;
-  readonly revision: bigint;
-  readonly position: bigint;
-  readonly recordedAt: number;
-}
+type StoredFacts = Omit<Recorded, "type" | "data" | "metadata"> & { readonly type: string };
 
 /** A stored event that this version of relai cannot read: an unknown type, or a number that lost precision. */
 export class UnreadableEvent extends Error {

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { STORED_LIMITS } from "#domain/key-limits.ts";
+import { isMicro } from "#domain/money.ts";
 import { TOKEN_CLASSES, type TokenClass } from "#domain/prices.ts";
 
 /**
@@ -52,14 +53,10 @@ const byClass = z.custom<Partial<Record<TokenClass, number>>>((value) => {
   if (typeof value !== "object" || value === null) return false;
   for (const name of TOKEN_CLASSES) {
     const each = (value as Partial<Record<string, unknown>>)[name];
-    if (each !== undefined && !isCount(each)) return false;
+    if (each !== undefined && !isMicro(each)) return false;
   }
   return true;
 });
-
-function isCount(value: unknown): boolean {
-  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
-}
 
 /** What every event of a request repeats, so that it stands for itself. */
 const request = {

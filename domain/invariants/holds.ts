@@ -99,18 +99,11 @@ export function createHoldCheck(): HoldCheck {
         return;
       case "RequestAdmitted.v1": {
         const { requestId, orgId, keyId, holdMicro, holdCostMicro, accounts } = event.data;
-        taking(event.stream, event.data.ownerEpoch, requestId, report);
-        const hold = {
-          requestId,
-          orgId,
-          keyId,
-          accounts,
-          stream: event.stream,
-          totalMicro: holdMicro,
-          costTotalMicro: holdCostMicro,
-          ended: undefined,
-          isLate: late.has(requestId),
-        };
+        const { stream } = event;
+        taking(stream, event.data.ownerEpoch, requestId, report);
+        const totals = { totalMicro: holdMicro, costTotalMicro: holdCostMicro };
+        const state = { ended: undefined, isLate: late.has(requestId) };
+        const hold = { requestId, orgId, keyId, accounts, stream, ...totals, ...state };
         holds.set(requestId, hold);
         open.add(hold);
         return;

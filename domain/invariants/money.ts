@@ -113,34 +113,19 @@ export function createMoneyCheck(observe?: CellObserver): MoneyCheck {
   }
 
   function add(event: RecordedEvent, report: Report): void {
-    switch (event.type) {
-      case "CreditToppedUp.v1":
-        sumOf(orgs, event.data.orgId).fundedMicro += event.data.amountMicro;
-        sumOf(lots, event.data.topUpId).fundedMicro += event.data.amountMicro;
-        return;
-      case "KeyIssued.v1":
-        if (event.data.budget)
-          sumOf(budgets, event.data.keyId).fundedMicro = event.data.budget.micro;
-        return;
-      case "RequestAdmitted.v1":
-      case "HoldExtended.v1":
-        return replace(event.data, event.data.accounts, 0, report);
-      case "UsageRecorded.v1":
-        priced(event, report);
-        return replace(event.data, [], event.data.chargedMicro, report);
-      case "RequestReleased.v1":
-      case "RequestExpired.v1":
-        return replace(event.data, [], 0, report);
-      case "JournalSealed.v1":
-      case "KeyRevoked.v1":
-      case "OrganizationCreated.v1":
-      case "OwnerChanged.v1":
-      case "OwnerFenced.v1":
-      case "UsageLate.v1":
-      case "UsageUndelivered.v1":
-      case "WriterAlive.v1":
-      case "WriterStarted.v1":
-        return;
+    if (event.type === "CreditToppedUp.v1") {
+      sumOf(orgs, event.data.orgId).fundedMicro += event.data.amountMicro;
+      sumOf(lots, event.data.topUpId).fundedMicro += event.data.amountMicro;
+    } else if (event.type === "KeyIssued.v1") {
+      const { keyId, budget } = event.data;
+      if (budget) sumOf(budgets, keyId).fundedMicro = budget.micro;
+    } else if (event.type === "RequestAdmitted.v1" || event.type === "HoldExtended.v1") {
+      replace(event.data, event.data.accounts, 0, report);
+    } else if (event.type === "UsageRecorded.v1") {
+      priced(event, report);
+      replace(event.data, [], event.data.chargedMicro, report);
+    } else if (event.type === "RequestReleased.v1" || event.type === "RequestExpired.v1") {
+      replace(event.data, [], 0, report);
     }
   }
 
