@@ -1,5 +1,5 @@
 import type { NewEvent } from "#domain/events/events.ts";
-import type { AppendOutcome, Clock } from "#services/ports.ts";
+import type { AppendOutcome, Clock, RefusedAppend } from "#services/ports.ts";
 import { bytesOfRows, isTooLarge } from "./append-request.ts";
 import type { AppendRequest, Written } from "./append-request.ts";
 
@@ -9,13 +9,6 @@ export interface Waiting {
   readonly events: readonly NewEvent[];
   readonly bytes: number;
   readonly answer: (outcome: AppendOutcome) => void;
-}
-
-export interface AppendQueue {
-  /** Takes an append and answers when its outcome is known, at the latest after the longest wait. */
-  add(request: AppendRequest, events: readonly NewEvent[]): Promise<AppendOutcome>;
-  /** Takes no more, and resolves when everything that was taken is settled. */
-  close(): Promise<void>;
 }
 
 /**
@@ -31,7 +24,7 @@ export function createAppendQueue(options: {
   write: (requests: AppendRequest[]) => Promise<Written>;
   answerAll: (batch: readonly Waiting[], written: Written) => void;
   lost: () => void;
-}): AppendQueue {
+}) {
   const { clock, eventsMax, bytesMax, answerMsMax } = options;
   let queue: Waiting[] = [];
   let heldEvents = 0;
@@ -39,14 +32,15 @@ export function createAppendQueue(options: {
   let closed = false;
   let writing: Promise<void> | undefined;
 
+  /** Takes an append and answers when its outcome is known, at the latest after the longest wait. */
   function add(request: AppendRequest, events: readonly NewEvent[]): Promise<AppendOutcome> {
-    if (closed) return Promise.resolve({ outcome: "refused", reason: "closed" });
-    if (isTooLarge(request.rows))
-      return Promise.resolve({ outcome: "refused", reason: "too_large" });
+    const refused = (reason: RefusedAppend) =>
+      Promise.resolve({ outcome: "refused" as const, reason });
+    if (closed) return refused("closed");
+    if (isTooLarge(request.rows)) return refused("too_large");
     const bytes = bytesOfRows(request.rows);
-    if (heldEvents + events.length > eventsMax || heldBytes + bytes > bytesMax) {
-      return Promise.resolve({ outcome: "refused", reason: "queue_full" });
-    }
+    if (heldEvents + events.length > eventsMax || heldBytes + bytes > bytesMax)
+      return refused("queue_full");
     heldEvents += events.length;
     heldBytes += bytes;
     return new Promise((answer) => {
@@ -97,7 +91,8 @@ export function createAppendQueue(options: {
 
   return {
     add,
-    close() {
+    /** Takes no more, and resolves when everything that was taken is settled. */
+    close(): Promise<void> {
       closed = true;
       return writing ?? Promise.resolve();
     },

@@ -1,17 +1,17 @@
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  linkSync,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from "node:fs";
+import { closeSync, existsSync, linkSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
 import { syncFolder } from "#infra/files.ts";
-import { checkVersion, numberOf, openSqliteReadOnly, renewIdentity } from "./sqlite-file.ts";
+import {
+  BUSY_MS_MAX,
+  codeOf,
+  isDamaged,
+  numberOf,
+  SQLITE_BUSY,
+  SQLITE_CORRUPT,
+  SQLITE_NOTADB,
+} from "#infra/sqlite.ts";
+import { checkVersion, openSqliteReadOnly, renewIdentity } from "./sqlite-file.ts";
 
 /** Backup and restore of the embedded event store. What cannot be done is thrown as an error of one sentence. */
 
@@ -25,7 +25,6 @@ export interface StoreCopy {
 
 /** How much is copied before the next look at what else there is to do. */
 const PAGES_AT_ONCE = 1_000;
-const BUSY_MS_MAX = 2_000;
 
 /**
  * Writes a whole copy of the store in the file `from`, also beside the process that runs on it, into the file `to`,
@@ -89,23 +88,17 @@ async function copyStore(
   for (const suffix of ["", "-journal"]) rmSync(`${to}${suffix}`, { force: true });
   closeSync(openSync(to, "wx", 0o600));
   try {
-    const source = openSqliteReadOnly(from);
-    try {
+    {
+      using source = openSqliteReadOnly(from);
       // One snapshot from the first page to the last: without it the copy begins anew with every commit of the writer.
       source.exec("BEGIN; SELECT count(*) FROM sqlite_schema");
       await backup(source, to, { rate: PAGES_AT_ONCE });
-    } finally {
-      source.close();
     }
-    const db = new DatabaseSync(to, { defensive: true });
-    try {
-      // Out of the write-ahead log's mode: such a file needs no other beside it and can be read from anywhere.
-      db.exec("PRAGMA journal_mode = DELETE");
-      change(db);
-      return { ...wholeOf(db, from), bytes: syncFile(to) };
-    } finally {
-      db.close();
-    }
+    using db = new DatabaseSync(to, { defensive: true });
+    // Out of the write-ahead log's mode: such a file needs no other beside it and can be read from anywhere.
+    db.exec("PRAGMA journal_mode = DELETE");
+    change(db);
+    return { ...wholeOf(db, from), bytes: syncFile(to) };
   } catch (error) {
     throw new Error(sentenceOf(error, from), { cause: error });
   }
@@ -114,21 +107,16 @@ async function copyStore(
 /** Reads everything; throws unless every page is whole and no position is missing. */
 function wholeOf(db: DatabaseSync, name: string): { events: number; position: number } {
   checkVersion(db, name);
-  const damaged = db.prepare("PRAGMA quick_check(1)").get()?.["quick_check"] !== "ok";
+  const damaged = isDamaged(db);
   const events = numberOf(db, "SELECT count(*) FROM events");
   const position = numberOf(db, "SELECT ifnull(max(position), 0) FROM events");
   if (damaged || events !== position) throw new Error(`${name} is damaged`);
   return { events, position };
 }
 
-/** Returns the size, in bytes. */
+/** A file is synced as a folder is. Returns the size, in bytes. */
 function syncFile(path: string): number {
-  const file = openSync(path, "r");
-  try {
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
+  syncFolder(path);
   return statSync(path).size;
 }
 
@@ -149,9 +137,8 @@ function putAside(path: string, aside: string): void {
 
 /** False for a store that is damaged. Throws while another process has it open. */
 function carryLogIn(path: string): boolean {
-  let db: DatabaseSync | undefined;
   try {
-    db = new DatabaseSync(path, { timeout: BUSY_MS_MAX, defensive: true });
+    using db = new DatabaseSync(path, { timeout: BUSY_MS_MAX, defensive: true });
     db.exec("PRAGMA journal_mode = DELETE");
     return true;
   } catch (error) {
@@ -159,19 +146,7 @@ function carryLogIn(path: string): boolean {
     if (code === SQLITE_CORRUPT || code === SQLITE_NOTADB) return false;
     if (code !== SQLITE_BUSY) throw error;
     throw new Error(`another process reads ${path}: end it and try again`, { cause: error });
-  } finally {
-    db?.close();
   }
-}
-
-// Primary result codes of sqlite3.h; extended codes carry more above the low byte.
-const SQLITE_BUSY = 5;
-const SQLITE_CORRUPT = 11;
-const SQLITE_NOTADB = 26;
-
-function codeOf(error: unknown): number | undefined {
-  if (!(error instanceof Error) || !("errcode" in error)) return undefined;
-  return Number(error.errcode) & 0xff;
 }
 
 function sentenceOf(error: unknown, name: string): string {

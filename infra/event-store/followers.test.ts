@@ -1,7 +1,6 @@
 import { expect, it } from "vitest";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { createFollowers } from "./followers.ts";
-import type { Followers } from "./followers.ts";
 
 function eventAt(position: number): RecordedEvent {
   return {
@@ -20,7 +19,7 @@ function eventAt(position: number): RecordedEvent {
 function setUp(bufferEventsMax = 100) {
   const stored: RecordedEvent[] = [];
   let reads = 0;
-  const followers: Followers = createFollowers({
+  const followers: ReturnType<typeof createFollowers> = createFollowers({
     slices: {
       after(position) {
         reads += 1;

@@ -2,23 +2,6 @@ import type { RecordedEvent } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
 import type { SqliteSlices } from "./sqlite-slices.ts";
 
-/**
- * Following a store: first what is stored, then what comes, handed over in memory as it was appended. A follower knows
- * the last position it has; what is handed over must join there. It goes back to reading the store when it does not,
- * and when it is too slow for a bounded buffer. An idle follower waits on a promise and costs nothing.
- */
-export interface Followers {
-  follow: EventStore["follow"];
-  /** Whether anybody follows: if not, there is no need to make recorded events for them. */
-  any(): boolean;
-  /** Hands over freshly appended events; their positions are one after the other. */
-  handOver(events: readonly RecordedEvent[]): void;
-  /** Events may be stored that were never handed over: every follower looks. */
-  lookAgain(): void;
-  /** Ends every follower. */
-  end(): void;
-}
-
 interface Follower {
   /** The last position that is in `buffer`, or was before. */
   position: number;
@@ -28,12 +11,17 @@ interface Follower {
   wake: (() => void) | undefined;
 }
 
-/** `pause` lets other work of the thread run between two reads of a long catching-up. */
+/**
+ * Following a store: first what is stored, then what comes, handed over in memory as it was appended. A follower knows
+ * the last position it has; what is handed over must join there. It goes back to reading the store when it does not,
+ * and when it is too slow for a bounded buffer. An idle follower waits on a promise and costs nothing.
+ * `pause` lets other work of the thread run between two reads of a long catching-up.
+ */
 export function createFollowers(options: {
   slices: Pick<SqliteSlices, "after">;
   pause: () => Promise<void>;
   bufferEventsMax: number;
-}): Followers {
+}) {
   const { slices, pause, bufferEventsMax } = options;
   const followers = new Set<Follower>();
   const ending = new AbortController();
@@ -101,18 +89,22 @@ export function createFollowers(options: {
 
   return {
     follow,
+    /** Whether anybody follows: if not, there is no need to make recorded events for them. */
     any: () => followers.size > 0,
-    handOver(events) {
+    /** Hands over freshly appended events; their positions are one after the other. */
+    handOver(events: readonly RecordedEvent[]): void {
       const oldest = events[0];
       if (!oldest) return;
       for (const follower of followers) giveTo(follower, events, Number(oldest.position));
     },
-    lookAgain() {
+    /** Events may be stored that were never handed over: every follower looks. */
+    lookAgain(): void {
       for (const follower of followers) {
         follower.behind = true;
         wake(follower);
       }
     },
+    /** Ends every follower. */
     end: () => ending.abort(),
   };
 }

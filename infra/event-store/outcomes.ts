@@ -9,21 +9,13 @@ import type { SqliteSlices } from "./sqlite-slices.ts";
 
 /** The core's judgement as the port's outcome. */
 export function toOutcome(judged: Judged): AppendOutcome {
-  switch (judged.outcome) {
-    case "appended":
-      return {
-        outcome: "appended",
-        revision: BigInt(judged.revision),
-        position: BigInt(judged.position),
-      };
-    case "conflict":
-      return {
-        outcome: "conflict",
-        actual: judged.actual === NO_STREAM ? "no_stream" : BigInt(judged.actual),
-      };
-    case "refused":
-      return judged;
+  if (judged.outcome === "refused") return judged;
+  if (judged.outcome === "conflict") {
+    const { outcome, actual } = judged;
+    return { outcome, actual: actual === NO_STREAM ? "no_stream" : BigInt(actual) };
   }
+  const { outcome, revision, position } = judged;
+  return { outcome, revision: BigInt(revision), position: BigInt(position) };
 }
 
 /** The events of an append as recorded, made of the very objects that were appended; none if it wrote nothing new. */

@@ -1,8 +1,8 @@
 import type { DatabaseSync } from "node:sqlite";
 import { ANY_REVISION, isTooLarge, NO_STREAM, ROW_FIELDS } from "./append-request.ts";
 import type { AppendRequest, Judged, Written } from "./append-request.ts";
-import { arrays, first, openSqliteFile, pragmaOf } from "./sqlite-file.ts";
-import type { Pragma } from "./sqlite-file.ts";
+import { arrays, codeOf, first, SQLITE_FULL, SQLITE_READONLY } from "#infra/sqlite.ts";
+import { openSqliteFile, pragmaOf, type Pragma } from "./sqlite-file.ts";
 
 /**
  * The synchronous heart of the embedded event store: the judging and writing of appends. The writer thread and the
@@ -40,14 +40,7 @@ export function openSqliteCore(path: string): SqliteCore {
 type Look = { readonly next: number } | Judged;
 
 /** The streams' numbers, by name. */
-interface StreamNumbers {
-  get(name: string): number | undefined;
-  getOrAdd(name: string): number;
-  /** After a rollback: what was added is gone. */
-  forget(): void;
-}
-
-function streamNumbers(db: DatabaseSync): StreamNumbers {
+function streamNumbers(db: DatabaseSync) {
   const named = arrays(db, "SELECT stream FROM streams WHERE name = ?");
   const add = db.prepare("INSERT INTO streams (name) VALUES (?)");
   const known = new Map<string, number>();
@@ -65,13 +58,15 @@ function streamNumbers(db: DatabaseSync): StreamNumbers {
   }
   return {
     get,
-    getOrAdd: (name) => get(name) ?? remember(name, Number(add.run(name).lastInsertRowid)),
+    getOrAdd: (name: string): number =>
+      get(name) ?? remember(name, Number(add.run(name).lastInsertRowid)),
+    /** After a rollback: what was added is gone. */
     forget: () => known.clear(),
   };
 }
 
 /** Prepares the look at what is stored already that judges an append; it writes nothing. */
-function preparedLook(db: DatabaseSync, numbers: StreamNumbers): (request: AppendRequest) => Look {
+function preparedLook(db: DatabaseSync, numbers: ReturnType<typeof streamNumbers>) {
   const lastRevision = arrays(db, "SELECT max(revision) FROM events WHERE stream = ?");
   const idsBetween = arrays(
     db,
@@ -94,15 +89,14 @@ function preparedLook(db: DatabaseSync, numbers: StreamNumbers): (request: Appen
     if (expected === ANY_REVISION) {
       const fence = first(fenceWithId, stream, rows[0] ?? "");
       if (!fence) return { next: actual + 1 };
-      return {
-        outcome: "appended",
-        revision: Number(fence[0]),
-        position: Number(fence[1]),
-        fresh: false,
-      };
+      return repeat(Number(fence[0]), Number(fence[1]));
     }
     return repeatOf(stream, expected, rows) ?? { outcome: "conflict", actual };
   }
+
+  const repeat = (revision: number, position: number): Judged => {
+    return { outcome: "appended", revision, position, fresh: false };
+  };
 
   /** The first outcome of an identical append, if there was one: every id stands where it would stand. */
   function repeatOf(stream: number, expected: number, rows: readonly string[]): Judged | undefined {
@@ -113,12 +107,7 @@ function preparedLook(db: DatabaseSync, numbers: StreamNumbers): (request: Appen
     ][];
     if (stored.length !== count) return undefined;
     if (stored.some(([id], at) => id !== rows[at * ROW_FIELDS])) return undefined;
-    return {
-      outcome: "appended",
-      revision: expected + count,
-      position: Number(stored.at(-1)?.[1]),
-      fresh: false,
-    };
+    return repeat(expected + count, Number(stored.at(-1)?.[1]));
   }
 
   return look;
@@ -200,15 +189,10 @@ function preparedWriter(db: DatabaseSync): SqliteCore["appendAll"] {
   };
 }
 
-// Result codes of sqlite3.h. Both are certain: the pages of the transaction never became part of the file. An I/O
-// error is not, because a sync may have failed after the bytes had reached the disk.
-const SQLITE_READONLY = 8;
-const SQLITE_FULL = 13;
-
+// Both are certain: the pages of the transaction never became part of the file. An I/O error is not, because a sync may
+// have failed after the bytes had reached the disk.
 function refusalOf(error: unknown): "disk_full" | "read_only" | undefined {
-  if (!(error instanceof Error) || !("errcode" in error) || typeof error.errcode !== "number")
-    return undefined;
-  const primary = error.errcode & 0xff;
-  if (primary === SQLITE_FULL) return "disk_full";
-  return primary === SQLITE_READONLY ? "read_only" : undefined;
+  const code = codeOf(error);
+  if (code === SQLITE_FULL) return "disk_full";
+  return code === SQLITE_READONLY ? "read_only" : undefined;
 }

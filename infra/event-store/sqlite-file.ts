@@ -1,5 +1,5 @@
 import { DatabaseSync } from "node:sqlite";
-import type { StatementSync } from "node:sqlite";
+import { arrays, BUSY_MS_MAX, first, numberOf, setUp } from "#infra/sqlite.ts";
 
 /** The file of the embedded event store: its tables, its settings, and how it is opened. */
 
@@ -39,9 +39,6 @@ ${IDENTITY}
 PRAGMA application_id = ${APPLICATION_ID};
 PRAGMA user_version = ${SCHEMA_VERSION};`;
 
-/** How long a connection waits for another process's lock before it gives up. */
-const BUSY_MS_MAX = 2_000;
-
 /**
  * Opens the file for writing, made if it is not there; `:memory:` keeps everything in memory.
  * @throws when the file is no event store, or was written by a newer relai.
@@ -52,7 +49,7 @@ export function openSqliteFile(path: string): DatabaseSync {
     enableForeignKeyConstraints: false,
     defensive: true,
   });
-  try {
+  return setUp(db, () => {
     // Pages of 8 KiB read a third faster than the usual 4 and cost a single commit next to nothing.
     db.exec(
       "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON",
@@ -67,11 +64,7 @@ export function openSqliteFile(path: string): DatabaseSync {
     checkVersion(db, path);
     if (numberOf(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'store'") === 0)
       renewIdentity(db);
-  } catch (error) {
-    db.close();
-    throw error;
-  }
-  return db;
+  });
 }
 
 /** Gives the store another identity: what was folded from this file so far is none of it any more. */
@@ -82,13 +75,7 @@ export function renewIdentity(db: DatabaseSync): void {
 /** Opens an existing file for reading only; any thread or process may, at any time. */
 export function openSqliteReadOnly(path: string): DatabaseSync {
   const db = new DatabaseSync(path, { readOnly: true, timeout: BUSY_MS_MAX, defensive: true });
-  try {
-    checkVersion(db, path);
-  } catch (error) {
-    db.close();
-    throw error;
-  }
-  return db;
+  return setUp(db, () => checkVersion(db, path));
 }
 
 /** Throws when the file is no event store, or one of another version. */
@@ -105,25 +92,4 @@ export function pragmaOf(db: DatabaseSync, name: Pragma, value?: number): string
   if (value !== undefined) db.exec(`PRAGMA ${name} = ${Math.trunc(value)}`);
   const answer = first(arrays(db, `PRAGMA ${name}`))?.[0];
   return typeof answer === "string" ? answer : Number(answer);
-}
-
-/** A statement whose rows come as arrays, which is cheaper than as objects. */
-export function arrays(db: DatabaseSync, sql: string): StatementSync {
-  const statement = db.prepare(sql);
-  statement.setReturnArrays(true);
-  return statement;
-}
-
-/** The first row of a statement made by {@link arrays}. */
-export function first(
-  statement: StatementSync,
-  ...values: (string | number)[]
-): readonly unknown[] | undefined {
-  const row: unknown = statement.get(...values);
-  return Array.isArray(row) ? row : undefined;
-}
-
-/** The first column of the only row that a query gives. */
-export function numberOf(db: DatabaseSync, sql: string): number {
-  return Number(first(arrays(db, sql))?.[0]);
 }

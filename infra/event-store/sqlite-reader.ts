@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Clock, EventStore } from "#services/ports.ts";
 import { storeReads } from "./outcomes.ts";
 import { openSqliteReadOnly } from "./sqlite-file.ts";
@@ -64,8 +65,4 @@ export function openSqliteEventReader(options: {
       db.close();
     },
   };
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

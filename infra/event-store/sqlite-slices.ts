@@ -2,7 +2,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { readEvent } from "#domain/events/events.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { EventMark } from "#services/ports.ts";
-import { arrays, first } from "./sqlite-file.ts";
+import { arrays, first } from "#infra/sqlite.ts";
 
 /** Rows read in one go: a few milliseconds of work, after which others get their turn. */
 export const SLICE_EVENTS_MAX = 500;
@@ -14,23 +14,7 @@ export interface Slice {
   readonly atEnd: boolean;
 }
 
-export interface SqliteSlices {
-  /** At most {@link SLICE_EVENTS_MAX} stored events after a position (0 for the start). */
-  after(position: number): Slice;
-  /** A stream from a revision, inclusive; the start of a backward read from the end is Number.MAX_SAFE_INTEGER. */
-  stream(
-    name: string,
-    from: number,
-    direction: "forward" | "backward",
-    max: number,
-  ): RecordedEvent[];
-  /** The newest event's position; 0 for an empty store. */
-  head(): number;
-  /** The store's identity. Throws for a file that nobody has opened for writing since stores have one. */
-  identity(): string;
-  /** The event at a position, also one that this version cannot read. */
-  eventAt(position: number): EventMark | undefined;
-}
+export type SqliteSlices = ReturnType<typeof createSlices>;
 
 type Row = [
   position: number,
@@ -49,7 +33,7 @@ const STREAMS_CACHED_MAX = 100_000;
  * Reads events over a connection to the store's file, synchronously.
  * Every read throws `UnreadableEvent` when it meets one that this version cannot read.
  */
-export function createSlices(db: DatabaseSync): SqliteSlices {
+export function createSlices(db: DatabaseSync) {
   const all = arrays(
     db,
     `SELECT ${COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ${SLICE_EVENTS_MAX}`,
@@ -80,7 +64,8 @@ export function createSlices(db: DatabaseSync): SqliteSlices {
   }
 
   return {
-    after(position) {
+    /** At most {@link SLICE_EVENTS_MAX} stored events after a position (0 for the start). */
+    after(position: number): Slice {
       const rows = rowsFrom(all, position);
       return {
         events: rows.map((row) => eventOf(row, streamName(row[1]))),
@@ -88,38 +73,33 @@ export function createSlices(db: DatabaseSync): SqliteSlices {
         atEnd: rows.length < SLICE_EVENTS_MAX,
       };
     },
-    stream(name, from, direction, max) {
+    /** A stream from a revision, inclusive; the start of a backward read from the end is Number.MAX_SAFE_INTEGER. */
+    stream(name: string, from: number, direction: "forward" | "backward", max: number) {
       const stream = first(streamNamed, name)?.[0];
       if (typeof stream !== "number") return [];
       return rowsFrom(direction === "forward" ? forward : backward, stream, from, max).map((row) =>
         eventOf(row, name),
       );
     },
+    /** The newest event's position; 0 for an empty store. */
     head: () => Number(first(last)?.[0] ?? 0),
+    /** The store's identity. Throws for a file that nobody has opened for writing since stores have one. */
     identity: () => String(first(arrays(db, "SELECT identity FROM store"))?.[0]),
-    eventAt(position) {
+    /** The event at a position, also one that this version cannot read. */
+    eventAt(position: number): EventMark | undefined {
       const found = first(mark, position);
       return found && { id: String(found[0]), recordedAt: Number(found[1]) };
     },
   };
 }
 
-/** The table is STRICT, so a row is what its columns say. */
+// The table is STRICT, so a row is what its columns say.
 function rowsFrom(statement: StatementSync, ...values: number[]): Row[] {
   return statement.all(...values) as unknown as Row[];
 }
 
 function eventOf(row: Row, stream: string): RecordedEvent {
-  return readEvent(
-    {
-      id: row[3],
-      type: row[4],
-      stream,
-      revision: BigInt(row[2]),
-      position: BigInt(row[0]),
-      recordedAt: row[5],
-    },
-    row[6],
-    row[7],
-  );
+  const [position, , revision, id, type, recordedAt, data, metadata] = row;
+  const place = { stream, revision: BigInt(revision), position: BigInt(position) };
+  return readEvent({ id, type, ...place, recordedAt }, data, metadata);
 }

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import type { Clock } from "#services/ports.ts";
-import type { WriterAnswer, WriterData, WriterOrder } from "./sqlite-writer.ts";
+import type { WriterAnswer, WriterOrder } from "./sqlite-writer.ts";
 
 /** The writer thread, kept alive: one that died is replaced when it is next needed, after a pause that grows. */
 export interface WriterThread {
@@ -18,11 +18,8 @@ const RESTART_MS_MAX = 2_000;
 
 /** Starts a thread for the store at a path. */
 export function startWriterThread(path: string): Worker {
-  const data: WriterData = { path };
-  return new Worker(new URL("./sqlite-writer.ts", import.meta.url), {
-    workerData: data,
-    name: "event-store-writer",
-  });
+  const entry = new URL("./sqlite-writer.ts", import.meta.url);
+  return new Worker(entry, { workerData: path, name: "event-store-writer" });
 }
 
 /** Supervises writer threads made by `start`. The first one is started by the first order. */
@@ -67,13 +64,10 @@ export function superviseWriter(start: () => Worker, clock: Clock): WriterThread
     return launch();
   }
 
-  async function thread(): Promise<Worker> {
-    if (current) return current;
-    starting ??= restart().finally(() => {
+  const thread = () =>
+    (starting ??= restart().finally(() => {
       starting = undefined;
-    });
-    return starting;
-  }
+    }));
 
   return {
     async ask(order) {

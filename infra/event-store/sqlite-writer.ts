@@ -9,10 +9,6 @@ import type { Pragma } from "./sqlite-file.ts";
  * It dies of an error whose outcome is not certain: the store then calls the outcome unknown and starts another.
  */
 
-export interface WriterData {
-  readonly path: string;
-}
-
 export type WriterOrder =
   | {
       readonly order: "append";
@@ -27,25 +23,19 @@ export type WriterAnswer =
   | { readonly answer: "written"; readonly written: Written }
   | { readonly answer: "pragma"; readonly value: string | number };
 
-function takeOrders(port: NonNullable<typeof parentPort>, { path }: WriterData): void {
-  const core = openSqliteCore(path);
-  const answer = (message: WriterAnswer) => port.postMessage(message);
-  port.on("message", (message: WriterOrder) => {
-    switch (message.order) {
-      case "append":
-        answer({ answer: "written", written: core.appendAll(message.requests, message.nowMs) });
-        break;
-      case "pragma":
-        answer({ answer: "pragma", value: core.pragma(message.name, message.value) });
-        break;
-      case "close":
-        core.close();
-        port.close();
-        break;
-    }
-  });
-  answer({ answer: "ready" });
-}
-
 if (!parentPort) throw new Error("the event store's writer runs as a worker thread only");
-takeOrders(parentPort, workerData as WriterData);
+const port = parentPort;
+// The store's path, from whoever starts the thread.
+const core = openSqliteCore(workerData as string);
+const answer = (message: WriterAnswer) => port.postMessage(message);
+port.on("message", (message: WriterOrder) => {
+  if (message.order === "append") {
+    answer({ answer: "written", written: core.appendAll(message.requests, message.nowMs) });
+  } else if (message.order === "pragma") {
+    answer({ answer: "pragma", value: core.pragma(message.name, message.value) });
+  } else {
+    core.close();
+    port.close();
+  }
+});
+answer({ answer: "ready" });

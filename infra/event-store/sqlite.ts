@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Worker } from "node:worker_threads";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { Clock, EventStore } from "#services/ports.ts";
@@ -97,19 +98,14 @@ export async function openSqliteEventStore(
   return {
     append: async (stream, events, expected) => {
       if (events.length === 0) throw new TypeError("an append needs at least one event");
-      return queue.add(
-        { stream, expected: expectedNumber(expected), rows: rowsOf(events) },
-        events,
-      );
+      const request = { stream, expected: expectedNumber(expected), rows: rowsOf(events) };
+      return queue.add(request, events);
     },
     async fence(stream, event) {
-      const outcome = await queue.add({ stream, expected: ANY_REVISION, rows: rowsOf([event]) }, [
-        event,
-      ]);
-      if (outcome.outcome === "appended") return outcome.position;
-      throw new Error(`the fence of ${stream} was not written: ${outcome.outcome}`, {
-        cause: outcome,
-      });
+      const request = { stream, expected: ANY_REVISION, rows: rowsOf([event]) };
+      const cause = await queue.add(request, [event]);
+      if (cause.outcome === "appended") return cause.position;
+      throw new Error(`the fence of ${stream} was not written: ${cause.outcome}`, { cause });
     },
     ...storeReads(slices, nextTurn),
     follow: followers.follow,
@@ -124,9 +120,4 @@ export async function openSqliteEventStore(
 
 function outOfOrder(): Error {
   return new Error("the event store's writer answered out of order");
-}
-
-/** Lets the thread's other work run. */
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

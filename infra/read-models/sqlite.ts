@@ -1,6 +1,18 @@
 import { existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import {
+  arrays,
+  BUSY_MS_MAX,
+  codeOf,
+  first,
+  isDamaged,
+  numberOf,
+  setUp,
+  SQLITE_CORRUPT,
+  SQLITE_ERROR,
+  SQLITE_NOTADB,
+} from "#infra/sqlite.ts";
 import type { PackedRows } from "#projections/rows.ts";
 import type { ReadModel, ReadModels } from "#services/ports.ts";
 
@@ -13,7 +25,6 @@ export interface SqliteReadModels extends ReadModels {
 const APPLICATION_ID = 0x726c726d;
 /** The layout of the tables here; a projection's own version says what its rows mean. */
 const LAYOUT = 1;
-const BUSY_MS_MAX = 2_000;
 /** Files up to this size are checked in full when they are opened, which takes a fraction of a second. */
 const CHECKED_BYTES_MAX = 64 * 1024 * 1024;
 /** Rows that are read at once, so that no text comes near to the longest that there can be. */
@@ -113,26 +124,15 @@ function limit(db: DatabaseSync, pagesMax: number): void {
 
 function connect(path: string): DatabaseSync {
   const db = new DatabaseSync(path, { timeout: BUSY_MS_MAX, defensive: true });
-  try {
-    db.exec(
-      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864",
-    );
-  } catch (error) {
-    db.close();
-    throw error;
-  }
-  return db;
+  const settings =
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864";
+  return setUp(db, () => db.exec(settings));
 }
 
 function create(path: string, version: number): DatabaseSync {
   const db = connect(path);
-  try {
-    db.exec(`BEGIN; ${SCHEMA} INSERT INTO model VALUES (${version}, '', 0, '', 0); COMMIT`);
-  } catch (error) {
-    db.close();
-    throw error;
-  }
-  return db;
+  const model = `INSERT INTO model VALUES (${version}, '', 0, '', 0)`;
+  return setUp(db, () => db.exec(`BEGIN; ${SCHEMA} ${model}; COMMIT`));
 }
 
 /** Opens an existing file, or says why it is of no use. Throws where the file may be good but cannot be had now. */
@@ -146,33 +146,24 @@ function openWhole(path: string, version: number): DatabaseSync | string {
     return reason;
   } catch (error) {
     if (db?.isOpen) db.close();
-    if (isDamage(error)) return "the file is damaged";
+    if (DAMAGE.includes(codeOf(error))) return "the file is damaged";
     throw error;
   }
 }
 
 function uselessBecause(db: DatabaseSync, path: string, version: number): string | undefined {
-  if (db.prepare("PRAGMA application_id").get()?.["application_id"] !== APPLICATION_ID)
-    return "the file is no read model";
-  if (statSync(path).size <= CHECKED_BYTES_MAX) {
-    const check = db.prepare("PRAGMA quick_check(1)").get()?.["quick_check"];
-    if (check !== "ok") return "the file is damaged";
-  }
-  const layout = db.prepare("PRAGMA user_version").get()?.["user_version"];
-  if (layout !== LAYOUT) return "another version of relai wrote the file";
-  const written = db.prepare("SELECT version FROM model").get()?.["version"];
+  if (numberOf(db, "PRAGMA application_id") !== APPLICATION_ID) return "the file is no read model";
+  if (statSync(path).size <= CHECKED_BYTES_MAX && isDamaged(db)) return "the file is damaged";
+  if (numberOf(db, "PRAGMA user_version") !== LAYOUT)
+    return "another version of relai wrote the file";
+  const written = first(arrays(db, "SELECT version FROM model"))?.[0];
   return written === version
     ? undefined
     : `version ${String(written)} wrote the file, this is version ${version}`;
 }
 
-// SQLITE_CORRUPT and SQLITE_NOTADB; a table that is missing is SQLITE_ERROR.
-const DAMAGE = new Set([1, 11, 26]);
-
-function isDamage(error: unknown): boolean {
-  if (!(error instanceof Error) || !("errcode" in error)) return false;
-  return typeof error.errcode === "number" && DAMAGE.has(error.errcode & 0xff);
-}
+// A table that is missing is SQLITE_ERROR.
+const DAMAGE: readonly unknown[] = [SQLITE_ERROR, SQLITE_CORRUPT, SQLITE_NOTADB];
 
 /** Removes a file with what SQLite keeps beside it. */
 function drop(path: string): void {

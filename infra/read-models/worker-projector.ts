@@ -1,18 +1,56 @@
 import { Worker } from "node:worker_threads";
-import type { RowsOf } from "#projections/all.ts";
+import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
+import type { PackedRows } from "#projections/rows.ts";
 import type { Clock, Projector, RebuildProgress, Telemetry } from "#services/ports.ts";
-import type { ProjectorAsk, ProjectorSaid, ProjectorThreadData } from "./worker-messages.ts";
 
-export interface WorkerProjectorOptions {
-  /** The thread's program: services/projector/main.ts, as the main program that wires it names it. */
-  readonly entry: URL;
+/** What the projector's thread is started with. */
+export interface ProjectorThreadData {
   /** The event store's file, which must be there already. */
   readonly eventStorePath: string;
+  /** Where the read models' files lie. */
   readonly folder: string;
-  readonly clock: Clock;
   /** How often the thread looks for new events, and how long it gathers them before it stores. */
-  readonly pollMs?: number;
-  readonly batchMs?: number;
+  readonly pollMs: number;
+  readonly batchMs: number;
+}
+
+/** What is asked of the projector's thread; the answer carries the same id. */
+export type ProjectorAsk = { readonly id: number } & (
+  | {
+      readonly ask: "rows";
+      readonly projection: ProjectionName;
+      readonly atLeast: bigint | "start";
+      readonly tables: readonly TableOf<ProjectionName>[] | undefined;
+    }
+  | { readonly ask: "rebuild"; readonly projection: ProjectionName }
+  | { readonly ask: "close" }
+);
+
+/** What the projector's thread says. */
+export type ProjectorSaid =
+  | {
+      readonly said: "rows";
+      readonly id: number;
+      readonly position: bigint | "start";
+      readonly rows: PackedRows;
+    }
+  | { readonly said: "progress"; readonly id: number; readonly progress: RebuildProgress }
+  | { readonly said: "rebuilt"; readonly id: number; readonly progress: RebuildProgress }
+  | { readonly said: "closed"; readonly id: number }
+  | { readonly said: "failed"; readonly id: number; readonly message: string }
+  | {
+      readonly said: "alarm";
+      readonly what: string;
+      readonly facts: Readonly<Record<string, string | number | boolean>>;
+    };
+
+export interface WorkerProjectorOptions
+  extends
+    Omit<ProjectorThreadData, "pollMs" | "batchMs">,
+    Partial<Pick<ProjectorThreadData, "pollMs" | "batchMs">> {
+  /** The thread's program: services/projector/main.ts, as the main program that wires it names it. */
+  readonly entry: URL;
+  readonly clock: Clock;
   readonly onAlarm: Telemetry["alarm"];
   /** Told of each thread that is started. Tests that end the thread keep hold of it here. */
   readonly onStart?: (thread: Worker) => void;

@@ -6,7 +6,7 @@ import type {
   ProjectorAsk,
   ProjectorSaid,
   ProjectorThreadData,
-} from "#infra/read-models/worker-messages.ts";
+} from "#infra/read-models/worker-projector.ts";
 import { startProjector } from "./projector.ts";
 
 /** The projector's thread: it reads the event store's file beside its writer, and alone writes the read models' files. */
