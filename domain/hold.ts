@@ -1,6 +1,5 @@
 import { PICO_PER_MICRO } from "./money.ts";
-import { holdOf } from "./prices.ts";
-import type { ClassPrices } from "./prices.ts";
+import { holdOf, type ClassPrices } from "./prices.ts";
 
 /** What a request is reckoned to use at most, and which kinds of token it can involve at all. */
 export interface HoldBounds {

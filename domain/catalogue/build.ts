@@ -1,9 +1,6 @@
-import { completePrices } from "#domain/prices.ts";
-import type { ContextTier, Price } from "#domain/prices.ts";
-import { OPENAI_MODELS } from "./openai-models.ts";
-import type { ModelRow } from "./openai-models.ts";
-import { OPENAI_PRICES } from "./openai-prices.ts";
-import type { PriceRow } from "./openai-prices.ts";
+import { completePrices, type ContextTier, type Price } from "#domain/prices.ts";
+import { OPENAI_MODELS, type ModelRow } from "./openai-models.ts";
+import { OPENAI_PRICES, type PriceRow } from "./openai-prices.ts";
 import { SIMULATOR_MODELS } from "./simulator.ts";
 import type { Binding, Catalogue, Host, Model, OutputCapName } from "./types.ts";
 

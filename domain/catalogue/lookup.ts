@@ -1,5 +1,11 @@
-import { eachClass, tierFor } from "#domain/prices.ts";
-import type { ClassPrices, ContextTier, Price, ServiceTier } from "#domain/prices.ts";
+import {
+  eachClass,
+  tierFor,
+  type ClassPrices,
+  type ContextTier,
+  type Price,
+  type ServiceTier,
+} from "#domain/prices.ts";
 import type { Binding, Catalogue, Host } from "./types.ts";
 
 const NONE: readonly Binding[] = [];

@@ -1,5 +1,10 @@
-import { completePrices, eachClass } from "#domain/prices.ts";
-import type { ClassPrices, ContextTier, Price } from "#domain/prices.ts";
+import {
+  completePrices,
+  eachClass,
+  type ClassPrices,
+  type ContextTier,
+  type Price,
+} from "#domain/prices.ts";
 import type { ModelRow } from "./openai-models.ts";
 import type { OutputCapName } from "./types.ts";
 

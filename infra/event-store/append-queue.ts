@@ -1,7 +1,6 @@
 import type { NewEvent } from "#domain/events/events.ts";
 import type { AppendOutcome, Clock, RefusedAppend } from "#services/ports.ts";
-import { bytesOfRows, isTooLarge } from "./append-request.ts";
-import type { AppendRequest, Written } from "./append-request.ts";
+import { bytesOfRows, isTooLarge, type AppendRequest, type Written } from "./append-request.ts";
 
 /** An append that waits for its outcome. */
 export interface Waiting {

@@ -1,6 +1,5 @@
 import type { NewEvent } from "#domain/events/events.ts";
-import { APPEND_BYTES_MAX, APPEND_EVENTS_MAX } from "#services/ports.ts";
-import type { ExpectedRevision } from "#services/ports.ts";
+import { APPEND_BYTES_MAX, APPEND_EVENTS_MAX, type ExpectedRevision } from "#services/ports.ts";
 
 /**
  * An append on its way to the writer thread and its judgement on the way back: strings and plain numbers only, which

@@ -1,9 +1,7 @@
 import type { NewEvent, RecordedEvent } from "#domain/events/events.ts";
 import type { AppendOutcome, EventStore } from "#services/ports.ts";
-import { NO_STREAM } from "./append-request.ts";
-import type { Judged } from "./append-request.ts";
-import { SLICE_EVENTS_MAX } from "./sqlite-slices.ts";
-import type { SqliteSlices } from "./sqlite-slices.ts";
+import { NO_STREAM, type Judged } from "./append-request.ts";
+import { SLICE_EVENTS_MAX, type SqliteSlices } from "./sqlite-slices.ts";
 
 /** What every SQLite event store says at its port: the core's plain numbers become the port's bigints. */
 

@@ -1,6 +1,13 @@
 import type { DatabaseSync } from "node:sqlite";
-import { ANY_REVISION, isTooLarge, NO_STREAM, ROW_FIELDS } from "./append-request.ts";
-import type { AppendRequest, Judged, Written } from "./append-request.ts";
+import {
+  ANY_REVISION,
+  isTooLarge,
+  NO_STREAM,
+  ROW_FIELDS,
+  type AppendRequest,
+  type Judged,
+  type Written,
+} from "./append-request.ts";
 import { arrays, codeOf, first, SQLITE_FULL, SQLITE_READONLY } from "#infra/sqlite.ts";
 import { openSqliteFile, pragmaOf, type Pragma } from "./sqlite-file.ts";
 

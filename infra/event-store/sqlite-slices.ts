@@ -1,6 +1,5 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import { readEvent } from "#domain/events/events.ts";
-import type { RecordedEvent } from "#domain/events/events.ts";
+import { readEvent, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventMark } from "#services/ports.ts";
 import { arrays, first } from "#infra/sqlite.ts";
 

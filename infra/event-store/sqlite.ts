@@ -2,14 +2,11 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Worker } from "node:worker_threads";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { Clock, EventStore } from "#services/ports.ts";
-import { createAppendQueue } from "./append-queue.ts";
-import type { Waiting } from "./append-queue.ts";
-import { ANY_REVISION, expectedNumber, rowsOf } from "./append-request.ts";
-import type { Written } from "./append-request.ts";
+import { createAppendQueue, type Waiting } from "./append-queue.ts";
+import { ANY_REVISION, expectedNumber, rowsOf, type Written } from "./append-request.ts";
 import { createFollowers } from "./followers.ts";
 import { recordedFrom, storeReads, toOutcome } from "./outcomes.ts";
-import { openSqliteReadOnly } from "./sqlite-file.ts";
-import type { Pragma } from "./sqlite-file.ts";
+import { openSqliteReadOnly, type Pragma } from "./sqlite-file.ts";
 import { createSlices } from "./sqlite-slices.ts";
 import { startWriterThread, superviseWriter } from "./sqlite-thread.ts";
 

@@ -1,8 +1,7 @@
 import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import type { AccountsItem } from "#domain/accounts/types.ts";
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
-import type { RecordedEvent } from "#domain/events/events.ts";
-import { journalEpoch } from "#domain/events/events.ts";
+import { type RecordedEvent, journalEpoch } from "#domain/events/events.ts";
 import { directoryEntryOf } from "#projections/key-directory.ts";
 import type { Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
@@ -46,23 +45,15 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
     decide: (epoch) =>
       parts.death.by === "lock" && epoch < parts.death.firstEpoch ? "seal" : "fence",
   };
-  const waiters: { position: bigint; wake: () => void }[] = [];
+  const waiters = new Set<{ readonly position: bigint; readonly resolve: () => void }>();
   let appliedTo: bigint | "start" = "start";
   let ready = false;
-  let tellSuperseded = () => {};
-  const superseded = new Promise<void>((resolve) => {
-    tellSuperseded = resolve;
-  });
+  const superseded = Promise.withResolvers<void>();
 
   function reached(position: bigint | "start"): void {
     appliedTo = position;
-    for (let at = waiters.length - 1; at >= 0; at--) {
-      const waiter = waiters[at];
-      if (waiter && position !== "start" && waiter.position <= position) {
-        waiters.splice(at, 1);
-        waiter.wake();
-      }
-    }
+    if (position === "start") return;
+    for (const waiter of waiters) if (waiter.position <= position) waiter.resolve();
   }
 
   /** Owns and serves, again and again, until stopped or superseded. */
@@ -77,10 +68,7 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
         if (end === "stopped") return;
         ownership = end === "superseded" ? end : undefined;
       }
-      if (ownership === "superseded") {
-        tellSuperseded();
-        return;
-      }
+      if (ownership === "superseded") return superseded.resolve();
       await sleep(parts.clock, backOffMs(attempt++, 50, 5000));
       if (stopping.signal.aborted) return;
       // After a claim that failed half-way the old ownership may be over by our own mark: only a new claim will do.
@@ -92,22 +80,17 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
   }
 
   const first = await claimOwnership(ownerParts);
-  const running = first === "superseded" ? (tellSuperseded(), Promise.resolve()) : own(first);
+  const running = first === "superseded" ? superseded.resolve() : own(first);
   return {
-    superseded,
+    superseded: superseded.promise,
     isReady: () => ready,
     async applied(position, limitMs) {
       if (appliedTo !== "start" && appliedTo >= position) return true;
-      let wake = () => {};
-      const waiting = new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-      const waiter = { position, wake };
-      waiters.push(waiter);
-      if ((await within(parts.clock, limitMs, waiting)) !== TIMED_OUT) return true;
-      const at = waiters.indexOf(waiter);
-      if (at >= 0) waiters.splice(at, 1);
-      return false;
+      const waiter = { position, ...Promise.withResolvers<void>() };
+      waiters.add(waiter);
+      const answer = await within(parts.clock, limitMs, waiter.promise);
+      waiters.delete(waiter);
+      return answer !== TIMED_OUT;
     },
     async stop() {
       stopping.abort();
@@ -126,8 +109,7 @@ async function serve(
   reached: (position: bigint) => void,
 ): Promise<ServeEnd> {
   const ending = new AbortController();
-  const onStop = () => ending.abort();
-  stop.addEventListener("abort", onStop);
+  const ends = AbortSignal.any([stop, ending.signal]);
   let end: ServeEnd = "stopped";
   let after = ownership.position;
   let watch: SilenceWatch | undefined;
@@ -141,11 +123,11 @@ async function serve(
     },
   });
   try {
-    for (let attempt = 0; !ending.signal.aborted; attempt++) {
+    for (let attempt = 0; !ends.aborted; attempt++) {
       try {
         if (parts.death.by === "silence")
           watch ??= await createSilenceWatch(parts, parts.writerEpoch);
-        for await (const batch of parts.store.follow({ after, signal: ending.signal })) {
+        for await (const batch of parts.store.follow({ after, signal: ends })) {
           const ended = await carry(parts, ownership, batch, watch);
           if (ended) return ended;
           const last = batch.at(-1);
@@ -154,7 +136,7 @@ async function serve(
           attempt = 0;
           reached(last.position);
         }
-        if (!ending.signal.aborted) throw new Error("the event store was closed");
+        if (!ends.aborted) throw new Error("the event store was closed");
       } catch (error) {
         parts.telemetry.alarm("ledger_follow_failed", { error: String(error) });
         await sleep(parts.clock, backOffMs(attempt, 50, 5000));
@@ -163,7 +145,6 @@ async function serve(
     return end;
   } finally {
     cancelLooks();
-    stop.removeEventListener("abort", onStop);
   }
 }
 
@@ -174,6 +155,7 @@ async function carry(
   batch: readonly RecordedEvent[],
   watch: SilenceWatch | undefined,
 ): Promise<ServeEnd | undefined> {
+  const { ownerEpoch } = ownership;
   const items = new Map<string, AccountsItem[]>();
   const sealed: number[] = [];
   for (const event of batch) {
@@ -190,19 +172,21 @@ async function carry(
     list.push({ prev, position: event.position, effects });
     if (event.type === "OrganizationCreated.v1") {
       const state = toSnapshot(emptyAccounts(orgId));
-      await parts.admission.adopt({
-        ownerEpoch: ownership.ownerEpoch,
-        servers: [ownership.server],
-        state,
-      });
+      await parts.admission.adopt({ ownerEpoch, servers: [ownership.server], state });
     }
   }
   for (const [orgId, list] of items) {
     if ((await applyAll(parts, ownership, orgId, list)) === "lost") return "lost";
     ownership.orgs.set(orgId, list.at(-1)?.position ?? "start");
   }
-  for (const event of batch) await keepDirectory(parts, event);
-  for (const writerEpoch of sealed) await sweepAll(parts, ownership, writerEpoch);
+  for (const event of batch) {
+    // After the accounts know a key, the directory does; so a key that is found can also be admitted.
+    const said = directoryEntryOf(event);
+    if (said) await parts.directory.put(said.tokenHash, said.entry);
+  }
+  for (const writerEpoch of sealed)
+    for (const orgId of ownership.orgs.keys())
+      await parts.admission.sweep({ orgId, ownerEpoch, writerEpoch });
   const silent = watch?.silent() ?? [];
   if (silent.length > 0) watch?.forget((await sealJournals(parts, silent, "leave")).complete);
   return undefined;
@@ -222,26 +206,9 @@ async function applyAll(
     if (answer?.outcome === "applied") return "applied";
     if (answer?.outcome === "fenced") {
       // A faulted organization stays closed; the fault was told when it happened, and the others go on.
-      if (answer.fenced === "fault") return "applied";
-      return "lost";
+      return answer.fenced === "fault" ? "applied" : "lost";
     }
     if (parts.clock.elapsed() - begun > APPLY_MS_MAX) return "lost";
     await sleep(parts.clock, backOffMs(attempt, 20, 500));
-  }
-}
-
-/** After the accounts know a key, the directory does; so a key that is found can also be admitted. */
-async function keepDirectory(parts: LedgerParts, event: RecordedEvent): Promise<void> {
-  const said = directoryEntryOf(event);
-  if (said) await parts.directory.put(said.tokenHash, said.entry);
-}
-
-async function sweepAll(
-  parts: LedgerParts,
-  ownership: Ownership,
-  writerEpoch: number,
-): Promise<void> {
-  for (const orgId of ownership.orgs.keys()) {
-    await parts.admission.sweep({ orgId, ownerEpoch: ownership.ownerEpoch, writerEpoch });
   }
 }

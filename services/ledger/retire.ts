@@ -202,11 +202,8 @@ async function expiryOf(
   stream: string,
   hold: HoldInJournal,
 ): Promise<NewEvent> {
-  const [event] = await parts.store.read(stream, {
-    from: BigInt(hold.revision),
-    direction: "forward",
-    max: 1,
-  });
+  const from = BigInt(hold.revision);
+  const [event] = await parts.store.read(stream, { from, direction: "forward", max: 1 });
   if (event?.type !== "RequestAdmitted.v1" && event?.type !== "HoldExtended.v1") {
     throw new Error(`${stream} has no hold at revision ${hold.revision}`);
   }

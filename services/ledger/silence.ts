@@ -11,23 +11,16 @@ const MARKS: ReadonlySet<string> = new Set([
   "RequestExpired.v1",
 ]);
 
-/** Who has been heard of, counted in the ledger's own signs of life: no clock of anybody is compared. */
-export interface SilenceWatch {
-  see(event: RecordedEvent): void;
-  /** The writers that have fallen silent; each is named again after as long a silence, until it is forgotten. */
-  silent(): number[];
-  /** Their journals are sealed and hold no open hold. */
-  forget(writerEpochs: readonly number[]): void;
-}
+export type SilenceWatch = Awaited<ReturnType<typeof createSilenceWatch>>;
 
 /**
- * Starts with every writer that is registered; those sealed long ago fall out when they are sealed "again". One that
+ * Who has been heard of, counted in the ledger's own signs of life: no clock of anybody is compared. Starts with every writer that is registered; those sealed long ago fall out when they are sealed "again". One that
  * another ledger process seals stays: that process may have died before it had expired the open holds.
  */
 export async function createSilenceWatch(
   parts: { store: EventStore; author: Author },
   ownEpoch: number,
-): Promise<SilenceWatch> {
+) {
   let ownCount = 0;
   let seenTo = -1n;
   const lastHeard = new Map<number, number>();
@@ -35,7 +28,7 @@ export async function createSilenceWatch(
     lastHeard.set(writerEpoch, 0);
   const writers = streams.writers(parts.author.region);
   return {
-    see(event) {
+    see(event: RecordedEvent): void {
       // After a failure a batch is carried once more; a sign of life counts once.
       if (event.position <= seenTo) return;
       seenTo = event.position;
@@ -52,7 +45,8 @@ export async function createSilenceWatch(
         lastHeard.set(writerEpoch, ownCount);
       if (writerEpoch === ownEpoch && event.type === "WriterAlive.v1") ownCount += 1;
     },
-    silent() {
+    /** The writers that have fallen silent; each is named again after as long a silence, until it is forgotten. */
+    silent(): number[] {
       const silent: number[] = [];
       for (const [writerEpoch, heard] of lastHeard) {
         if (writerEpoch !== ownEpoch && ownCount - heard >= MISSED_MAX) {
@@ -62,7 +56,8 @@ export async function createSilenceWatch(
       }
       return silent;
     },
-    forget(writerEpochs) {
+    /** Their journals are sealed and hold no open hold. */
+    forget(writerEpochs: readonly number[]): void {
       for (const writerEpoch of writerEpochs) lastHeard.delete(writerEpoch);
     },
   };

@@ -109,17 +109,9 @@ function laneFrom(
   store: string,
   onFault: OnFault,
 ): Lane {
-  return {
-    projection,
-    model,
-    fold: projection.open(rows, onFault),
-    folded: place,
-    committed: place,
-    store,
-    newest: undefined,
-    unsaved: undefined,
-    failure: undefined,
-  };
+  const fold = projection.open(rows, onFault);
+  const state = { newest: undefined, unsaved: undefined, failure: undefined };
+  return { projection, model, fold, folded: place, committed: place, store, ...state };
 }
 
 /** Folds those events that the lane does not have yet. Throws what the fold throws: the lane is then of no more use. */
@@ -138,8 +130,7 @@ export function foldInto(lane: Lane, events: readonly RecordedEvent[]): void {
 
 /** Whether something of the lane is not stored yet. */
 export function isUnsaved(lane: Lane): boolean {
-  if (lane.unsaved) return true;
-  return lane.failure === undefined && lane.folded !== lane.committed;
+  return Boolean(lane.unsaved) || (!lane.failure && lane.folded !== lane.committed);
 }
 
 /**

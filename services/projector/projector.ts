@@ -99,12 +99,15 @@ async function rebuildLane(
       throw error;
     }
     silent = false;
-    lane.fold = aside.lane.fold;
-    lane.folded = aside.lane.folded;
-    lane.newest = aside.lane.newest;
-    lane.committed = aside.lane.committed;
-    lane.unsaved = undefined;
-    lane.failure = undefined;
+    const { fold, folded, newest, committed } = aside.lane;
+    Object.assign(lane, {
+      fold,
+      folded,
+      newest,
+      committed,
+      unsaved: undefined,
+      failure: undefined,
+    });
     running.releaseIfSaved();
     await running.waiters.serve(lane);
     return done;

@@ -1,26 +1,9 @@
 import type { OnFault, Projection } from "#projections/projection.ts";
 import type { EventStore, ReadModels, RebuildProgress } from "#services/ports.ts";
-import {
-  foldInto,
-  openLaneAside,
-  reaches,
-  save,
-  type KnownStore,
-  type Lane,
-  type Place,
-} from "./lane.ts";
-
-/** A read model being folded anew, beside the one in use. */
-export interface Rebuild {
-  readonly lane: Lane;
-  /** Folds and stores until little is left to fold; tells of each batch that it stored. */
-  catchUp(onProgress: (progress: RebuildProgress) => void): Promise<void>;
-  /** Folds and stores the rest, up to a position that the store has. */
-  finish(position: Place): Promise<RebuildProgress>;
-}
+import { foldInto, openLaneAside, reaches, save, type KnownStore, type Place } from "./lane.ts";
 
 /**
- * Starts a rebuild from the first event. What the fold finds wrong is told to `onFault`. Every step throws when the
+ * Starts to fold a read model anew, from the first event, beside the one in use. What the fold finds wrong is told to `onFault`. Every step throws when the
  * store or the read model fails: the rebuild is then over, and the read model in use is as it was.
  */
 export async function startRebuild(parts: {
@@ -30,7 +13,7 @@ export async function startRebuild(parts: {
   batchEventsMax: number;
   signal: AbortSignal;
   onFault: OnFault;
-}): Promise<Rebuild> {
+}) {
   const { store, projection, batchEventsMax, signal } = parts;
   const lane = await openLaneAside(projection, parts.readModels, store, parts.onFault);
   let eventsDone = 0;
@@ -65,7 +48,8 @@ export async function startRebuild(parts: {
 
   return {
     lane,
-    async catchUp(onProgress) {
+    /** Folds and stores until little is left to fold; tells of each batch that it stored. */
+    async catchUp(onProgress: (progress: RebuildProgress) => void): Promise<void> {
       // The store grows meanwhile; each round is shorter than the one before, and a short one is left to `finish`.
       let folded: number;
       do {
@@ -73,7 +57,8 @@ export async function startRebuild(parts: {
         folded = await foldTo(head, () => onProgress(progress()));
       } while (folded > batchEventsMax);
     },
-    async finish(position) {
+    /** Folds and stores the rest, up to a position that the store has. */
+    async finish(position: Place): Promise<RebuildProgress> {
       await foldTo(position, () => undefined);
       if (reaches(lane.folded, head)) head = lane.folded;
       return progress();

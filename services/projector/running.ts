@@ -39,20 +39,14 @@ const RETRY_MS_MAX = 5_000;
 /** A projector at work: its lanes, and what may be done to them, one thing after the other. */
 export type Running = Awaited<ReturnType<typeof createRunning>>;
 
-async function openLanes(parts: ProjectorParts): Promise<Lane[]> {
-  const { store, readModels, projections = PROJECTIONS, onAlarm } = parts;
-  const lanes: Lane[] = [];
-  for (const projection of projections)
-    lanes.push(await openLane(projection, readModels, store, onAlarm));
-  return lanes;
-}
-
 /** Opens the lanes. Nothing is read from the store before `feed` is called. */
 export async function createRunning(parts: ProjectorParts) {
   const { clock, signal, onAlarm } = parts;
   const { batchMs = BATCH_MS, batchEventsMax = BATCH_EVENTS_MAX } = parts;
   const stopped = new AbortController();
-  const lanes = await openLanes(parts);
+  const lanes: Lane[] = [];
+  for (const projection of parts.projections ?? PROJECTIONS)
+    lanes.push(await openLane(projection, parts.readModels, parts.store, onAlarm));
   const waiters = createWaiters(clock, parts.stillMsMax ?? STILL_MS_MAX);
   let seen: Place = lanes.map((lane) => lane.committed).reduce(earlier);
   let pending = 0;
@@ -87,11 +81,8 @@ export async function createRunning(parts: ProjectorParts) {
         await save(lane);
       } catch (error) {
         failed = true;
-        onAlarm("read_model_not_stored", {
-          projection: lane.projection.name,
-          position: String(lane.folded),
-          reason: asError(error).message,
-        });
+        const facts = { projection: lane.projection.name, position: String(lane.folded) };
+        onAlarm("read_model_not_stored", { ...facts, reason: asError(error).message });
       }
       if (stopped.signal.aborted) return;
       await waiters.serve(lane);
