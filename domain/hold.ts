@@ -27,10 +27,8 @@ export function holdFor(
   bounds: HoldBounds,
   prices: HoldPrices,
 ): { holdMicro: number; holdCostMicro: number } {
-  return {
-    holdMicro: holdAt(bounds, prices.salePico),
-    holdCostMicro: holdAt(bounds, prices.costPico),
-  };
+  const { salePico, costPico } = prices;
+  return { holdMicro: holdAt(bounds, salePico), holdCostMicro: holdAt(bounds, costPico) };
 }
 
 function holdAt(bounds: HoldBounds, pico: ClassPrices): number {

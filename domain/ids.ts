@@ -5,16 +5,15 @@
 export type IdPrefix = "org" | "key" | "req" | "lot";
 
 const CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-const RANDOM_BYTES = 10;
 const TIME_CHARACTERS = 10;
 
 /** How many random bytes {@link makeId} takes. */
-export const ID_RANDOM_BYTES = RANDOM_BYTES;
+export const ID_RANDOM_BYTES = 10;
 
 /** Makes an id from the time in milliseconds and ten random bytes. */
 export function makeId(prefix: IdPrefix, atMs: number, random: Uint8Array): string {
-  if (random.length !== RANDOM_BYTES)
-    throw new RangeError(`an id takes ${RANDOM_BYTES} random bytes`);
+  if (random.length !== ID_RANDOM_BYTES)
+    throw new RangeError(`an id takes ${ID_RANDOM_BYTES} random bytes`);
   return `${prefix}_${timePart(atMs)}${base32(random)}`;
 }
 
@@ -25,7 +24,7 @@ export function makeId(prefix: IdPrefix, atMs: number, random: Uint8Array): stri
 export function idFromCause(prefix: IdPrefix, causeSha256: string): string {
   const bytes = Buffer.from(causeSha256.slice(0, 32), "hex");
   // The first ten characters stand for 48 bits, as the time does in any other id.
-  return `${prefix}_${timePart(bytes.readUIntBE(0, 6))}${base32(bytes.subarray(6, 6 + RANDOM_BYTES))}`;
+  return `${prefix}_${timePart(bytes.readUIntBE(0, 6))}${base32(bytes.subarray(6, 6 + ID_RANDOM_BYTES))}`;
 }
 
 let lastMs = -1;
@@ -48,7 +47,7 @@ function timePart(atMs: number): string {
 /** Ten bytes as sixteen characters: five bytes are exactly eight of them. */
 function base32(bytes: Uint8Array): string {
   let text = "";
-  for (let start = 0; start < RANDOM_BYTES; start += 5) {
+  for (let start = 0; start < ID_RANDOM_BYTES; start += 5) {
     const high =
       ((bytes[start] ?? 0) << 12) | ((bytes[start + 1] ?? 0) << 4) | ((bytes[start + 2] ?? 0) >> 4);
     const low =

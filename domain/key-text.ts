@@ -30,12 +30,8 @@ export function parseKeyText(text: string): ParsedKey {
   if (match) {
     const body = text.slice(0, -CHECKSUM_CHARACTERS);
     if (checksum(body) !== text.slice(-CHECKSUM_CHARACTERS)) return { ok: false };
-    return {
-      ok: true,
-      scope: match[1] ? "global" : "regional",
-      region: match[2] ?? "",
-      older: false,
-    };
+    const scope = match[1] ? "global" : "regional";
+    return { ok: true, scope, region: match[2] ?? "", older: false };
   }
   const older = OLDER_KEY_TEXT.exec(text);
   return older

@@ -1,23 +1,15 @@
 import type { Decider, Decision, Fact } from "./decider.ts";
 import type { EventData } from "./events/schemas.ts";
-import { storedLimits, type KeyLimits } from "./key-limits.ts";
+import { storedLimits, type KeyLimits, type STORED_LIMITS } from "./key-limits.ts";
 
 /** What may be done with a key. Its text is never here: only the SHA-256 of it, and the form that may be shown. */
 export type KeyCommand =
-  | {
+  | ({
       readonly command: "issue";
       /** When the command is decided; an expiry must be later. */
       readonly atMs: number;
-      readonly keyId: string;
-      readonly orgId: string;
-      readonly homeRegion: string;
-      /** Empty for a key without a name. */
-      readonly name: string;
       readonly limits: KeyLimits;
-      readonly tokenHash: string;
-      readonly displayPrefix: string;
-      readonly bodySha256: string;
-    }
+    } & Omit<EventData<"KeyIssued.v1">, "scope" | keyof typeof STORED_LIMITS>)
   | { readonly command: "revoke" };
 
 /** In the order in which they are looked at. */

@@ -15,25 +15,12 @@ export const UNSPENT_LOTS_MAX = 1_000;
  * requests spend stands in the journals.
  */
 export type OrganizationCommand =
-  | {
-      readonly command: "create";
-      readonly orgId: string;
-      readonly name: string;
-      readonly homeRegion: string;
-      readonly bodySha256: string;
-    }
-  | {
+  | ({ readonly command: "create" } & EventData<"OrganizationCreated.v1">)
+  | ({
       readonly command: "top_up";
-      readonly orgId: string;
-      readonly topUpId: string;
-      /** At least {@link TOP_UP_MICRO_MIN}. */
-      readonly amountMicro: number;
-      readonly source: "manual";
-      readonly pot: "paid";
-      readonly bodySha256: string;
       /** How many lots have money left that is not spent, at least as of the state that is decided on. */
       readonly unspentLots: number;
-    };
+    } & EventData<"CreditToppedUp.v1">);
 
 /** In the order in which they are looked at. */
 export const ORGANIZATION_REFUSALS = [

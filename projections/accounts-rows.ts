@@ -43,11 +43,7 @@ export function* orgSnapshots(packed: AccountsRows): Generator<OrgSnapshot> {
         .sort((one, other) => one.place - other.place)
         .map(({ place: _place, ...lot }) => lot),
       keys: keysOf(orgId),
-      holds: holdsOf(orgId).map((hold) => ({
-        ...hold,
-        state: "open",
-        forgetAtMs: 0,
-      })),
+      holds: holdsOf(orgId).map((hold) => ({ ...hold, state: "open", forgetAtMs: 0 })),
     };
   }
   for (const left of [lotsOf, keysOf, holdsOf]) left(undefined);

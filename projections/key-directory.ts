@@ -1,6 +1,6 @@
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { settingFold, type Projection } from "./projection.ts";
-import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
+import { unpackRows, type PackedRows, type ReadModelRow } from "./rows.ts";
 
 /** What the directory says of a key: whose it is, and whether it was revoked or ends. Never the key itself. */
 type DirectoryEntry = {
@@ -22,7 +22,7 @@ export const keyDirectoryProjection: Projection<"key-directory", KeyDirectoryRow
   open: () => settingFold<KeyDirectoryRow>(writeOf),
 };
 
-function writeOf(event: RecordedEvent): ReadModelWrite<KeyDirectoryRow> | undefined {
+function writeOf(event: RecordedEvent): KeyDirectoryRow | undefined {
   const said = directoryEntryOf(event);
   return said && { table: "keys", key: said.tokenHash, value: said.entry };
 }

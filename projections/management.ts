@@ -1,27 +1,21 @@
 import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
-import { limitsOf, type KeyLimits } from "#domain/key-limits.ts";
+import type { EventData } from "#domain/events/schemas.ts";
+import { limitsOf, type KeyLimits, type STORED_LIMITS } from "#domain/key-limits.ts";
 import { settingFold, type Projection } from "./projection.ts";
 import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
 
 /** What lists show of an organization. Times are the store's own, in milliseconds. */
-export type OrganizationRow = {
-  readonly orgId: string;
-  readonly name: string;
-  readonly homeRegion: string;
+export type OrganizationRow = Omit<EventData<"OrganizationCreated.v1">, "bodySha256"> & {
   readonly createdAtMs: number;
   /** Its place in the order of creation. */
   readonly position: string;
 };
 
 /** What lists show of a key: never the key itself. */
-export type IssuedKeyRow = {
-  readonly keyId: string;
-  readonly orgId: string;
-  readonly name: string;
-  readonly scope: "regional";
-  readonly homeRegion: string;
-  readonly tokenHash: string;
-  readonly displayPrefix: string;
+export type IssuedKeyRow = Omit<
+  EventData<"KeyIssued.v1">,
+  "bodySha256" | keyof typeof STORED_LIMITS
+> & {
   readonly limits: KeyLimits;
   readonly issuedAtMs: number;
   readonly position: string;
@@ -54,30 +48,16 @@ function writeOf(event: RecordedEvent): Write | undefined {
 
 function organizationWrite(event: Recorded<"OrganizationCreated.v1">): Write {
   const { orgId, name, homeRegion } = event.data;
-  const value = {
-    orgId,
-    name,
-    homeRegion,
-    createdAtMs: event.recordedAt,
-    position: String(event.position),
-  };
+  const { recordedAt: createdAtMs } = event;
+  const value = { orgId, name, homeRegion, createdAtMs, position: String(event.position) };
   return { table: "organizations", key: orgId, value };
 }
 
 function keyWrite(event: Recorded<"KeyIssued.v1">): Write {
   const { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix } = event.data;
-  const value = {
-    keyId,
-    orgId,
-    name,
-    scope,
-    homeRegion,
-    tokenHash,
-    displayPrefix,
-    limits: limitsOf(event.data),
-    issuedAtMs: event.recordedAt,
-    position: String(event.position),
-  };
+  const facts = { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix };
+  const place = { issuedAtMs: event.recordedAt, position: String(event.position) };
+  const value = { ...facts, limits: limitsOf(event.data), ...place };
   return { table: "keys", key: keyId, value };
 }
 

@@ -4,43 +4,40 @@ import { settingFold, type Projection } from "./projection.ts";
 import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
 
 /** What one request used and cost, as its last event says. Null stands where that event has nothing to say. Money in micro. */
-export type RequestRow = {
-  readonly requestId: string;
-  readonly orgId: string;
-  readonly keyId: string;
+export type RequestRow = Pick<
+  Usage,
+  "requestId" | "orgId" | "keyId" | "processingArea" | Counted
+> & {
+  readonly [Member in Said]: Usage[Member] | null;
+} & {
   /** Where the event was written. */
   readonly region: string;
-  readonly processingArea: string;
   /** When the request's end was recorded, by the store's own time. */
   readonly atMs: number;
   readonly outcome: "charged" | "released" | "expired";
   /** Why a released request was released. */
   readonly reason: string | null;
-  readonly model: string | null;
-  readonly bindingId: string | null;
   /** The host that was tried last. */
   readonly host: string | null;
-  readonly priceVersion: string | null;
-  readonly tokens: EventData<"UsageRecorded.v1">["tokens"];
-  readonly chargedMicro: number;
-  readonly overHoldMicro: number;
-  readonly providerCostMicro: number;
   readonly unbilledMicro: number;
-  readonly billedBy: "provider" | "estimate" | null;
-  readonly clientGone: boolean | null;
-  readonly finish: string | null;
-  readonly firstByteMs: number | null;
-  readonly durationMs: number | null;
 };
+type Usage = EventData<"UsageRecorded.v1">;
+type Counted = "tokens" | "chargedMicro" | "overHoldMicro" | "providerCostMicro";
+type Said =
+  | "model"
+  | "bindingId"
+  | "priceVersion"
+  | "billedBy"
+  | "clientGone"
+  | "finish"
+  | "firstByteMs"
+  | "durationMs";
 
 /**
  * Late notes stand in a table of their own and are joined by whoever reads: a note may be recorded before the event that ends
  * its request, and no fold has to keep rows in memory to find one again.
  */
-type LateRow = Pick<
-  EventData<"UsageLate.v1">,
-  "requestId" | "orgId" | "providerCostMicro" | "tokens"
-> & { readonly atMs: number };
+type LateRow = Omit<EventData<"UsageLate.v1">, "epoch"> & { readonly atMs: number };
 export type UsageRow = ReadModelRow<"requests", RequestRow> | ReadModelRow<"late", LateRow>;
 type Write = ReadModelWrite<UsageRow>;
 
@@ -127,14 +124,8 @@ function charged(event: Recorded<"UsageRecorded.v1">): RequestRow {
 
 function released(event: Recorded<"RequestReleased.v1">): RequestRow {
   const { reason, attempts, unbilledMicro, clientGone } = event.data;
-  return {
-    ...ended(event),
-    outcome: "released",
-    reason,
-    host: lastHost(attempts),
-    unbilledMicro,
-    clientGone,
-  };
+  const host = lastHost(attempts);
+  return { ...ended(event), outcome: "released", reason, host, unbilledMicro, clientGone };
 }
 
 function lastHost(attempts: readonly Attempt[]): string | null {

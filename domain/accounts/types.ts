@@ -55,30 +55,13 @@ export interface OrgSnapshot {
 /** What an event does to an organization's accounts: values only, computed from the event alone. */
 export type Effect =
   | { readonly effect: "created" }
-  | {
-      readonly effect: "credited";
-      readonly lotId: string;
-      readonly pot: "paid";
-      readonly micro: number;
-    }
+  | ({ readonly effect: "credited"; readonly micro: number } & Pick<Lot, "lotId" | "pot">)
   | { readonly effect: "key_issued"; readonly keyId: string; readonly limits: KeyLimits }
   | { readonly effect: "key_revoked"; readonly keyId: string }
-  | {
-      readonly effect: "hold_opened";
-      readonly requestId: string;
-      readonly keyId: string;
-      readonly writerEpoch: number;
-      readonly totalMicro: number;
-      readonly revision: number;
-      readonly accounts: readonly AccountTaking[];
-    }
-  | {
-      readonly effect: "hold_extended";
-      readonly requestId: string;
-      readonly totalMicro: number;
-      readonly revision: number;
-      readonly accounts: readonly AccountTaking[];
-    }
+  | ({ readonly effect: "hold_opened" } & Readonly<Omit<Hold, "state" | "forgetAtMs">>)
+  | ({ readonly effect: "hold_extended" } & Readonly<
+      Pick<Hold, "requestId" | "totalMicro" | "revision" | "accounts">
+    >)
   | { readonly effect: "hold_closed"; readonly requestId: string; readonly chargedMicro: number };
 
 /** One event's effects on one organization; `prev` is the position of the event before it that touched the organization. */

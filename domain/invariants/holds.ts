@@ -22,13 +22,7 @@ export type Terminal = Extract<
   { type: "UsageRecorded.v1" | "RequestReleased.v1" | "RequestExpired.v1" }
 >;
 
-export interface HoldCheck {
-  take(event: RecordedEvent, report: Report): void;
-  readonly holds: ReadonlyMap<string, AuditedHold>;
-  readonly open: ReadonlySet<AuditedHold>;
-  /** Journals that are sealed and still have open holds: CLOSE is broken when nobody will write their expiries. */
-  sealedWithOpenHolds(): string[];
-}
+export type HoldCheck = ReturnType<typeof createHoldCheck>;
 
 /**
  * 5 HOLDCAP: a charge is never above its hold with its extensions, and the terminal event repeats exactly that hold.
@@ -37,7 +31,7 @@ export interface HoldCheck {
  * 13 FENCE: no taking under an older owner stands behind a fence, nor in the journal of a writer that registered
  * after the newer owner had claimed.
  */
-export function createHoldCheck(): HoldCheck {
+export function createHoldCheck() {
   const holds = new Map<string, AuditedHold>();
   const open = new Set<AuditedHold>();
   const sealed = new Set<string>();
@@ -150,10 +144,12 @@ export function createHoldCheck(): HoldCheck {
 
   return {
     take,
-    holds,
-    open,
-    sealedWithOpenHolds: () => [
-      ...new Set([...open].filter((hold) => sealed.has(hold.stream)).map((hold) => hold.stream)),
-    ],
+    holds: holds as ReadonlyMap<string, AuditedHold>,
+    open: open as ReadonlySet<AuditedHold>,
+    /** Journals that are sealed and still have open holds: CLOSE is broken when nobody will write their expiries. */
+    sealedWithOpenHolds: (): string[] => {
+      const streams = new Set([...open].map(({ stream }) => stream));
+      return [...streams.intersection(sealed)];
+    },
   };
 }
