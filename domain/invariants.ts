@@ -2,29 +2,23 @@ import type { CellObserver } from "./accounts/holds.ts";
 import type { Catalogue } from "./catalogue/types.ts";
 import type { RecordedEvent } from "./events/events.ts";
 import type { Violation } from "./invariants/found.ts";
-import { createHoldCheck, type HoldCheck } from "./invariants/holds.ts";
-import { createMoneyCheck, type MoneyCheck } from "./invariants/money.ts";
+import { createHoldCheck } from "./invariants/holds.ts";
+import { createMoneyCheck } from "./invariants/money.ts";
 import { createOrderCheck } from "./invariants/order.ts";
 import { createPinCheck } from "./invariants/pins.ts";
 
-/**
- * The invariants of the books, checked over recorded events alone: LIAB, NOSPEND, HOLDCAP, CLOSE, MONO, FENCE, IDEMP,
- * PRICE, ROUND. Nothing here looks at any store; the events come in the order of their positions.
- */
-export interface Audit {
-  /** Takes the next event and says what it breaks; nothing while all is well. */
-  take(event: RecordedEvent): readonly Violation[];
-  readonly holds: Pick<HoldCheck, "holds" | "open" | "sealedWithOpenHolds">;
-  readonly money: Pick<MoneyCheck, "orgs" | "lots" | "budgets" | "accounts">;
-}
+export type Audit = ReturnType<typeof createAudit>;
 
 const NONE: readonly Violation[] = [];
 
 /**
+ * The invariants of the books, checked over recorded events alone: LIAB, NOSPEND, HOLDCAP, CLOSE, MONO, FENCE, IDEMP,
+ * PRICE, ROUND. Nothing here looks at any store; the events come in the order of their positions.
+ *
  * Starts an audit before the first event. `observe` is told of every cell of the hold table that the fold reaches. With
  * the catalogue that the prices were taken from, PRICE also holds each charge to the price that it names.
  */
-export function createAudit(observe?: CellObserver, catalogue?: Catalogue): Audit {
+export function createAudit(observe?: CellObserver, catalogue?: Catalogue) {
   const order = createOrderCheck();
   const holds = createHoldCheck();
   const money = createMoneyCheck(observe);
@@ -32,7 +26,8 @@ export function createAudit(observe?: CellObserver, catalogue?: Catalogue): Audi
   return {
     holds,
     money,
-    take(event) {
+    /** Takes the next event and says what it breaks; nothing while all is well. */
+    take(event: RecordedEvent): readonly Violation[] {
       let found: Violation[] | undefined;
       const report = (invariant: Violation["invariant"], sentence: string) => {
         (found ??= []).push({ invariant, position: event.position, sentence });

@@ -100,6 +100,8 @@ export function take(accounts: Accounts, key: KeyAccount, micro: number): Accoun
   return [{ account: budgetAccount(key.keyId), period: "total", micro }, balance];
 }
 
+const ACCOUNT_EXISTS = "a taking names an account that exists";
+
 /** Sets aside exactly what an event says was taken, from exactly its lots. */
 export function takeAsRecorded(
   accounts: Accounts,
@@ -109,17 +111,11 @@ export function takeAsRecorded(
   for (const taking of takings) {
     if (taking.lots === undefined) {
       const key = accounts.keys.get(keyId);
-      rule(
-        key !== undefined && taking.account === budgetAccount(keyId),
-        "a taking names an account that exists",
-      );
+      rule(key !== undefined && taking.account === budgetAccount(keyId), ACCOUNT_EXISTS);
       key.heldMicro += taking.micro;
       continue;
     }
-    rule(
-      taking.account === balanceAccount(accounts.orgId),
-      "a taking names an account that exists",
-    );
+    rule(taking.account === balanceAccount(accounts.orgId), ACCOUNT_EXISTS);
     accounts.heldMicro += taking.micro;
     rule(availableMicro(accounts) >= 0, "the balance is never overspent");
     let sum = 0;

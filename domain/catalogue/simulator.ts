@@ -14,13 +14,10 @@ export interface SimulatorModel extends ModelRow {
 }
 
 const COST_PERCENT = 80;
-const CREATED_UNIX = 1_795_219_200; // 2026-11-21
-const small = { createdUnix: CREATED_UNIX, contextWindowTokens: 128_000, outputTokensMax: 16_384 };
-const large = {
-  createdUnix: CREATED_UNIX,
-  contextWindowTokens: 1_000_000,
-  outputTokensMax: 65_536,
-};
+const createdUnix = 1_795_219_200; // 2026-11-21
+const outputCapName: OutputCapName = "max_completion_tokens";
+const small = { createdUnix, outputCapName, contextWindowTokens: 128_000, outputTokensMax: 16_384 };
+const large = { ...small, contextWindowTokens: 1_000_000, outputTokensMax: 65_536 };
 
 /**
  * A context tier of the simulator. The cost side is a fifth below the sale side, so that a mix-up of the two shows in a
@@ -54,6 +51,8 @@ function spread(basePico: number): ClassPrices {
 /** One price for every class: the model for sums that a reader can do in the head. */
 const flat = (pico: number) => completePrices({ input: pico, output: pico });
 
+const only = (salePico: ClassPrices): Price => ({ default: [tier(0, salePico)] });
+
 /** The simulated upstream's models. Only these names lead to it. */
 export const SIMULATOR_MODELS: readonly SimulatorModel[] = [
   {
@@ -61,50 +60,28 @@ export const SIMULATOR_MODELS: readonly SimulatorModel[] = [
     ...large,
     imageTokensMax: 1_500,
     outputCapName: "max_tokens",
-    price: { default: [tier(0, flat(1_000_000))] },
+    price: only(flat(1_000_000)),
   },
-  {
-    id: "sim-small",
-    ...small,
-    outputCapName: "max_tokens",
-    price: { default: [tier(0, spread(200_000))] },
-  },
-  {
-    id: "sim-large",
-    ...large,
-    outputCapName: "max_completion_tokens",
-    price: { default: [tier(0, spread(3_000_000))] },
-  },
+  { id: "sim-small", ...small, outputCapName: "max_tokens", price: only(spread(200_000)) },
+  { id: "sim-large", ...large, price: only(spread(3_000_000)) },
   {
     id: "sim-tiers",
     ...large,
-    outputCapName: "max_completion_tokens",
     price: {
       default: [tier(0, spread(2_000_000)), tier(200_000, spread(4_000_000))],
       flex: [tier(0, spread(1_000_000)), tier(200_000, spread(2_000_000))],
       priority: [tier(0, spread(5_000_000)), tier(200_000, spread(10_000_000))],
     },
   },
-  {
-    id: "sim-vision",
-    ...small,
-    imageTokensMax: 2_000,
-    outputCapName: "max_completion_tokens",
-    price: { default: [tier(0, spread(1_000_000))] },
-  },
-  {
-    id: "sim-audio",
-    ...small,
-    outputCapName: "max_completion_tokens",
-    price: { default: [tier(0, spread(2_400_000))] },
-  },
+  { id: "sim-vision", ...small, imageTokensMax: 2_000, price: only(spread(1_000_000)) },
+  { id: "sim-audio", ...small, price: only(spread(2_400_000)) },
   {
     id: "sim-embed",
-    createdUnix: CREATED_UNIX,
+    createdUnix,
     operation: "embeddings",
     contextWindowTokens: 8_192,
     outputTokensMax: 0,
     outputCapName: "max_tokens",
-    price: { default: [tier(0, flat(100_000))] },
+    price: only(flat(100_000)),
   },
 ];

@@ -22,8 +22,6 @@ export type Terminal = Extract<
   { type: "UsageRecorded.v1" | "RequestReleased.v1" | "RequestExpired.v1" }
 >;
 
-export type HoldCheck = ReturnType<typeof createHoldCheck>;
-
 /**
  * 5 HOLDCAP: a charge is never above its hold with its extensions, and the terminal event repeats exactly that hold.
  * 7 CLOSE: every hold has exactly one terminal event, in its own journal; behind a seal only expiries (and late marks)

@@ -23,26 +23,18 @@ export function leftMicro(sum: Sum): number {
   return sum.fundedMicro - sum.chargedMicro - sum.heldMicro;
 }
 
-export interface MoneyCheck {
-  take(event: RecordedEvent, report: Report): void;
-  /** By organization, lot and key: added up here, apart from the accounts' own code. */
-  readonly orgs: ReadonlyMap<string, Sum>;
-  readonly lots: ReadonlyMap<string, Sum>;
-  readonly budgets: ReadonlyMap<string, Sum>;
-  /** The same events through the accounts' own code. */
-  readonly accounts: ReadonlyMap<string, Accounts>;
-}
-
 /**
  * 3 LIAB: per organization available + held = top-ups − charged, and the accounts' own code comes to the same figures
  * as plain addition. 4 NOSPEND: nothing of a balance, lot or budget is ever below zero, after any event.
  * 15 PRICE: tokens × the prices in the event give the same micro (whether those are the right prices: pins.ts).
  * 16 ROUND: charges × 10^6 plus residuals are exactly the sum of tokens × prices.
  */
-export function createMoneyCheck(observe?: CellObserver): MoneyCheck {
+export function createMoneyCheck(observe?: CellObserver) {
+  // By organization, lot and key: added up here, apart from the accounts' own code.
   const orgs = new Map<string, Sum>();
   const lots = new Map<string, Sum>();
   const budgets = new Map<string, Sum>();
+  // The same events through the accounts' own code.
   const accounts = new Map<string, Accounts>();
   const takings = new Map<string, { keyId: string; accounts: readonly AccountTaking[] }>();
   let chargedPico = 0n;
@@ -153,7 +145,7 @@ export function createMoneyCheck(observe?: CellObserver): MoneyCheck {
     lots,
     budgets,
     accounts,
-    take(event, report) {
+    take(event: RecordedEvent, report: Report): void {
       const orgId = orgOf(event);
       if (orgId === undefined) return;
       add(event, report);

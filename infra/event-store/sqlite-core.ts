@@ -16,28 +16,21 @@ import { openSqliteFile, pragmaOf, type Pragma } from "./sqlite-file.ts";
  * memory store write with it; reading stands in sqlite-slices.ts, so that the writer thread loads no event schema.
  */
 
-export interface SqliteCore {
-  /**
-   * Writes several appends in one transaction, each judged on its own; durable when it returns. A full disk or a
-   * read-only file refuses all of them, but for repeats of what is already there.
-   * @throws when the outcome is not certain (an I/O error): the connection should then be given up.
-   */
-  appendAll(requests: readonly AppendRequest[], nowMs: number): Written;
-  /** Reads a setting of this very connection, after changing it if a value is given. */
-  pragma(name: Pragma, value?: number): string | number;
-  readonly db: DatabaseSync;
-  close(): void;
-}
-
 /** Names of streams kept in memory; past this many they are forgotten and looked up again. */
 const STREAMS_CACHED_MAX = 100_000;
 
 /** Opens the store's file for writing; see {@link openSqliteFile} for what it throws. */
-export function openSqliteCore(path: string): SqliteCore {
+export function openSqliteCore(path: string) {
   const db = openSqliteFile(path);
   return {
+    /**
+     * Writes several appends in one transaction, each judged on its own; durable when it returns. A full disk or a
+     * read-only file refuses all of them, but for repeats of what is already there.
+     * @throws when the outcome is not certain (an I/O error): the connection should then be given up.
+     */
     appendAll: preparedWriter(db),
-    pragma: (name, value) => pragmaOf(db, name, value),
+    /** Reads a setting of this very connection, after changing it if a value is given. */
+    pragma: (name: Pragma, value?: number) => pragmaOf(db, name, value),
     db,
     close: () => db.close(),
   };
@@ -120,7 +113,7 @@ function preparedLook(db: DatabaseSync, numbers: ReturnType<typeof streamNumbers
   return look;
 }
 
-function preparedWriter(db: DatabaseSync): SqliteCore["appendAll"] {
+function preparedWriter(db: DatabaseSync) {
   const begin = db.prepare("BEGIN IMMEDIATE");
   const commit = db.prepare("COMMIT");
   const insert = db.prepare("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
@@ -140,20 +133,12 @@ function preparedWriter(db: DatabaseSync): SqliteCore["appendAll"] {
     const { rows } = request;
     const stream = numbers.getOrAdd(request.stream);
     for (let at = 0, offset = 0; at < rows.length; at += ROW_FIELDS, offset += 1) {
-      const id = rows[at] ?? null;
-      const type = rows[at + 1] ?? null;
-      const data = rows[at + 2] ?? null;
-      const metadata = rows[at + 3] ?? null;
-      insert.run(
-        position + offset,
-        stream,
-        revision + offset,
-        id,
-        type,
-        recordedAt,
-        data,
-        metadata,
+      const place = [position + offset, stream, revision + offset];
+      const [id = null, type = null, data = null, metadata = null] = rows.slice(
+        at,
+        at + ROW_FIELDS,
       );
+      insert.run(...place, id, type, recordedAt, data, metadata);
     }
   }
 
@@ -182,7 +167,7 @@ function preparedWriter(db: DatabaseSync): SqliteCore["appendAll"] {
     return "next" in seen || seen.outcome !== "appended" ? { outcome: "refused", reason } : seen;
   }
 
-  return (requests, nowMs) => {
+  return (requests: readonly AppendRequest[], nowMs: number): Written => {
     try {
       return transaction(requests, nowMs);
     } catch (error) {

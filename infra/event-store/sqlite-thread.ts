@@ -2,17 +2,6 @@ import { Worker } from "node:worker_threads";
 import type { Clock } from "#services/ports.ts";
 import type { WriterAnswer, WriterOrder } from "./sqlite-writer.ts";
 
-/** The writer thread, kept alive: one that died is replaced when it is next needed, after a pause that grows. */
-export interface WriterThread {
-  /**
-   * Gives an order and waits for its answer; orders are answered one after the other.
-   * Rejects when the thread died before it answered, or could not be started.
-   */
-  ask(order: Exclude<WriterOrder, { order: "close" }>): Promise<WriterAnswer>;
-  /** Lets the thread close its file and waits for its end, at most `closeMsMax`. */
-  close(closeMsMax: number): Promise<void>;
-}
-
 const RESTART_MS_MIN = 20;
 const RESTART_MS_MAX = 2_000;
 
@@ -22,8 +11,11 @@ export function startWriterThread(path: string): Worker {
   return new Worker(entry, { workerData: path, name: "event-store-writer" });
 }
 
-/** Supervises writer threads made by `start`. The first one is started by the first order. */
-export function superviseWriter(start: () => Worker, clock: Clock): WriterThread {
+/**
+ * The writer thread, kept alive: the first order starts it with `start`, and one that died is replaced when it is next
+ * needed, after a pause that grows.
+ */
+export function superviseWriter(start: () => Worker, clock: Clock) {
   let current: Worker | undefined;
   let starting: Promise<Worker> | undefined;
   let deaths = 0;
@@ -70,7 +62,11 @@ export function superviseWriter(start: () => Worker, clock: Clock): WriterThread
     }));
 
   return {
-    async ask(order) {
+    /**
+     * Gives an order and waits for its answer; orders are answered one after the other.
+     * Rejects when the thread died before it answered, or could not be started.
+     */
+    async ask(order: Exclude<WriterOrder, { order: "close" }>): Promise<WriterAnswer> {
       const worker = current ?? (await thread());
       const answer = Promise.withResolvers<WriterAnswer>();
       waiting.push(answer);
@@ -78,22 +74,21 @@ export function superviseWriter(start: () => Worker, clock: Clock): WriterThread
       worker.postMessage(order);
       return answer.promise;
     },
-    async close(closeMsMax) {
+    /** Lets the thread close its file and waits for its end, at most `closeMsMax`. */
+    async close(closeMsMax: number): Promise<void> {
       const worker = current;
       if (!worker) return;
-      await new Promise<void>((resolve) => {
-        const cancel = clock.timer(closeMsMax, () => {
-          // A thread that hangs in the disk cannot be ended before the disk answers: nobody waits for that.
-          void worker.terminate();
-          resolve();
-        });
-        worker.once("exit", () => {
-          cancel();
-          resolve();
-        });
-        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
-        worker.postMessage({ order: "close" } satisfies WriterOrder);
+      const ended = Promise.withResolvers<unknown>();
+      worker.once("exit", ended.resolve);
+      const cancel = clock.timer(closeMsMax, () => {
+        // A thread that hangs in the disk cannot be ended before the disk answers: nobody waits for that.
+        void worker.terminate();
+        ended.resolve(undefined);
       });
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
+      worker.postMessage({ order: "close" } satisfies WriterOrder);
+      await ended.promise;
+      cancel();
     },
   };
 }

@@ -10,6 +10,8 @@ import { openSqliteReadOnly, type Pragma } from "./sqlite-file.ts";
 import { createSlices } from "./sqlite-slices.ts";
 import { startWriterThread, superviseWriter } from "./sqlite-thread.ts";
 
+const OUT_OF_ORDER = "the event store's writer answered out of order";
+
 export interface SqliteEventStoreOptions {
   /** The file; made if it is not there. Its folder must be there, on a local disk, and used by one process. */
   readonly path: string;
@@ -41,30 +43,24 @@ export async function openSqliteEventStore(
   options: SqliteEventStoreOptions,
 ): Promise<SqliteEventStore> {
   const { path, clock, startWriter = startWriterThread } = options;
-  const {
-    queueEventsMax = 20_000,
-    queueBytesMax = 64 * 1024 * 1024,
-    answerMsMax = 10_000,
-  } = options;
+  const { queueEventsMax: eventsMax = 20_000, queueBytesMax: bytesMax = 64 * 1024 * 1024 } =
+    options;
+  const { answerMsMax = 10_000, followEventsMax: bufferEventsMax = 10_000 } = options;
   const writer = superviseWriter(() => startWriter(path), clock);
   // The first order starts the thread, which makes the file: only then can it be opened for reading.
   await writer.ask({ order: "pragma", name: "journal_mode", value: undefined });
   const db = openSqliteReadOnly(path);
   const slices = createSlices(db);
-  const followers = createFollowers({
-    slices,
-    pause: nextTurn,
-    bufferEventsMax: options.followEventsMax ?? 10_000,
-  });
+  const followers = createFollowers({ slices, pause: nextTurn, bufferEventsMax });
 
   const queue = createAppendQueue({
     clock,
-    eventsMax: queueEventsMax,
-    bytesMax: queueBytesMax,
+    eventsMax,
+    bytesMax,
     answerMsMax,
     async write(requests) {
       const answer = await writer.ask({ order: "append", requests, nowMs: clock.now() });
-      if (answer.answer !== "written") throw outOfOrder();
+      if (answer.answer !== "written") throw new Error(OUT_OF_ORDER);
       return answer.written;
     },
     answerAll,
@@ -108,13 +104,9 @@ export async function openSqliteEventStore(
     follow: followers.follow,
     async pragma(name, value) {
       const answer = await writer.ask({ order: "pragma", name, value });
-      if (answer.answer !== "pragma") throw outOfOrder();
+      if (answer.answer !== "pragma") throw new Error(OUT_OF_ORDER);
       return answer.value;
     },
     close: () => (closing ??= shut()),
   };
-}
-
-function outOfOrder(): Error {
-  return new Error("the event store's writer answered out of order");
 }

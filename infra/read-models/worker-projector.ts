@@ -64,8 +64,6 @@ interface Asked {
   readonly onProgress: ((progress: RebuildProgress) => void) | undefined;
 }
 
-const POLL_MS = 100;
-const BATCH_MS = 250;
 const ASKED_MAX = 1_000;
 const CLOSE_MS_MAX = 10_000;
 const RESTART_MS_FIRST = 100;
@@ -79,7 +77,7 @@ const LIVED_MS = 60_000;
  */
 export function openWorkerProjector(options: WorkerProjectorOptions): Projector {
   const { clock, onAlarm, entry, eventStorePath, folder } = options;
-  const { pollMs = POLL_MS, batchMs = BATCH_MS } = options;
+  const { pollMs = 100, batchMs = 250 } = options;
   const asked = new Map<number, Asked>();
   let asks = 0;
   let deaths = 0;

@@ -30,9 +30,6 @@ export interface ProjectorParts {
   readonly onAlarm: Telemetry["alarm"];
 }
 
-const BATCH_MS = 250;
-const BATCH_EVENTS_MAX = 10_000;
-const STILL_MS_MAX = 30_000;
 const RETRY_MS_FIRST = 100;
 const RETRY_MS_MAX = 5_000;
 
@@ -42,12 +39,12 @@ export type Running = Awaited<ReturnType<typeof createRunning>>;
 /** Opens the lanes. Nothing is read from the store before `feed` is called. */
 export async function createRunning(parts: ProjectorParts) {
   const { clock, signal, onAlarm } = parts;
-  const { batchMs = BATCH_MS, batchEventsMax = BATCH_EVENTS_MAX } = parts;
+  const { batchMs = 250, batchEventsMax = 10_000, stillMsMax = 30_000 } = parts;
   const stopped = new AbortController();
   const lanes: Lane[] = [];
   for (const projection of parts.projections ?? PROJECTIONS)
     lanes.push(await openLane(projection, parts.readModels, parts.store, onAlarm));
-  const waiters = createWaiters(clock, parts.stillMsMax ?? STILL_MS_MAX);
+  const waiters = createWaiters(clock, stillMsMax);
   let seen: Place = lanes.map((lane) => lane.committed).reduce(earlier);
   let pending = 0;
   let failures = 0;
