@@ -1,5 +1,5 @@
 import { PICO_PER_MICRO } from "./money.ts";
-import { holdOf, type ClassPrices } from "./prices.ts";
+import { holdOf, type ClassPrices, type ContextTier } from "./prices.ts";
 
 /** What a request is reckoned to use at most, and which kinds of token it can involve at all. */
 export interface HoldBounds {
@@ -13,10 +13,7 @@ export interface HoldBounds {
 }
 
 /** The prices a hold is computed with: per class the dearest that can apply to the request. */
-export interface HoldPrices {
-  readonly salePico: ClassPrices;
-  readonly costPico: ClassPrices;
-}
+export type HoldPrices = Omit<ContextTier, "fromInputTokens">;
 
 /**
  * The size of a hold: every input token at the dearest input class that can apply, every output token at the dearest

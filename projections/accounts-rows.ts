@@ -92,6 +92,6 @@ export function openHolds(packed: AccountsRows): Map<number, HoldInJournal[]> {
 
 /** The writers whose journals are not sealed, oldest first. */
 export function unsealedWriters(packed: AccountsRows): number[] {
-  const writers = [...unpackRows(packed, "writers")].map(({ value }) => value.writerEpoch);
-  return writers.sort((one, other) => one - other);
+  const writers = unpackRows(packed, "writers").map(({ value }) => value.writerEpoch);
+  return [...writers].sort((one, other) => one - other);
 }

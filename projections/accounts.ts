@@ -162,8 +162,7 @@ function markChanged(org: OrgFold, effect: Effect): void {
       return;
     case "hold_extended": {
       const hold = org.accounts.holds.get(effect.requestId);
-      if (hold) markTakings(org, hold.keyId, hold.accounts);
-      if (hold) markTakings(org, hold.keyId, effect.accounts);
+      if (hold) markTakings(org, hold.keyId, [...hold.accounts, ...effect.accounts]);
       holds.changed.add(effect.requestId);
       return;
     }

@@ -1,5 +1,6 @@
 import type { AccountTaking } from "#domain/events/schemas.ts";
 import type { AdmitRefusal } from "./checks.ts";
+import type { Hold } from "./types.ts";
 
 /** Nothing was done: the caller's owner epoch, or the server itself, is not the one that may take money here. */
 export interface Fenced {
@@ -55,11 +56,7 @@ export type AdmitOutcome = Admitted | AdmitRefused | Fenced;
 
 /** `raised` gives the hold's present total, which is below the one asked for when the money did not go further. */
 export type ExtendOutcome =
-  | {
-      readonly outcome: "raised";
-      readonly totalMicro: number;
-      readonly accounts: readonly AccountTaking[];
-    }
+  | ({ readonly outcome: "raised" } & Readonly<Pick<Hold, "totalMicro" | "accounts">>)
   | { readonly outcome: "gone" }
   | Fenced;
 

@@ -110,16 +110,10 @@ export function admitHold(
   micro: number,
 ): AccountTaking[] {
   const takings = take(accounts, key, micro);
-  accounts.holds.set(requestId, {
-    requestId,
-    keyId: key.keyId,
-    writerEpoch,
-    state: "provisional",
-    totalMicro: micro,
-    accounts: takings,
-    revision: -1,
-    forgetAtMs: 0,
-  });
+  const { keyId } = key;
+  const amounts = { totalMicro: micro, accounts: takings };
+  const state = { state: "provisional" as const, revision: -1, forgetAtMs: 0 };
+  accounts.holds.set(requestId, { requestId, keyId, writerEpoch, ...amounts, ...state });
   return takings;
 }
 

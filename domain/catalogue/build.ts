@@ -74,15 +74,8 @@ function modelOf(row: ModelRow, ownedBy: string): Model {
 
 function bind(model: Model, host: Host, outputCapName: OutputCapName, price: Price): Binding {
   const id = `${model.id}@${host.slug}`;
-  return {
-    id,
-    model,
-    host,
-    upstreamModel: model.id,
-    outputCapName,
-    priceVersion: `${DATA_VERSION}:${id}`,
-    price,
-  };
+  const named = { upstreamModel: model.id, priceVersion: `${DATA_VERSION}:${id}` };
+  return { id, model, host, outputCapName, price, ...named };
 }
 
 /** A model's list price. The rows of one service tier stand in ascending order of their first token. */

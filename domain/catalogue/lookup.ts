@@ -24,7 +24,7 @@ const TIERS_NAMED: ReadonlyMap<string, readonly ServiceTier[]> = new Map([
 const OTHER = "other";
 
 // What is derived from a snapshot is remembered for as long as the snapshot itself: it never changes.
-const bindingsByArea = new WeakMap<readonly Binding[], Map<string, readonly Binding[]>>();
+const bindingsByArea = new WeakMap<readonly Binding[], ReadonlyMap<string, readonly Binding[]>>();
 const bindingsByUpstream = new WeakMap<Catalogue, ReadonlyMap<string, Binding>>();
 const holdSteps = new WeakMap<
   readonly Binding[],
@@ -42,13 +42,12 @@ export function bindingsFor(
 ): readonly Binding[] {
   const all = catalogue.bindings.get(modelId);
   if (!all) return NONE;
-  const known = bindingsByArea.get(all)?.get(processingArea);
-  if (known) return known;
-  const matching = all.filter((binding) => binding.host.processingArea === processingArea);
-  if (matching.length === 0) return NONE;
-  const byArea = bindingsByArea.get(all) ?? new Map<string, readonly Binding[]>();
-  bindingsByArea.set(all, byArea.set(processingArea, matching));
-  return matching;
+  let byArea = bindingsByArea.get(all);
+  if (!byArea) {
+    byArea = Map.groupBy(all, ({ host }) => host.processingArea);
+    bindingsByArea.set(all, byArea);
+  }
+  return byArea.get(processingArea) ?? NONE;
 }
 
 /**
@@ -122,12 +121,10 @@ export function holdPrices(
   // Callers choose the name, so only known ones are remembered by it.
   const isKnown = requestedTier === undefined || TIERS_NAMED.has(requestedTier);
   const asked = isKnown ? requestedTier : OTHER;
-  let steps = holdSteps.get(bindings)?.get(asked);
-  if (!steps) {
-    steps = holdStepsOf(bindings, asked);
-    const byTier = holdSteps.get(bindings) ?? new Map<string | undefined, readonly ContextTier[]>();
-    holdSteps.set(bindings, byTier.set(asked, steps));
-  }
+  const byTier = holdSteps.get(bindings) ?? new Map<string | undefined, readonly ContextTier[]>();
+  holdSteps.set(bindings, byTier);
+  let steps = byTier.get(asked);
+  if (!steps) byTier.set(asked, (steps = holdStepsOf(bindings, asked)));
   return tierFor(steps, inputTokensBound);
 }
 

@@ -45,11 +45,9 @@ export function newEvent<T extends EventType>(
 ): NewEvent<T> {
   const checked = EVENT_SCHEMAS[type].safeParse(data);
   if (!checked.success) {
-    const issue = checked.error.issues[0];
+    const { path = ["?"], code = "unknown" } = checked.error.issues[0] ?? {};
     // The value is left out on purpose: it could be text of a caller's.
-    throw new TypeError(
-      `${type} is not valid at ${issue?.path.join(".") ?? "?"}: ${issue?.code ?? "unknown"}`,
-    );
+    throw new TypeError(`${type} is not valid at ${path.join(".")}: ${code}`);
   }
   return {
     id: eventId(stream, key),

@@ -9,9 +9,7 @@ import type { Report } from "./found.ts";
  * the version, binding and service tier that it names, at the context tier of its own tokens. Prices of another data
  * version than the catalogue's cannot be looked up; those of its own must be there.
  */
-export function createPinCheck(
-  catalogue: Catalogue,
-): (event: RecordedEvent, report: Report) => void {
+export function createPinCheck(catalogue: Catalogue) {
   const byVersion = new Map<string, Binding>();
   for (const binding of [...catalogue.bindings.values()].flat())
     byVersion.set(binding.priceVersion, binding);
@@ -24,7 +22,7 @@ export function createPinCheck(
     return binding;
   }
 
-  return (event, report) => {
+  return (event: RecordedEvent, report: Report): void => {
     if (event.type === "RequestAdmitted.v1") {
       const { requestId, bindingIds } = event.data;
       const binding = pinned(event.data, report);

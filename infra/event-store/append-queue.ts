@@ -63,10 +63,9 @@ export function createAppendQueue(options: {
   async function writeBatch(batch: readonly Waiting[]): Promise<void> {
     let cancel = clock.timer(answerMsMax, giveUp);
     function giveUp(): void {
-      answerUnknown(batch, "the disk did not answer in time");
       const late = queue;
       queue = [];
-      answerUnknown(late, "the disk did not answer in time");
+      answerUnknown([...batch, ...late], "the disk did not answer in time");
       release(late);
       cancel = clock.timer(answerMsMax, giveUp);
     }

@@ -4,22 +4,12 @@ import { storeReads } from "./outcomes.ts";
 import { openSqliteReadOnly } from "./sqlite-file.ts";
 import { createSlices } from "./sqlite-slices.ts";
 
-export interface SqliteEventReader extends Omit<EventStore, "append" | "fence"> {
-  /** Has those who follow look for new events now, and not only when it is time again. */
-  lookNow(): void;
-  close(): Promise<void>;
-}
-
 /**
  * Reads an event store's file beside the process or thread that writes it. Following looks for new events every
  * `pollMs`. Everything runs on the calling thread, with a turn for others after each slice.
  * @throws when there is no such file, or it is no event store of this version.
  */
-export function openSqliteEventReader(options: {
-  path: string;
-  clock: Clock;
-  pollMs: number;
-}): SqliteEventReader {
+export function openSqliteEventReader(options: { path: string; clock: Clock; pollMs: number }) {
   const { path, clock, pollMs } = options;
   const db = openSqliteReadOnly(path);
   const slices = createSlices(db);
@@ -56,10 +46,11 @@ export function openSqliteEventReader(options: {
   return {
     ...storeReads(slices, nextTurn),
     follow,
-    lookNow() {
+    /** Has those who follow look for new events now, and not only when it is time again. */
+    lookNow(): void {
       for (const wake of asleep) wake();
     },
-    async close() {
+    async close(): Promise<void> {
       if (closing.signal.aborted) return;
       closing.abort();
       db.close();

@@ -15,17 +15,8 @@ export interface Slice {
 
 export type SqliteSlices = ReturnType<typeof createSlices>;
 
-type Row = [
-  position: number,
-  stream: number,
-  revision: number,
-  id: string,
-  type: string,
-  recordedAt: number,
-  data: string,
-  metadata: string,
-];
 const COLUMNS = "position, stream, revision, id, type, recorded_at, data, metadata";
+type Row = [number, number, number, string, string, number, string, string];
 const STREAMS_CACHED_MAX = 100_000;
 
 /**

@@ -44,11 +44,6 @@ CREATE TABLE model (
 PRAGMA application_id = ${APPLICATION_ID};
 PRAGMA user_version = ${LAYOUT};`;
 
-interface File {
-  readonly db: DatabaseSync;
-  readonly model: ReadModel;
-}
-
 /**
  * Read models as SQLite files, one a projection: `<folder>/<name>.sqlite`, while it is rebuilt `<name>.aside.sqlite`
  * beside it. A commit is atomic but may be lost in a power cut (synchronous NORMAL): the next start folds those events
@@ -60,7 +55,7 @@ export function openSqliteReadModels(options: {
   onDropped: (name: string, reason: string) => void;
 }): SqliteReadModels {
   const { folder, onDropped } = options;
-  const open = new Map<string, File>();
+  const open = new Map<string, DatabaseSync>();
   let pagesMax = 0;
   mkdirSync(folder, { recursive: true, mode: 0o700 });
 
@@ -68,15 +63,15 @@ export function openSqliteReadModels(options: {
   const asideOf = (name: string) => `${name}.aside`;
 
   function close(name: string): void {
-    open.get(name)?.db.close();
+    open.get(name)?.close();
     open.delete(name);
   }
 
   function keep(name: string, db: DatabaseSync): ReadModel {
-    const file = { db, model: modelOf(db) };
-    open.set(name, file);
+    const model = modelOf(db);
+    open.set(name, db);
     if (pagesMax > 0) limit(db, pagesMax);
-    return file.model;
+    return model;
   }
 
   function openOrDrop(name: string, version: number): ReadModel {
@@ -109,10 +104,10 @@ export function openSqliteReadModels(options: {
     },
     limitPages(count) {
       pagesMax = count;
-      for (const { db } of open.values()) limit(db, count === 0 ? PAGES_MAX : count);
+      for (const db of open.values()) limit(db, count === 0 ? PAGES_MAX : count);
     },
     async close() {
-      for (const { db } of open.values()) db.close();
+      for (const db of open.values()) db.close();
       open.clear();
     },
   };

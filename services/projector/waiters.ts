@@ -2,11 +2,13 @@ import type { PackedRows } from "#projections/rows.ts";
 import type { Clock } from "#services/ports.ts";
 import { reaches, type Lane, type Place } from "./lane.ts";
 
+type Answer = { position: Place; rows: PackedRows };
+
 interface Waiter {
   readonly lane: Lane;
   readonly atLeast: Place;
   readonly tables: readonly string[] | undefined;
-  readonly done: (answer: { position: Place; rows: PackedRows }) => void;
+  readonly done: (answer: Answer) => void;
   readonly failed: (error: Error) => void;
 }
 
@@ -21,7 +23,7 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
     lane: Lane,
     atLeast: Place,
     tables: readonly string[] | undefined,
-  ): Promise<{ position: Place; rows: PackedRows }> {
+  ): Promise<Answer> {
     if (waiters.size >= WAITERS_MAX)
       return Promise.reject(new Error("too many wait for read models at once"));
     return new Promise((resolve, reject) => {
@@ -77,9 +79,8 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
           waiter.done({ position, rows });
         }
       } catch (error) {
-        const failure = new Error(`the rows of ${lane.projection.name} cannot be read`, {
-          cause: error,
-        });
+        const { name } = lane.projection;
+        const failure = new Error(`the rows of ${name} cannot be read`, { cause: error });
         for (const waiter of served) waiter.failed(failure);
       }
     },
