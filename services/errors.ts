@@ -3,162 +3,62 @@
  * table by a test, both ways. `final`: the same request will fail again. `retryable`: it may succeed later.
  */
 export const ERRORS = {
-  loopback_only: {
-    status: 403,
-    type: "permission_error",
-    message: "This listener serves its own machine only",
-    again: "final",
-  },
-  invalid_api_key: {
-    status: 401,
-    type: "invalid_api_key",
-    message: "Invalid API key provided",
-    again: "final",
-  },
-  region_mismatch: {
-    status: 403,
-    type: "region_mismatch",
-    message: "API key is for another region",
-    again: "final",
-  },
-  key_revoked: {
-    status: 401,
-    type: "invalid_api_key",
-    message: "This API key has been revoked",
-    again: "final",
-  },
-  key_expired: {
-    status: 401,
-    type: "invalid_api_key",
-    message: "This API key has expired",
-    again: "final",
-  },
-  home_region_unreachable: {
-    status: 503,
-    type: "api_error",
-    message: "Home region unreachable for global key",
-    again: "retryable",
-  },
-  method_not_allowed: {
-    status: 405,
-    type: "invalid_request_error",
-    message: "Method not allowed",
-    again: "final",
-  },
-  request_too_large: {
-    status: 413,
-    type: "invalid_request_error",
-    message: "Request body is too large",
-    again: "final",
-  },
-  unsupported_media_type: {
-    status: 415,
-    type: "invalid_request_error",
-    message: "Send the body as application/json",
-    again: "final",
-  },
-  request_timeout: {
-    status: 408,
-    type: "invalid_request_error",
-    message: "The body of the request arrived too slowly",
-    again: "retryable",
-  },
-  invalid_request: {
-    status: 400,
-    type: "invalid_request_error",
-    message: "Invalid request",
-    again: "final",
-  },
-  not_found: {
-    status: 404,
-    type: "invalid_request_error",
-    message: "Unknown request URL",
-    again: "final",
-  },
-  model_not_found: {
-    status: 404,
-    type: "invalid_request_error",
-    message: "The model does not exist",
-    again: "final",
-  },
-  residency_violation: {
-    status: 403,
-    type: "permission_error",
-    message: "Prompts of a regional key never leave its region",
-    again: "final",
-  },
-  rate_limit_exceeded: {
-    status: 429,
-    type: "rate_limit_exceeded",
-    message: "Rate limit exceeded",
-    again: "retryable",
-  },
-  key_budget_exceeded: {
-    status: 402,
-    type: "insufficient_balance",
-    message: "The budget of this key does not cover this request",
-    again: "final",
-  },
-  insufficient_balance: {
-    status: 402,
-    type: "insufficient_balance",
-    message: "Insufficient credit balance",
-    again: "final",
-  },
-  balance_held: {
-    status: 402,
-    type: "insufficient_balance",
-    message: "Insufficient credit balance beside the requests that are running",
-    again: "final",
-  },
-  idempotency_error: {
-    status: 400,
-    type: "invalid_request_error",
-    message: "This Idempotency-Key was used before with another body",
-    again: "final",
-  },
-  upstream_rate_limited: {
-    status: 429,
-    type: "api_error",
-    message: "The upstream is limiting our requests",
-    again: "retryable",
-  },
-  upstream_error: {
-    status: 502,
-    type: "api_error",
-    message: "The upstream failed",
-    again: "retryable",
-  },
-  upstream_timeout: {
-    status: 502,
-    type: "api_error",
-    message: "The upstream did not answer in time",
-    again: "retryable",
-  },
-  ledger_unavailable: {
-    status: 503,
-    type: "api_error",
-    message: "The ledger cannot record requests right now",
-    again: "retryable",
-  },
-  overloaded: {
-    status: 503,
-    type: "api_error",
-    message: "This gateway is handling as much as it can",
-    again: "retryable",
-  },
+  loopback_only: final(403, "permission_error", "This listener serves its own machine only"),
+  invalid_api_key: final(401, "invalid_api_key", "Invalid API key provided"),
+  region_mismatch: final(403, "region_mismatch", "API key is for another region"),
+  key_revoked: final(401, "invalid_api_key", "This API key has been revoked"),
+  key_expired: final(401, "invalid_api_key", "This API key has expired"),
+  home_region_unreachable: retryable(503, "api_error", "Home region unreachable for global key"),
+  method_not_allowed: final(405, "invalid_request_error", "Method not allowed"),
+  request_too_large: final(413, "invalid_request_error", "Request body is too large"),
+  unsupported_media_type: final(415, "invalid_request_error", "Send the body as application/json"),
+  request_timeout: retryable(
+    408,
+    "invalid_request_error",
+    "The body of the request arrived too slowly",
+  ),
+  invalid_request: final(400, "invalid_request_error", "Invalid request"),
+  not_found: final(404, "invalid_request_error", "Unknown request URL"),
+  model_not_found: final(404, "invalid_request_error", "The model does not exist"),
+  residency_violation: final(
+    403,
+    "permission_error",
+    "Prompts of a regional key never leave its region",
+  ),
+  rate_limit_exceeded: retryable(429, "rate_limit_exceeded", "Rate limit exceeded"),
+  key_budget_exceeded: final(
+    402,
+    "insufficient_balance",
+    "The budget of this key does not cover this request",
+  ),
+  insufficient_balance: final(402, "insufficient_balance", "Insufficient credit balance"),
+  balance_held: final(
+    402,
+    "insufficient_balance",
+    "Insufficient credit balance beside the requests that are running",
+  ),
+  idempotency_error: final(
+    400,
+    "invalid_request_error",
+    "This Idempotency-Key was used before with another body",
+  ),
+  upstream_rate_limited: retryable(429, "api_error", "The upstream is limiting our requests"),
+  upstream_error: retryable(502, "api_error", "The upstream failed"),
+  upstream_timeout: retryable(502, "api_error", "The upstream did not answer in time"),
+  ledger_unavailable: retryable(503, "api_error", "The ledger cannot record requests right now"),
+  overloaded: retryable(503, "api_error", "This gateway is handling as much as it can"),
   // Only the control API: whoever manages has another credential than whoever asks a model.
-  invalid_admin_token: {
-    status: 401,
-    type: "invalid_request_error",
-    message: "Invalid admin token provided",
-    again: "final",
-  },
-  internal_error: { status: 500, type: "api_error", message: "Internal error", again: "retryable" },
-} as const satisfies Record<
-  string,
-  { status: number; type: string; message: string; again: "final" | "retryable" }
->;
+  invalid_admin_token: final(401, "invalid_request_error", "Invalid admin token provided"),
+  internal_error: retryable(500, "api_error", "Internal error"),
+};
+
+function final(status: number, type: string, message: string) {
+  return { status, type, message, again: "final" };
+}
+
+function retryable(status: number, type: string, message: string) {
+  return { status, type, message, again: "retryable" };
+}
 
 export type ErrorCode = keyof typeof ERRORS;
 
@@ -175,11 +75,7 @@ export interface ApiError {
   /** The call was or will be charged, or it fails for good: tells client libraries not to repeat it. */
   readonly doNotRetry?: boolean;
   /** Only for a refusal of the upstream that passes through: its status, type and code. */
-  readonly upstream?: {
-    readonly status: number;
-    readonly type: string;
-    readonly code: string | null;
-  };
+  readonly upstream?: Readonly<{ status: number; type: string; code: string | null }>;
 }
 
 /** The status that an error answers with. */
@@ -205,9 +101,9 @@ export function openaiErrorBody(error: ApiError): string {
 export function errorHeaders(error: ApiError): Record<string, string> {
   return {
     "content-type": "application/json; charset=utf-8",
-    ...(error.retryAfterSeconds === undefined
-      ? {}
-      : { "retry-after": String(error.retryAfterSeconds) }),
+    ...(error.retryAfterSeconds !== undefined && {
+      "retry-after": String(error.retryAfterSeconds),
+    }),
     ...(error.doNotRetry ? { "x-should-retry": "false" } : {}),
     ...(typeof error.extra?.["allow"] === "string" ? { allow: error.extra["allow"] } : {}),
   };

@@ -68,7 +68,7 @@ export function createUpstream(options: UpstreamOptions): UpstreamClient {
       const url = new URL(baseUrl);
       let host = hosts.get(url.origin);
       if (host === undefined) {
-        host = new Host(url.origin, settings);
+        host = openHost(url.origin, settings);
         hosts.set(url.origin, host);
       }
       prefix = { host, path: url.pathname.replace(/\/+$/u, "") };
@@ -80,20 +80,20 @@ export function createUpstream(options: UpstreamOptions): UpstreamClient {
   return {
     send(call, receiver) {
       const { host, path } = prefixOf(call.baseUrl);
-      const exchange = new Exchange(
-        host,
-        settings,
-        receiver,
-        call.orgId,
-        dispatchOptions(path, call),
-      );
+      const { places } = host;
+      const sending = dispatchOptions(path, call);
+      const exchange = new Exchange(places, settings, receiver, call.orgId, sending);
       if (closed) exchange.failSoon("connect");
-      else host.take(exchange);
+      else if (!places.take(exchange)) exchange.failSoon("overloaded");
       return exchange;
     },
     async close() {
       closed = true;
-      await Promise.all([...hosts.values()].map((host) => host.close()));
+      const closing = [...hosts.values()].map(async ({ pool, places }) => {
+        for (const exchange of places.clear()) exchange.failSoon("connect");
+        await pool.destroy();
+      });
+      await Promise.all(closing);
     },
   };
 }
@@ -116,57 +116,38 @@ function dispatchOptions(path: string, call: UpstreamCall): Dispatcher.DispatchO
   }
   headers.push("accept-encoding", "identity");
   const { body } = call;
-  if (body.length <= LARGE_BODY_BYTES)
-    return { method: "POST", path: path + call.path, headers, body };
+  const request = { method: "POST", path: path + call.path, headers } as const;
+  if (body.length <= LARGE_BODY_BYTES) return { ...request, body };
   // undici would keep a buffer until the answer has ended; what it reads from a stream it keeps until it is sent.
   headers.push("content-length", String(body.length));
-  const source = Readable.from(handedOver({ body }), { objectMode: false });
-  return { method: "POST", path: path + call.path, headers, body: source };
+  return { ...request, body: Readable.from(handedOver({ body }), { objectMode: false }) };
 }
 
 /** One origin: its pool, and the calls that have a connection of it or wait for one. */
-class Host {
-  private readonly pool: Pool;
+interface Host {
+  readonly pool: Pool;
   /** They wait here and not in the pool, where one that was given up could not leave, and nobody would have a share. */
-  private readonly places: Places<Exchange>;
+  readonly places: Places<Exchange>;
+}
 
-  constructor(origin: string, settings: Settings) {
-    this.pool = new Pool(origin, {
-      connections: settings.connectionsMax,
-      pipelining: 1,
-      allowH2: false,
-      keepAliveTimeout: settings.keepAliveMs,
-      // Ours run on the Clock.
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      // Frees the socket; the call itself was failed by its own timer, undici's runs up to a second late.
-      connect: { timeout: settings.connectMs },
-    });
-    this.places = createPlaces({
-      runningMax: settings.connectionsMax,
-      waitingMax: settings.waitingMax,
-      start: (exchange) => exchange.dispatch(this.pool),
-    });
-  }
-
-  take(exchange: Exchange): void {
-    if (!this.places.take(exchange)) exchange.failSoon("overloaded");
-  }
-
-  /** A waiting exchange was given up. */
-  leave(exchange: Exchange): void {
-    this.places.leave(exchange);
-  }
-
-  /** The pool has done with an exchange. */
-  release(exchange: Exchange): void {
-    this.places.release(exchange);
-  }
-
-  async close(): Promise<void> {
-    for (const exchange of this.places.clear()) exchange.failSoon("connect");
-    await this.pool.destroy();
-  }
+function openHost(origin: string, settings: Settings): Host {
+  const pool = new Pool(origin, {
+    connections: settings.connectionsMax,
+    pipelining: 1,
+    allowH2: false,
+    keepAliveTimeout: settings.keepAliveMs,
+    // Ours run on the Clock.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    // Frees the socket; the call itself was failed by its own timer, undici's runs up to a second late.
+    connect: { timeout: settings.connectMs },
+  });
+  const places = createPlaces<Exchange>({
+    runningMax: settings.connectionsMax,
+    waitingMax: settings.waitingMax,
+    start: (exchange) => exchange.dispatch(pool),
+  });
+  return { pool, places };
 }
 
 /**
@@ -175,13 +156,22 @@ class Host {
  */
 let inParser = false;
 
+function fromParser(tell: () => void): void {
+  inParser = true;
+  try {
+    tell();
+  } finally {
+    inParser = false;
+  }
+}
+
 /** Thrown into undici before anything is written: it drops the request and keeps the connection. */
 const GIVEN_UP = new Error("The call was given up before it was sent.");
 
 /** One call: undici's handler, the timer, and what the caller holds, in one object, for there is one per request. */
 class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   readonly orgId: string;
-  private readonly host: Host;
+  private readonly places: Places<Exchange>;
   private readonly settings: Settings;
   private readonly receiver: UpstreamReceiver;
   private options: Dispatcher.DispatchOptions | undefined;
@@ -199,14 +189,14 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   private sinceMs: number;
 
   constructor(
-    host: Host,
+    places: Places<Exchange>,
     settings: Settings,
     receiver: UpstreamReceiver,
     orgId: string,
     options: Dispatcher.DispatchOptions,
   ) {
     this.orgId = orgId;
-    this.host = host;
+    this.places = places;
     this.settings = settings;
     this.receiver = receiver;
     this.options = options;
@@ -222,7 +212,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
     queueMicrotask(() => {
       const options = this.options;
       this.options = undefined;
-      if (options === undefined || this.done) this.host.release(this);
+      if (options === undefined || this.done) this.places.release(this);
       else pool.dispatch(options, this);
     });
   }
@@ -239,10 +229,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
 
   resume(): void {
     if (!this.paused) return;
-    if (inParser) {
-      queueMicrotask(() => this.resume());
-      return;
-    }
+    if (inParser) return queueMicrotask(() => this.resume());
     this.paused = false;
     this.sinceMs = this.settings.clock.elapsed();
     this.controller?.resume();
@@ -263,43 +250,29 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   ): void {
     // 1xx is no answer yet.
     if (this.done || status < 200) return;
-    inParser = true;
-    try {
-      this.receiver.head(status, joined(headers));
-    } finally {
-      inParser = false;
-    }
+    fromParser(() => this.receiver.head(status, joined(headers)));
   }
 
   onResponseData(controller: Dispatcher.DispatchController, bytes: Uint8Array): void {
     if (this.done) return;
     this.gotBody = true;
     this.sinceMs = this.settings.clock.elapsed();
-    inParser = true;
-    try {
-      if (!this.receiver.data(bytes)) {
-        this.paused = true;
-        controller.pause();
-      }
-    } finally {
-      inParser = false;
-    }
+    fromParser(() => {
+      if (this.receiver.data(bytes)) return;
+      this.paused = true;
+      controller.pause();
+    });
   }
 
   onResponseEnd(): void {
-    this.host.release(this);
+    this.places.release(this);
     if (this.done) return;
     this.finish();
-    inParser = true;
-    try {
-      this.receiver.end();
-    } finally {
-      inParser = false;
-    }
+    fromParser(() => this.receiver.end());
   }
 
   onResponseError(): void {
-    this.host.release(this);
+    this.places.release(this);
     this.fail(this.sent ? "reset" : "connect");
   }
 
@@ -347,7 +320,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   /** Makes undici drop what it has of the call. One that it has not started is dropped when it would start. */
   private giveUp(): void {
     this.controller?.abort(GIVEN_UP);
-    this.host.leave(this);
+    this.places.leave(this);
   }
 }
 

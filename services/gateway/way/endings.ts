@@ -6,54 +6,37 @@ import type { Ended } from "./forward.ts";
 export type Broken = Extract<Ended, { how: "stream_broke" | "failed" }>["why"];
 
 /** What each of them is in the event's attempt, as the reason of a release, and to the caller. */
-export const BROKEN = {
-  overloaded: {
-    outcome: "unreachable",
-    reason: "overloaded",
-    error: { code: "overloaded", retryAfterSeconds: 1 },
-  },
-  connect: { outcome: "unreachable", reason: "upstream_error", error: { code: "upstream_error" } },
-  reset: { outcome: "reset", reason: "upstream_error", error: { code: "upstream_error" } },
-  first_byte_timeout: {
-    outcome: "timed_out",
-    reason: "upstream_timeout",
-    error: { code: "upstream_timeout" },
-  },
-  idle_timeout: {
-    outcome: "timed_out",
-    reason: "upstream_timeout",
-    error: { code: "upstream_timeout" },
-  },
-  garbage: { outcome: "garbage", reason: "upstream_error", error: { code: "upstream_error" } },
-  upstream_error: {
-    outcome: "failed",
-    reason: "upstream_error",
-    error: { code: "upstream_error" },
-  },
+interface Ending {
+  readonly outcome: Attempt["outcome"];
+  readonly reason: EventData<"RequestReleased.v1">["reason"];
+  readonly error: ApiError;
+}
+
+const UPSTREAM_ERROR = { reason: "upstream_error", error: { code: "upstream_error" } } as const;
+const TIME_OUT: Ending = {
+  outcome: "timed_out",
+  reason: "upstream_timeout",
+  error: { code: "upstream_timeout" },
+};
+const OVERLOADED = { code: "overloaded", retryAfterSeconds: 1 } as const;
+
+export const BROKEN: Readonly<Record<Broken, Ending>> = {
+  overloaded: { outcome: "unreachable", reason: "overloaded", error: OVERLOADED },
+  connect: { outcome: "unreachable", ...UPSTREAM_ERROR },
+  reset: { outcome: "reset", ...UPSTREAM_ERROR },
+  first_byte_timeout: TIME_OUT,
+  idle_timeout: TIME_OUT,
+  garbage: { outcome: "garbage", ...UPSTREAM_ERROR },
+  upstream_error: { outcome: "failed", ...UPSTREAM_ERROR },
   // The client has left, so its error is for nobody.
-  read_on_over: { outcome: "aborted", reason: "client_gone", error: { code: "upstream_error" } },
-  truncated: { outcome: "reset", reason: "upstream_error", error: { code: "upstream_error" } },
-  too_large: { outcome: "garbage", reason: "upstream_error", error: { code: "upstream_error" } },
-  no_room: {
-    outcome: "aborted",
-    reason: "overloaded",
-    error: { code: "overloaded", retryAfterSeconds: 1 },
-  },
+  read_on_over: { outcome: "aborted", reason: "client_gone", error: UPSTREAM_ERROR.error },
+  truncated: { outcome: "reset", ...UPSTREAM_ERROR },
+  too_large: { outcome: "garbage", ...UPSTREAM_ERROR },
+  no_room: { outcome: "aborted", reason: "overloaded", error: OVERLOADED },
   journal_sealed: {
     outcome: "aborted",
     reason: "internal_error",
     error: { code: "ledger_unavailable" },
   },
-  stopping: {
-    outcome: "aborted",
-    reason: "stopping",
-    error: { code: "overloaded", retryAfterSeconds: 1 },
-  },
-} as const satisfies Record<
-  Broken,
-  {
-    outcome: Attempt["outcome"];
-    reason: EventData<"RequestReleased.v1">["reason"];
-    error: ApiError;
-  }
->;
+  stopping: { outcome: "aborted", reason: "stopping", error: OVERLOADED },
+};

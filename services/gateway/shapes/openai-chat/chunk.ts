@@ -1,8 +1,13 @@
+import { isMembers, type Members } from "#services/gateway/json/members.ts";
 import { createScan, keyTable, scanObject, valueEnd } from "#services/gateway/json/scan.ts";
 import { removalSpan } from "#services/gateway/json/splice.ts";
 import type { SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
-import { nameOf, UPSTREAM_DEPTH_MAX } from "#services/gateway/shapes/openai/whole-answer.ts";
+import {
+  nameOf,
+  parseWithin,
+  UPSTREAM_DEPTH_MAX,
+} from "#services/gateway/shapes/openai/whole-answer.ts";
 import type { Said } from "#services/gateway/shapes/shape.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -51,12 +56,6 @@ export const CUT = { start: 0, end: 0 };
 const USAGE_TABLE = keyTable(["usage"]);
 const USAGE_SCAN = createScan(USAGE_TABLE);
 
-type Members = Readonly<Record<string, unknown>>;
-
-function isMembers(value: unknown): value is Members {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 /**
  * Reads the chunk whose JSON spans [start, end) and adds what it says to the facts. With `hideUsage` it also decides
  * how to take out what the caller did not ask for: the chunk that exists only for usage, or the usage member of others.
@@ -69,7 +68,7 @@ export function readChunk(
   facts: ChunkFacts,
   hideUsage: boolean,
 ): ChunkVerdict {
-  const chunk = parsed(bytes, start, end);
+  const chunk = parseWithin(bytes, start, end);
   if (!isMembers(chunk)) return "garbage";
   facts.servedModel = nameOf(chunk["model"]) ?? facts.servedModel;
   facts.serviceTier = nameOf(chunk["service_tier"]) ?? facts.serviceTier;
@@ -106,14 +105,6 @@ function cutLastNull(bytes: Buffer, end: number): boolean {
   CUT.start = at;
   CUT.end = after;
   return bytes[end - 1] === 0x7d;
-}
-
-function parsed(bytes: Buffer, start: number, end: number): unknown {
-  try {
-    return JSON.parse(bytes.toString("utf8", start, end));
-  } catch {
-    return undefined;
-  }
 }
 
 function isThere(value: unknown): boolean {

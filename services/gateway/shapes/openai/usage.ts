@@ -1,4 +1,5 @@
 import type { Tokens } from "#domain/prices.ts";
+import { isMembers, type Members } from "#services/gateway/json/members.ts";
 import type { ReadUsage } from "#services/gateway/shapes/estimate.ts";
 
 /**
@@ -13,30 +14,25 @@ export function readUsage(usage: unknown): ReadUsage | undefined {
   if (!isMembers(usage)) return undefined;
   const inDetails = detailsOf(usage["prompt_tokens_details"]);
   const outDetails = detailsOf(usage["completion_tokens_details"]);
+  if (inDetails === undefined || outDetails === undefined) return undefined;
   const prompt = count(usage["prompt_tokens"]);
   const completion = count(usage["completion_tokens"]);
   // Beside OpenAI's own names: DeepSeek's, Moonshot's, and those of gateways that carry Anthropic's counts over.
   const cacheRead = firstCount(
-    inDetails?.["cached_tokens"],
+    inDetails["cached_tokens"],
     usage["prompt_cache_hit_tokens"],
     usage["cached_tokens"],
     usage["cache_read_input_tokens"],
   );
   const cacheWrite = firstCount(
-    inDetails?.["cache_write_tokens"],
-    inDetails?.["cache_creation_tokens"],
+    inDetails["cache_write_tokens"],
+    inDetails["cache_creation_tokens"],
     usage["cache_creation_input_tokens"],
   );
-  const inputAudio = firstCount(inDetails?.["audio_tokens"]);
-  const inputImage = firstCount(inDetails?.["image_tokens"]);
-  const outputAudio = firstCount(outDetails?.["audio_tokens"]);
-  if (
-    prompt === undefined ||
-    completion === undefined ||
-    inDetails === undefined ||
-    outDetails === undefined
-  )
-    return undefined;
+  const inputAudio = firstCount(inDetails["audio_tokens"]);
+  const inputImage = firstCount(inDetails["image_tokens"]);
+  const outputAudio = firstCount(outDetails["audio_tokens"]);
+  if (prompt === undefined || completion === undefined) return undefined;
   if (cacheRead === undefined || cacheWrite === undefined) return undefined;
   if (inputAudio === undefined || inputImage === undefined || outputAudio === undefined)
     return undefined;
@@ -50,12 +46,6 @@ export function readUsage(usage: unknown): ReadUsage | undefined {
   if (inputImage > 0) tokens.inputImage = inputImage;
   if (outputAudio > 0) tokens.outputAudio = outputAudio;
   return { tokens, anomaly: input < 0 || output < 0 };
-}
-
-type Members = Readonly<Record<string, unknown>>;
-
-function isMembers(value: unknown): value is Members {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 const NO_DETAILS: Members = {};
