@@ -95,6 +95,9 @@ export interface EventMark {
 
 // ------------------------------------------------------------------------------------------ admission store
 
+type OfOwner = Pick<AdmitAsk, "orgId" | "ownerEpoch">;
+type OfRequest = Pick<AdmitAsk, "orgId" | "ownerEpoch" | "requestId">;
+
 /**
  * Who may take money now. Every verb names the owner epoch it acts under. An organization that was never adopted is
  * `fenced: absent`, never a balance of zero. Verbs of money are keyed by request id and may be repeated.
@@ -104,25 +107,11 @@ export interface AdmissionStore {
   server(): Promise<string>;
   admit(ask: AdmitAsk): Promise<AdmitOutcome>;
   /** Raises a hold towards a total, as far as the money goes. A total at or below the present one changes nothing. */
-  extend(ask: {
-    orgId: string;
-    ownerEpoch: number;
-    requestId: string;
-    totalMicro: number;
-  }): Promise<ExtendOutcome>;
+  extend(ask: OfRequest & { totalMicro: number }): Promise<ExtendOutcome>;
   /** Undoes an admission whose event was certainly not written. */
-  drop(ask: {
-    orgId: string;
-    ownerEpoch: number;
-    requestId: string;
-  }): Promise<{ outcome: "dropped" } | Fenced>;
+  drop(ask: OfRequest): Promise<{ outcome: "dropped" } | Fenced>;
   /** Ends a hold after its terminal event is durable: `chargedMicro` is spent, the rest is free again. */
-  close(ask: {
-    orgId: string;
-    ownerEpoch: number;
-    requestId: string;
-    chargedMicro: number;
-  }): Promise<{ outcome: "closed" } | Fenced>;
+  close(ask: OfRequest & { chargedMicro: number }): Promise<{ outcome: "closed" } | Fenced>;
   /** What admission knows of an organization and one of its keys, for people to read. */
   figures(ask: { orgId: string; keyId?: string }): Promise<
     | {
@@ -145,11 +134,7 @@ export interface AdmissionStore {
    */
   wanted(): Promise<Wanted[]>;
   /** Carries recorded events into the organization's state, each once. */
-  apply(ask: {
-    orgId: string;
-    ownerEpoch: number;
-    items: readonly AccountsItem[];
-  }): Promise<ApplyOutcome>;
+  apply(ask: OfOwner & { items: readonly AccountsItem[] }): Promise<ApplyOutcome>;
   /** Replaces an organization's whole state, if the epoch stored for it is lower and this is one of `servers`. */
   adopt(ask: {
     ownerEpoch: number;
@@ -157,11 +142,7 @@ export interface AdmissionStore {
     state: OrgSnapshot;
   }): Promise<{ outcome: "adopted" } | Fenced>;
   /** Frees what a dead writer had taken and never recorded. At any time after its sealed journal has been applied. */
-  sweep(ask: {
-    orgId: string;
-    ownerEpoch: number;
-    writerEpoch: number;
-  }): Promise<{ outcome: "swept" } | Fenced>;
+  sweep(ask: OfOwner & { writerEpoch: number }): Promise<{ outcome: "swept" } | Fenced>;
 }
 
 // --------------------------------------------------------------------------------------------- key directory

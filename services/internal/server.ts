@@ -1,6 +1,11 @@
 import Fastify, { type FastifyInstance, type FastifyReply } from "fastify";
-import { errorHeaders, openaiErrorBody, statusOf, type ErrorCode } from "#services/errors.ts";
-import { refuseConnection } from "#services/refuse-connection.ts";
+import {
+  errorHeaders,
+  openaiErrorBody,
+  refuseConnection,
+  statusOf,
+  type ErrorCode,
+} from "#services/errors.ts";
 
 /** What the internal listener tells: for probes and for Prometheus, never for applications. */
 export interface InternalParts {

@@ -128,7 +128,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "charged-at-another-price",
     why: "a charge is right by the prices that it carries, and they are not those of the version that it names",
-    file: "services/gateway/way/settle.ts",
+    file: "services/gateway/way/conclude.ts",
     find: "prices: pricesAt(binding.price, serviceTier, totalInput(tokens)),",
     replace:
       "prices: { ...pricesAt(binding.price, serviceTier, 0), salePico: pricesAt(binding.price, serviceTier, 0).costPico },",

@@ -2,7 +2,7 @@ import { handleChat } from "#test/chat-way.ts";
 import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
 import { openWriter, registerGateway, type Writer } from "#services/gateway/money/writer.ts";
-import { keepAlive } from "#services/heartbeat.ts";
+import { keepAlive } from "#services/journal.ts";
 import { openJournal } from "#services/journal.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import type {

@@ -1,16 +1,14 @@
 import { sha256Hex } from "#domain/hash.ts";
 import { parseKeyText } from "#domain/key-text.ts";
-import type { ApiError } from "#services/errors.ts";
+import { statusOf, type ApiError } from "#services/errors.ts";
+import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
+import type { Answer } from "#services/gateway/way/answer.ts";
 
 export interface Caller {
   readonly keyId: string;
   readonly orgId: string;
 }
-
-export type Authenticated =
-  | { readonly ok: true; readonly caller: Caller }
-  | { readonly ok: false; readonly error: ApiError };
 
 const KEY_BYTES_MAX = 256;
 
@@ -21,37 +19,27 @@ const KEY_BYTES_MAX = 256;
 export async function authenticate(
   parts: Pick<GatewayParts, "region" | "knownRegions" | "directory" | "clock">,
   headers: GatewayRequest["headers"],
-): Promise<Authenticated> {
+): Promise<Caller | ApiError> {
   const text = keyText(headers);
-  if (text === undefined || text.length > KEY_BYTES_MAX) return refuse({ code: "invalid_api_key" });
+  if (text === undefined || text.length > KEY_BYTES_MAX) return { code: "invalid_api_key" };
   const parsed = parseKeyText(text);
-  if (!parsed.ok || !parts.knownRegions.has(parsed.region))
-    return refuse({ code: "invalid_api_key" });
+  if (!parsed.ok || !parts.knownRegions.has(parsed.region)) return { code: "invalid_api_key" };
   if (parsed.region !== parts.region) {
-    if (parsed.scope === "global")
-      return refuse({ code: "home_region_unreachable", retryAfterSeconds: 5 });
-    return refuse(regionMismatch(parsed.region, parts.region, parsed.older));
+    if (parsed.scope === "global") return { code: "home_region_unreachable", retryAfterSeconds: 5 };
+    return regionMismatch(parsed.region, parts.region, parsed.older);
   }
   const entry = await parts.directory.lookup(sha256Hex(text));
-  if (!entry) return refuse({ code: "invalid_api_key" });
-  if (entry.revoked) return refuse({ code: "key_revoked" });
-  if (entry.expiresAt !== undefined && entry.expiresAt <= parts.clock.now()) {
-    return refuse({ code: "key_expired" });
-  }
-  return { ok: true, caller: { keyId: entry.keyId, orgId: entry.orgId } };
-}
-
-function refuse(error: ApiError): Authenticated {
-  return { ok: false, error };
+  if (!entry) return { code: "invalid_api_key" };
+  if (entry.revoked) return { code: "key_revoked" };
+  if (entry.expiresAt !== undefined && entry.expiresAt <= parts.clock.now())
+    return { code: "key_expired" };
+  return { keyId: entry.keyId, orgId: entry.orgId };
 }
 
 /** `Authorization: Bearer …`, else `x-api-key`. */
 function keyText(headers: GatewayRequest["headers"]): string | undefined {
   const { authorization } = headers;
-  if (typeof authorization === "string") {
-    const match = /^Bearer +(\S+) *$/i.exec(authorization);
-    return match?.[1];
-  }
+  if (typeof authorization === "string") return /^Bearer +(\S+) *$/i.exec(authorization)?.[1];
   const other = headers["x-api-key"];
   return typeof other === "string" ? other.trim() : undefined;
 }
@@ -66,4 +54,27 @@ function regionMismatch(keyRegion: string, region: string, older: boolean): ApiE
       hint: `send this request to the endpoint of region ${of}, or use a key of region ${to}`,
     },
   };
+}
+
+/** A failed login is counted per caller address. */
+export function refuseLogin(
+  gateway: Gateway,
+  answer: Answer,
+  request: GatewayRequest,
+  error: ApiError,
+): void {
+  const capped = statusOf(error) === 401 ? gateway.capLogin(request.remoteAddress) : undefined;
+  answer.fail(capped ?? error);
+}
+
+/** A refusal after the login is counted per key; a fault of the server (any 5xx) is nobody's doing and never counts. */
+export function refuse(
+  gateway: Gateway,
+  answer: Answer,
+  caller: Caller,
+  error: ApiError,
+  rpm?: number,
+): void {
+  const capped = statusOf(error) < 500 ? gateway.capRefusal(caller.keyId, rpm) : undefined;
+  answer.fail(capped ?? error);
 }

@@ -3,79 +3,54 @@ import type { Binding } from "#domain/catalogue/types.ts";
 import { formatDollars } from "#domain/money.ts";
 import { TOKEN_CLASSES, type ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
-import { authenticate, type Caller } from "./authenticate.ts";
-import { answering, openAnswer, type Answer } from "#services/gateway/way/answer.ts";
-import { refuse, refuseLogin } from "./refuse.ts";
+import { authenticate, refuse, refuseLogin, type Caller } from "./authenticate.ts";
+import { answering, openAnswer } from "#services/gateway/way/answer.ts";
+import { MODEL_NOT_FOUND } from "#services/gateway/money/offer.ts";
+import { budgetExtra } from "#services/gateway/money/refusals.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import { SHAPES } from "#services/gateway/shapes/all.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 
 const SERVED = `${SHAPES.map(({ path }) => `/v1${path}`).join(", ")}, /v1/models and /v1/balance`;
 
+export type Handle = (gateway: Gateway, request: GatewayRequest, sink: Sink) => Promise<void>;
+
 /** What a reading route answers: a JSON body, or a refusal. */
-type Read = (
-  gateway: Gateway,
-  caller: Caller,
-  request: GatewayRequest,
-) => Promise<object | ApiError>;
+type Read = (gateway: Gateway, caller: Caller) => Promise<object | ApiError>;
 
 /** A route that only reads: the key must be valid; nothing is held, counted against a limit, or charged. */
-function handleRead(
-  gateway: Gateway,
-  route: string,
-  request: GatewayRequest,
-  sink: Sink,
-  read: Read,
-): Promise<void> {
-  const answer = openAnswer(gateway, route, request, sink);
-  return answering(answer, () => answerRead(gateway, answer, request, read));
+function reading(route: string, read: Read): Handle {
+  return (gateway, request, sink) => {
+    const answer = openAnswer(gateway, route, request, sink);
+    return answering(answer, async () => {
+      const caller = await authenticate(gateway.parts, request.headers);
+      if ("code" in caller) return refuseLogin(gateway, answer, request, caller);
+      if (request.method !== "GET") return refuse(gateway, answer, caller, NOT_GET);
+      const found = await read(gateway, caller);
+      if ("code" in found) return refuse(gateway, answer, caller, found);
+      answer.count({ status: 200, code: "ok" });
+      await answer.deliver(Buffer.from(JSON.stringify(found)));
+    });
+  };
 }
 
-async function answerRead(
-  gateway: Gateway,
-  answer: Answer,
-  request: GatewayRequest,
-  read: Read,
-): Promise<void> {
-  const authenticated = await authenticate(gateway.parts, request.headers);
-  if (!authenticated.ok) return refuseLogin(gateway, answer, request, authenticated.error);
-  const { caller } = authenticated;
-  if (request.method !== "GET") {
-    return refuse(gateway, answer, caller, { code: "method_not_allowed", extra: { allow: "GET" } });
-  }
-  const found = await read(gateway, caller, request);
-  if ("code" in found) return refuse(gateway, answer, caller, found);
-  answer.count({ status: 200, code: "ok" });
-  await answer.deliver(Buffer.from(JSON.stringify(found)));
-}
+const NOT_GET: ApiError = { code: "method_not_allowed", extra: { allow: "GET" } };
 
 /** `GET /v1/models`: what can be asked for here, in OpenAI's shape, with what relai knows beside it. */
-export function handleModels(gateway: Gateway, request: GatewayRequest, sink: Sink): Promise<void> {
-  return handleRead(gateway, "/v1/models", request, sink, () => {
-    const { catalogue, region } = gateway.parts;
-    const data = [...catalogue.models.keys()]
-      .sort()
-      .flatMap((id) => bindingsFor(catalogue, id, region)[0] ?? [])
-      .map((binding) => modelObject(binding, region));
-    return Promise.resolve({ object: "list", data });
-  });
-}
+export const handleModels = reading("/v1/models", ({ parts: { catalogue, region } }) => {
+  const data = [...catalogue.models.keys()]
+    .sort()
+    .flatMap((id) => bindingsFor(catalogue, id, region)[0] ?? [])
+    .map((binding) => modelObject(binding, region));
+  return Promise.resolve({ object: "list", data });
+});
 
 /** `GET /v1/models/{id}`. */
-export function handleModel(
-  gateway: Gateway,
-  id: string,
-  request: GatewayRequest,
-  sink: Sink,
-): Promise<void> {
-  return handleRead(gateway, "/v1/models/{id}", request, sink, () => {
-    const { catalogue, region } = gateway.parts;
+export const handleModel = (id: string): Handle =>
+  reading("/v1/models/{id}", ({ parts: { catalogue, region } }) => {
     const binding = bindingsFor(catalogue, id, region)[0];
-    if (binding) return Promise.resolve(modelObject(binding, region));
-    const message = "The model does not exist here; GET /v1/models lists what this key can use";
-    return Promise.resolve({ code: "model_not_found", param: "model", message } satisfies ApiError);
+    return Promise.resolve(binding ? modelObject(binding, region) : MODEL_NOT_FOUND);
   });
-}
 
 function modelObject({ model, price }: Binding, region: string) {
   return {
@@ -106,48 +81,29 @@ function priceObject({ fromInputTokens, salePico }: ContextTier) {
 }
 
 /** `GET /v1/balance`: the organization's credit as admission sees it at this moment. */
-export function handleBalance(
-  gateway: Gateway,
-  request: GatewayRequest,
-  sink: Sink,
-): Promise<void> {
-  return handleRead(gateway, "/v1/balance", request, sink, async (_gateway, { orgId, keyId }) => {
-    const found = await gateway.parts.admission.figures({ orgId, keyId });
-    if (found.outcome === "fenced") return { code: "ledger_unavailable", retryAfterSeconds: 1 };
-    const { balance, budget, asOfMs } = found;
-    const creditsMicro = balance.fundedMicro - balance.spentMicro;
-    return {
-      object: "balance",
-      credits_micro: creditsMicro,
-      credits_dollars: formatDollars(creditsMicro),
-      held_micro: balance.heldMicro,
-      available_micro: balance.availableMicro,
-      leased: {},
-      ...(budget
-        ? {
-            key_budget: {
-              budget_micro: budget.fundedMicro,
-              spent_micro: budget.spentMicro,
-              held_micro: budget.heldMicro,
-              available_micro: budget.availableMicro,
-            },
-          }
-        : {}),
-      as_of: new Date(asOfMs).toISOString(),
-    };
-  });
-}
+export const handleBalance = reading("/v1/balance", async ({ parts }, { orgId, keyId }) => {
+  const found = await parts.admission.figures({ orgId, keyId });
+  if (found.outcome === "fenced") return { code: "ledger_unavailable", retryAfterSeconds: 1 };
+  const { balance, budget, asOfMs } = found;
+  const creditsMicro = balance.fundedMicro - balance.spentMicro;
+  return {
+    object: "balance",
+    credits_micro: creditsMicro,
+    credits_dollars: formatDollars(creditsMicro),
+    held_micro: balance.heldMicro,
+    available_micro: balance.availableMicro,
+    leased: {},
+    ...(budget && { key_budget: budgetExtra(budget) }),
+    as_of: new Date(asOfMs).toISOString(),
+  };
+});
+
+const UNKNOWN: ApiError = {
+  code: "not_found",
+  message: `Unknown request URL; relai serves ${SERVED}`,
+};
+const readUnknown = reading("unknown", () => Promise.resolve(UNKNOWN));
 
 /** Any other path: who asks is looked at first, so that a stranger learns nothing of the routes. */
-export function handleUnknown(
-  gateway: Gateway,
-  request: GatewayRequest,
-  sink: Sink,
-): Promise<void> {
-  return handleRead(gateway, "unknown", { ...request, method: "GET" }, sink, () =>
-    Promise.resolve({
-      code: "not_found",
-      message: `Unknown request URL; relai serves ${SERVED}`,
-    } satisfies ApiError),
-  );
-}
+export const handleUnknown: Handle = (gateway, request, sink) =>
+  readUnknown(gateway, { ...request, method: "GET" }, sink);

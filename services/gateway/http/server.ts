@@ -1,17 +1,14 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
-import { errorHeaders, openaiErrorBody } from "#services/errors.ts";
+import { errorHeaders, openaiErrorBody, refuseConnection } from "#services/errors.ts";
 import type { Clock } from "#services/ports.ts";
-import { refuseConnection } from "#services/refuse-connection.ts";
 import { SHAPES } from "#services/gateway/shapes/all.ts";
 import { handleShape } from "#services/gateway/way/request.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
-import { handleBalance, handleModel, handleModels, handleUnknown } from "./reads.ts";
+import { handleBalance, handleModel, handleModels, handleUnknown, type Handle } from "./reads.ts";
 import { receiveBody } from "./receive-body.ts";
-
-type Handle = (request: GatewayRequest, sink: Sink) => Promise<void>;
 
 /** How long a connection may stay idle between two requests; longer than what clients and proxies keep theirs. */
 const KEEP_ALIVE_MS = 72_000;
@@ -96,19 +93,21 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   function route(raw: IncomingMessage, response: ServerResponse, handle: Handle): void {
     count(raw.socket, 1);
     const sink = sinkOf(gateway, raw, response, answered);
-    gateway.track(handle(requestOf(gateway.parts.clock, raw), sink)).catch((error: unknown) => {
-      // The message stays out of the answer and the log: it could quote the request.
-      const name = error instanceof Error ? error.name : "unknown";
-      gateway.parts.telemetry.alarm("request_failed", { error: name, at: frameOf(error) });
-      // Its handler has answered; only an error before there was a request id is left to answer here.
-      if (response.headersSent) return;
-      sink.head(500, errorHeaders({ code: "internal_error" }));
-      sink.end(openaiErrorBody({ code: "internal_error" }));
-    });
+    gateway
+      .track(handle(gateway, requestOf(gateway.parts.clock, raw), sink))
+      .catch((error: unknown) => {
+        // The message stays out of the answer and the log: it could quote the request.
+        const name = error instanceof Error ? error.name : "unknown";
+        gateway.parts.telemetry.alarm("request_failed", { error: name, at: frameOf(error) });
+        // Its handler has answered; only an error before there was a request id is left to answer here.
+        if (response.headersSent) return;
+        sink.head(500, errorHeaders({ code: "internal_error" }));
+        sink.end(openaiErrorBody({ code: "internal_error" }));
+      });
   }
   function unknown(request: FastifyRequest, reply: FastifyReply): void {
     reply.hijack();
-    route(request.raw, reply.raw, (asked, sink) => handleUnknown(gateway, asked, sink));
+    route(request.raw, reply.raw, handleUnknown);
   }
   function add(paths: readonly string[], handle: (parameters: unknown) => Handle): void {
     for (const path of paths) {
@@ -125,12 +124,10 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
 
   const both = (path: string) => [`/v1${path}`, `/openai/v1${path}`];
   for (const shape of SHAPES)
-    add(both(shape.path), () => (request, sink) => handleShape(gateway, shape, request, sink));
-  add(both("/models"), () => (request, sink) => handleModels(gateway, request, sink));
-  add(both("/models/:id"), (parameters) => (request, sink) => {
-    return handleModel(gateway, (parameters as { id: string }).id, request, sink);
-  });
-  add(["/v1/balance"], () => (request, sink) => handleBalance(gateway, request, sink));
+    add(both(shape.path), () => (_, request, sink) => handleShape(gateway, shape, request, sink));
+  add(both("/models"), () => handleModels);
+  add(both("/models/:id"), (parameters) => handleModel((parameters as { id: string }).id));
+  add(["/v1/balance"], () => handleBalance);
   app.get("/healthz", () => ({ ok: true }));
   // A gateway takes requests as long as it has a journal to record them in and is not on its way out.
   app.get("/readyz", (_request, reply) => {

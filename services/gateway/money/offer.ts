@@ -23,6 +23,12 @@ export interface Offer {
   readonly holdCostMicro: number;
 }
 
+export const MODEL_NOT_FOUND: ApiError = {
+  code: "model_not_found",
+  param: "model",
+  message: "The model does not exist here; GET /v1/models lists what this key can use",
+};
+
 /**
  * Reads a body, resolves its model to the bindings of the region's own processing area (there is never a fallback to
  * another), and sizes its hold. Answers with the refusal of the table where one of these fails. Keeps nothing of the
@@ -48,13 +54,7 @@ export function makeOffer(
   }
   const bindings = bindingsFor(catalogue, ask.model, processingArea);
   const [first] = bindings;
-  if (!first) {
-    return {
-      code: "model_not_found",
-      param: "model",
-      message: "The model does not exist here; GET /v1/models lists what this key can use",
-    };
-  }
+  if (!first) return MODEL_NOT_FOUND;
   if (first.model.operation !== shape.operation) {
     const message = `${ask.model} does not serve this route: it is a model for ${first.model.operation}.`;
     return { code: "invalid_request", param: "model", message };

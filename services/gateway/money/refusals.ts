@@ -39,10 +39,7 @@ export function refusalOf(refused: AdmitRefused, offer: Offer): ApiError {
     case "balance_held":
       return {
         code: refused.refusal,
-        extra: {
-          ...balanceExtra(balance, offer),
-          ...fits(offer, balance.availableMicro),
-        },
+        extra: { ...balanceExtra(balance, offer), ...fits(offer, balance.availableMicro) },
       };
   }
 }
@@ -51,22 +48,20 @@ export function refusalOf(refused: AdmitRefused, offer: Offer): ApiError {
  * The refusal of whoever has nothing available at all, whatever is asked; undefined when there is something. What would
  * be needed is not known, for the request was not read.
  */
-export function refusalWithoutMeans(figures: {
-  readonly balance: AccountFigures;
-  readonly budget?: AccountFigures;
-}): ApiError | undefined {
-  const { balance, budget } = figures;
+export function refusalWithoutMeans({
+  balance,
+  budget,
+}: Pick<AdmitRefused, "balance" | "budget">): ApiError | undefined {
   if (budget && budget.availableMicro <= 0)
     return { code: "key_budget_exceeded", extra: budgetExtra(budget) };
   if (balance.availableMicro > 0) return undefined;
   const isHeld = balance.fundedMicro > balance.spentMicro;
-  return {
-    code: isHeld ? "balance_held" : "insufficient_balance",
-    extra: balanceExtra(balance),
-  };
+  const code = isHeld ? "balance_held" : "insufficient_balance";
+  return { code, extra: balanceExtra(balance) };
 }
 
-function budgetExtra(budget: AccountFigures) {
+/** A key's budget by the public names of its figures. */
+export function budgetExtra(budget: AccountFigures) {
   return {
     budget_micro: budget.fundedMicro,
     spent_micro: budget.spentMicro,

@@ -1,5 +1,4 @@
-import { keepAlive } from "#services/heartbeat.ts";
-import { openJournal, type Journal } from "#services/journal.ts";
+import { keepAlive, openJournal, type Journal } from "#services/journal.ts";
 import type { Clock, EventStore, Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import { newestOwner, registerWriter, type Author } from "#services/writers.ts";

@@ -281,14 +281,8 @@ describe("routes that only read", () => {
   test("cost nothing, hold nothing, and answer what a key may see", async () => {
     const world = await gatewayWorld();
     const models = world.ask(handleModels, { method: "GET" });
-    const one = world.ask(
-      (gateway, request, sink) => handleModel(gateway, "sim-flat", request, sink),
-      { method: "GET" },
-    );
-    const none = world.ask(
-      (gateway, request, sink) => handleModel(gateway, "sim-none", request, sink),
-      { method: "GET" },
-    );
+    const one = world.ask(handleModel("sim-flat"), { method: "GET" });
+    const none = world.ask(handleModel("sim-none"), { method: "GET" });
     const balance = world.ask(handleBalance, { method: "GET" });
     await Promise.all([models.done, one.done, none.done, balance.done]);
     expect([models.status, one.status, none.status, balance.status]).toEqual([200, 200, 404, 200]);

@@ -1,13 +1,17 @@
+import { pricesAt, servedBinding, servedTier } from "#domain/catalogue/lookup.ts";
+import type { Binding } from "#domain/catalogue/types.ts";
 import type { Attempt, EventData } from "#domain/events/schemas.ts";
+import { totalInput, type Tokens } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
+import { chargeHold } from "#services/gateway/money/charge.ts";
 import { releaseHold } from "#services/gateway/money/hold.ts";
+import type { Offer } from "#services/gateway/money/offer.ts";
+import { estimateTokens, type SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import type { Said } from "#services/gateway/shapes/shape.ts";
 import type { Answer } from "./answer.ts";
 import type { Admitted, Tried } from "./attempt.ts";
-import { BROKEN, type Broken } from "./endings.ts";
 import type { Ended } from "./forward.ts";
-import { settle, type Served } from "./settle.ts";
 import { refusedByUpstream } from "./upstream-refusals.ts";
 
 /** An admitted request, the call that ended it, and the calls before that came to nothing. */
@@ -19,6 +23,56 @@ export interface Conclusion {
   readonly before: readonly Attempt[];
 }
 
+/** What an answer came to: what it said of itself, what it showed, and how it ended. */
+export interface Served extends Said {
+  seen(): SeenOutput;
+  readonly finish: string;
+  /** It came to its end; or its client had left, and nobody is to be told of an error. */
+  readonly isTold: boolean;
+}
+
+/** Why an answer came to no proper end. */
+export type Broken = Extract<Ended, { how: "stream_broke" | "failed" }>["why"];
+
+/** What each of them is in the event's attempt, as the reason of a release, and to the caller. */
+interface Ending {
+  readonly outcome: Attempt["outcome"];
+  readonly reason: EventData<"RequestReleased.v1">["reason"];
+  readonly error: ApiError;
+}
+
+const UPSTREAM_ERROR = { reason: "upstream_error", error: { code: "upstream_error" } } as const;
+const TIME_OUT: Ending = {
+  outcome: "timed_out",
+  reason: "upstream_timeout",
+  error: { code: "upstream_timeout" },
+};
+const OVERLOADED = { code: "overloaded", retryAfterSeconds: 1 } as const;
+
+export const BROKEN: Readonly<Record<Broken, Ending>> = {
+  overloaded: { outcome: "unreachable", reason: "overloaded", error: OVERLOADED },
+  connect: { outcome: "unreachable", ...UPSTREAM_ERROR },
+  reset: { outcome: "reset", ...UPSTREAM_ERROR },
+  first_byte_timeout: TIME_OUT,
+  idle_timeout: TIME_OUT,
+  garbage: { outcome: "garbage", ...UPSTREAM_ERROR },
+  upstream_error: { outcome: "failed", ...UPSTREAM_ERROR },
+  // The client has left, so its error is for nobody.
+  read_on_over: { outcome: "aborted", reason: "client_gone", error: UPSTREAM_ERROR.error },
+  truncated: { outcome: "reset", ...UPSTREAM_ERROR },
+  too_large: { outcome: "garbage", ...UPSTREAM_ERROR },
+  no_room: { outcome: "aborted", reason: "overloaded", error: OVERLOADED },
+  journal_sealed: {
+    outcome: "aborted",
+    reason: "internal_error",
+    error: { code: "ledger_unavailable" },
+  },
+  stopping: { outcome: "aborted", reason: "stopping", error: OVERLOADED },
+};
+
+/** How a request is counted whose client has left. */
+export const GONE = { status: 499, code: "client_gone" } as const;
+
 const NOTHING_SAID: Said = { usage: undefined, servedModel: undefined, serviceTier: undefined };
 const NOT_RECORDED: ApiError = { code: "ledger_unavailable", doNotRetry: true };
 
@@ -29,7 +83,7 @@ export async function conclude(call: Conclusion): Promise<void> {
     case "client_left": {
       const { totalCostMicro } = call.admitted.hold;
       await release(call, "client_gone", { outcome: "aborted" }, totalCostMicro);
-      return call.answer.count({ status: 499, code: "client_gone" });
+      return call.answer.count(GONE);
     }
     case "failed":
       return concludeFailed(call, ended.why);
@@ -109,19 +163,66 @@ async function concludeStream(call: Conclusion, broke: Broken | undefined): Prom
   else call.answer.endStream(stream.terminator);
 }
 
-/** Charges what was served. Undefined when it is not on record in time: the caller has then had its error. */
+/**
+ * Prices what was served, by what the answer says was served, and charges it. Undefined when it is not on record in time:
+ * the caller has then had its error. An answer that is told to its client is counted here; one that ends with an error
+ * is counted where that is told.
+ */
 async function charge(
   call: Conclusion,
   served: Served,
   broke?: Broken,
 ): Promise<number | undefined> {
-  const { gateway, answer, admitted, tried } = call;
+  const { gateway, answer } = call;
+  const { offer, hold } = call.admitted;
+  const { binding: called, forwarded } = call.tried;
+  const { catalogue, clock, telemetry } = gateway.parts;
+  const tokens = served.usage?.tokens ?? estimate(offer, called, served.seen());
+  if (served.usage?.anomaly)
+    telemetry.alarm("usage_parts_exceed_total", { requestId: answer.requestId });
+  const binding = servedBinding(catalogue, called, served.servedModel ?? called.upstreamModel);
+  const serviceTier = servedTier(binding.price, served.serviceTier);
+  const firstByteAtMs = forwarded.firstByteAtMs() ?? forwarded.beganMs;
+  const clientGone = answer.isGone();
   const outcome = broke ? BROKEN[broke].outcome : "answered";
-  const attempts = attemptsOf(call, { outcome, status: 200 });
-  const settled = await settle(gateway, answer, admitted, tried, attempts, served);
-  if (settled.outcome === "charged") return settled.chargedMicro;
-  answer.fail(NOT_RECORDED);
-  return undefined;
+  const charged = await chargeHold(gateway.money, hold, {
+    tokens,
+    binding,
+    serviceTier,
+    prices: pricesAt(binding.price, serviceTier, totalInput(tokens)),
+    billedBy: served.usage ? "provider" : "estimate",
+    clientGone,
+    attempts: attemptsOf(call, { outcome, status: 200 }),
+    firstByteMs: Math.round(firstByteAtMs - forwarded.beganMs),
+    durationMs: Math.round(clock.elapsed() - answer.beganMs),
+    finish: served.finish,
+  });
+  if (charged.outcome !== "charged") {
+    answer.fail(NOT_RECORDED);
+    return undefined;
+  }
+  const { chargedMicro } = charged;
+  if (served.isTold) {
+    answer.count({
+      ...(clientGone ? GONE : { status: 200, code: "ok" }),
+      firstByteMs: firstByteAtMs - answer.beganMs,
+      chargedMicro,
+      inputTokens: totalInput(tokens),
+      outputTokens: (tokens.output ?? 0) + (tokens.outputAudio ?? 0),
+    });
+  }
+  return chargedMicro;
+}
+
+function estimate({ ask, outputCapTokens }: Offer, { model }: Binding, seen: SeenOutput): Tokens {
+  const { bounds } = ask;
+  const { imageTokensMax = 0, contextWindowTokens } = model;
+  const asked = {
+    ...bounds,
+    imageTokens: Math.min(bounds.imageCount * imageTokensMax, contextWindowTokens),
+    outputCapTokens: outputCapTokens * ask.n,
+  };
+  return estimateTokens(asked, seen);
 }
 
 async function release(

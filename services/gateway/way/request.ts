@@ -1,8 +1,12 @@
 import type { Attempt } from "#domain/events/schemas.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import { authenticate, type Caller } from "#services/gateway/http/authenticate.ts";
+import {
+  authenticate,
+  refuse,
+  refuseLogin,
+  type Caller,
+} from "#services/gateway/http/authenticate.ts";
 import { readBody } from "#services/gateway/http/body.ts";
-import { refuse, refuseLogin } from "#services/gateway/http/refuse.ts";
 import { openHold, releaseHold, type HoldAsk } from "#services/gateway/money/hold.ts";
 import { makeOffer, type Offer } from "#services/gateway/money/offer.ts";
 import { rateHeaders, refusalOf } from "#services/gateway/money/refusals.ts";
@@ -10,8 +14,7 @@ import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 import type { Shape } from "#services/gateway/shapes/shape.ts";
 import { answering, clientRequestId, openAnswer, type Answer } from "./answer.ts";
 import { attempt, mayTryAnother, type Admitted } from "./attempt.ts";
-import { conclude } from "./conclude.ts";
-import { BROKEN } from "./endings.ts";
+import { BROKEN, conclude, GONE } from "./conclude.ts";
 
 /**
  * The way of one request, in the nine steps of ARCHITECTURE.md: authenticate, read the body, resolve and price, reserve a
@@ -36,13 +39,12 @@ async function complete(
 ): Promise<void> {
   const { parts } = gateway;
   // 1 authenticate, by the headers only: no prompt is read for a key that is not at home here.
-  const authenticated = await authenticate(parts, request.headers);
-  if (!authenticated.ok) return refuseLogin(gateway, answer, request, authenticated.error);
-  const { caller } = authenticated;
+  const caller = await authenticate(parts, request.headers);
+  if ("code" in caller) return refuseLogin(gateway, answer, request, caller);
   // 2 read the body, within its limit and the room there is.
   const body = await readBody(gateway, caller, request);
   if ("code" in body) return refuse(gateway, answer, caller, body);
-  if ("gone" in body) return answer.count({ status: 499, code: "client_gone" });
+  if ("gone" in body) return answer.count(GONE);
   try {
     // 3 resolve and price: which bindings may serve it, and what is held for it.
     const { catalogue, region, limits } = parts;
@@ -90,7 +92,7 @@ async function serve(gateway: Gateway, answer: Answer, admitted: Admitted): Prom
   if (answer.isGone()) {
     const facts = { forwarded: false, clientGone: true, attempts: [], unbilledMicro: 0 };
     await releaseHold(gateway.money, hold, { reason: "client_gone", ...facts });
-    return answer.count({ status: 499, code: "client_gone" });
+    return answer.count(GONE);
   }
   const before: Attempt[] = [];
   try {

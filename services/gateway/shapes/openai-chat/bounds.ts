@@ -1,5 +1,4 @@
-import { isMembers, otherCaseOf } from "#services/gateway/json/members.ts";
-import type { Members } from "#services/gateway/json/members.ts";
+import { isMembers, otherCaseOf, type Members } from "#services/gateway/json/object.ts";
 import { AUDIO_COMPRESSION, textTokensBound } from "#services/gateway/shapes/estimate.ts";
 
 /**

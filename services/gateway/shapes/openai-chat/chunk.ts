@@ -1,4 +1,4 @@
-import { isMembers, type Members } from "#services/gateway/json/members.ts";
+import { isMembers, type Members } from "#services/gateway/json/object.ts";
 import { createScan, keyTable, scanObject, valueEnd } from "#services/gateway/json/scan.ts";
 import { removalSpan } from "#services/gateway/json/splice.ts";
 import type { SeenOutput } from "#services/gateway/shapes/estimate.ts";

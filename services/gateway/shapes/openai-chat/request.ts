@@ -6,22 +6,28 @@ import {
   valueEnd,
   valueStart,
 } from "#services/gateway/json/scan.ts";
-import { memberCount, twiceWithin } from "#services/gateway/json/members.ts";
 import {
   fault,
+  inOtherCase,
   JSON_DEPTH_MAX,
+  memberCount,
   modelFault,
   readObject,
   scanMessage,
   spanAt,
   textFault,
+  twiceWithin,
   type MemberSpan,
   type Refused,
 } from "#services/gateway/json/object.ts";
 import type { Ask, AskBounds, ShapeRead } from "#services/gateway/shapes/shape.ts";
-import { inOtherCase } from "#services/gateway/json/members.ts";
-import { inputTokensBound, isCompressed, predictionTokens, sumMessages } from "./bounds.ts";
-import type { PromptSums } from "./bounds.ts";
+import {
+  inputTokensBound,
+  isCompressed,
+  predictionTokens,
+  sumMessages,
+  type PromptSums,
+} from "./bounds.ts";
 import { hostedTool } from "./tools.ts";
 
 /** OpenAI's own limit on the answers of one request. */

@@ -3,9 +3,9 @@ import {
   isMembers,
   otherCaseOf,
   twiceWithin,
-} from "#services/gateway/json/members.ts";
-import type { Members } from "#services/gateway/json/members.ts";
-import type { BodyFault } from "#services/gateway/json/object.ts";
+  type BodyFault,
+  type Members,
+} from "#services/gateway/json/object.ts";
 
 /** Members that make the provider call tools of its own for a fee that no hold can bound. */
 const FEE_MEMBERS = ["web_search_options", "search_parameters", "plugins"] as const;

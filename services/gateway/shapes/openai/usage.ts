@@ -1,5 +1,5 @@
 import type { Tokens } from "#domain/prices.ts";
-import { isMembers, type Members } from "#services/gateway/json/members.ts";
+import { isMembers, type Members } from "#services/gateway/json/object.ts";
 import type { ReadUsage } from "#services/gateway/shapes/estimate.ts";
 
 /**
