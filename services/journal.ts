@@ -115,10 +115,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   let unsealedAt = clock.elapsed();
   let looking: Promise<boolean> | undefined;
   const idle: (() => void)[] = [];
-  let tellSealed = () => {};
-  const sealedByOther = new Promise<void>((resolve) => {
-    tellSealed = resolve;
-  });
+  const { promise: sealedByOther, resolve: tellSealed } = Promise.withResolvers<void>();
 
   /** Reads what others have put behind a revision, fences and the seal, and gives the last one that is there. */
   async function readBehind(known: ExpectedRevision): Promise<ExpectedRevision> {

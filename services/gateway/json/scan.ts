@@ -70,34 +70,24 @@ export type ScanFailure =
  * What a scan found. It is filled anew by each scan, so that the hot path allocates nothing; whoever keeps spans
  * beyond the next scan copies them.
  */
-export interface ObjectScan {
-  /** Four numbers a slot: key start, key end, value start, value end; quotes included. All are 0 when it is absent. */
-  readonly spans: Int32Array;
-  /** Two numbers a slot that is there: members in its value at every depth, and of an array's own elements. */
-  readonly counts: Int32Array;
-  objectStart: number;
-  objectEnd: number;
-  memberCount: number;
-  /** The bytes of keys and values of members that the table does not know. */
-  unknownBytes: number;
-  /** The slot of a key that came twice, else -1. The spans are of its last occurrence, as JSON.parse takes it. */
-  duplicateSlot: number;
-  /** A key that is one of the table's names but for upper and lower case: some parsers take one for the other. */
-  lookalikeSlot: number;
-}
-
-export function createScan(table: KeyTable): ObjectScan {
+export function createScan(table: KeyTable) {
   return {
+    /** Four numbers a slot: key start, key end, value start, value end; quotes included. All are 0 when it is absent. */
     spans: new Int32Array(table.names.length * 4),
+    /** Two numbers a slot that is there: members in its value at every depth, and of an array's own elements. */
     counts: new Int32Array(table.names.length * 2),
     objectStart: 0,
     objectEnd: 0,
     memberCount: 0,
+    /** The bytes of keys and values of members that the table does not know. */
     unknownBytes: 0,
+    /** The slot of a key that came twice, else -1. The spans are of its last occurrence, as JSON.parse takes it. */
     duplicateSlot: -1,
+    /** A key that is one of the table's names but for upper and lower case: some parsers take one for the other. */
     lookalikeSlot: -1,
   };
 }
+export type ObjectScan = ReturnType<typeof createScan>;
 
 /** Where the value of a slot starts, or 0 when the object has no such member. */
 export function valueStart(scan: ObjectScan, slot: number): number {

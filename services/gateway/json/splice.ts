@@ -1,3 +1,4 @@
+import type { MemberSpan } from "./object.ts";
 import { skipSpace } from "./scan.ts";
 
 const COMMA = 0x2c;
@@ -14,6 +15,11 @@ export interface Edit {
 /** Puts JSON text in the place of a key or a value. */
 export function replacing(start: number, end: number, by: string): Edit {
   return { start, end, by, removesMember: false };
+}
+
+/** Puts JSON text in the place of a member's value. */
+export function setting({ valueStart, valueEnd }: MemberSpan, by: string): Edit {
+  return replacing(valueStart, valueEnd, by);
 }
 
 /** Takes a member out, with one of its commas. The span goes from its key's start to its value's end. */
@@ -37,25 +43,17 @@ export function inserting(objectStart: number, member: string, followed: boolean
 export function splice(bytes: Buffer, edits: readonly Edit[]): Buffer {
   if (edits.length === 0) return bytes;
   const ordered = [...edits].sort((a, b) => a.start - b.start || a.end - b.end);
-  const starts: number[] = [];
-  const ends: number[] = [];
-  let removes = false;
-  for (const edit of ordered) {
-    starts.push(edit.start);
-    ends.push(edit.end);
-    removes ||= edit.removesMember;
-  }
-  if (removes) takeCommas(bytes, ordered, starts, ends);
+  const starts = ordered.map(({ start }) => start);
+  const ends = ordered.map(({ end }) => end);
+  takeCommas(bytes, ordered, starts, ends);
   let size = bytes.length;
-  for (let i = 0; i < ordered.length; i += 1) {
-    size += Buffer.byteLength(ordered[i]?.by ?? "") - ((ends[i] ?? 0) - (starts[i] ?? 0));
-  }
+  for (const [i, { by }] of ordered.entries())
+    size += Buffer.byteLength(by) - ((ends[i] ?? 0) - (starts[i] ?? 0));
   const out = Buffer.allocUnsafe(size);
   let from = 0;
   let to = 0;
-  for (let i = 0; i < ordered.length; i += 1) {
+  for (const [i, { by }] of ordered.entries()) {
     to += bytes.copy(out, to, from, starts[i]);
-    const by = ordered[i]?.by ?? "";
     if (by !== "") to += out.write(by, to);
     from = ends[i] ?? 0;
   }

@@ -1,6 +1,6 @@
 import type { Binding } from "#domain/catalogue/types.ts";
 import { newEvent, type NewEvent } from "#domain/events/events.ts";
-import type { Attempt, EventData, EventMetadata } from "#domain/events/schemas.ts";
+import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
 import {
   costOf,
   TOKEN_CLASSES,
@@ -23,18 +23,14 @@ import {
 /** The end of an answered request: what it cost is taken, recorded, and only then is its hold closed. */
 
 /** What an answer used, and how it came to be known. */
-export interface UsageFacts {
+export interface UsageFacts extends Pick<
+  EventData<"UsageRecorded.v1">,
+  "serviceTier" | "billedBy" | "clientGone" | "attempts" | "firstByteMs" | "durationMs" | "finish"
+> {
   readonly tokens: Tokens;
   readonly binding: Binding;
-  readonly serviceTier: string;
   /** The prices that apply: of the served tier and the context tier of these tokens. */
   readonly prices: ContextTier;
-  readonly billedBy: "provider" | "estimate";
-  readonly clientGone: boolean;
-  readonly attempts: Attempt[];
-  readonly firstByteMs: number;
-  readonly durationMs: number;
-  readonly finish: string;
 }
 
 /** `undelivered`: charged, but not within the time that a caller waits. `late`: the hold had ended; nobody is charged. */

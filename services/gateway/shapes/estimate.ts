@@ -18,16 +18,25 @@ export interface SeenOutput {
   readonly audioBytes: number;
 }
 
-/** What of a request can be sized, for the estimate of an answer without usage. */
-export interface AskedInput extends Pick<
-  AskBounds,
-  "promptBytes" | "audioBytes" | "isAudioOutputCompressed"
-> {
-  /** All images together, each at the catalogue's bound for one. */
-  readonly imageTokens: number;
-  /** Of all answers of the request together. */
-  readonly outputCapTokens: number;
-}
+export type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** The bounds of a request of text alone, before it is summed up. */
+export const TEXT_ONLY: AskBounds = {
+  promptBytes: 0,
+  inputTokensBound: 0,
+  imageCount: 0,
+  remoteImageCount: 0,
+  hasAudioInput: false,
+  audioBytes: 0,
+  hasAudioOutput: false,
+  isAudioOutputCompressed: false,
+  unknownSize: false,
+  predictionTokensBound: 0,
+};
+
+/** What of a request can be sized: its bounds, and images and output cap of all of its answers, in tokens. */
+type AskedInput = Pick<AskBounds, "promptBytes" | "audioBytes" | "isAudioOutputCompressed"> &
+  Readonly<Record<"imageTokens" | "outputCapTokens", number>>;
 
 // Ten tokens a second in and twenty out, of 16 bits, 24,000 times a second, on one channel.
 const INPUT_AUDIO_BYTES_PER_TOKEN = 4_800;

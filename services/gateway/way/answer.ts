@@ -188,12 +188,11 @@ export function openAnswer(
         route,
         model: answer.model,
         durationMs: clock.elapsed() - answer.beganMs,
-        firstByteMs: facts.firstByteMs,
-        status: facts.status,
-        code: facts.code,
-        chargedMicro: facts.chargedMicro ?? 0,
-        inputTokens: facts.inputTokens ?? 0,
-        outputTokens: facts.outputTokens ?? 0,
+        firstByteMs: undefined,
+        chargedMicro: 0,
+        inputTokens: 0,
+        outputTokens: 0,
+        ...facts,
       });
     },
     breakOff() {

@@ -94,10 +94,7 @@ export function forward(options: ForwardOptions): Forwarded {
   let paused = false;
   let over = false;
   let endReadOn = () => {};
-  let settle: (ended: Ended) => void = () => {};
-  const ended = new Promise<Ended>((resolve) => {
-    settle = resolve;
-  });
+  const { promise: ended, resolve: settle } = Promise.withResolvers<Ended>();
 
   const isAnswered = () => status >= 200 && status < 300;
   const isStream = () => stream !== undefined && isAnswered();

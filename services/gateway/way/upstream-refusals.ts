@@ -1,5 +1,8 @@
 import type { Attempt } from "#domain/events/schemas.ts";
 import type { ApiError } from "#services/errors.ts";
+import type { Ended } from "./forward.ts";
+
+type Refusal = Omit<Extract<Ended, { how: "whole" }>, "how">;
 
 /** Statuses whose fault is in the request: they and their message pass to the caller. */
 const PASSED: ReadonlySet<number> = new Set([400, 404, 409, 413, 422]);
@@ -12,11 +15,7 @@ const RETRY_AFTER_SECONDS_MAX = 86_400;
  * its account and its limits are our business, so anything else says only that the upstream failed.
  */
 export function refusedByUpstream(
-  answer: {
-    readonly status: number;
-    readonly retryAfter: string | undefined;
-    readonly body: Buffer;
-  },
+  answer: Refusal,
   credential: string,
 ): { outcome: Attempt["outcome"]; error: ApiError } {
   const { status } = answer;
@@ -37,10 +36,7 @@ function retryAfterSeconds(header: string | undefined): number {
   return Math.min(Math.max(seconds, 1), RETRY_AFTER_SECONDS_MAX);
 }
 
-function passed(
-  answer: { readonly status: number; readonly body: Buffer },
-  credential: string,
-): ApiError {
+function passed(answer: Refusal, credential: string): ApiError {
   const told = readError(answer.body);
   const word = (text: string | undefined) =>
     text === undefined ? undefined : clean(text, credential).slice(0, WORD_MAX);

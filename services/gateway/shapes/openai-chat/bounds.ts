@@ -1,5 +1,10 @@
 import { isMembers, otherCaseOf, type Members } from "#services/gateway/json/object.ts";
-import { AUDIO_COMPRESSION, textTokensBound } from "#services/gateway/shapes/estimate.ts";
+import {
+  AUDIO_COMPRESSION,
+  textTokensBound,
+  type Mutable,
+} from "#services/gateway/shapes/estimate.ts";
+import type { AskBounds } from "#services/gateway/shapes/shape.ts";
 
 /**
  * How large a chat request can be for the model, in bytes of text. No tokenizer runs here: on untrusted text they take
@@ -26,13 +31,7 @@ const IMAGE_NAMES = ["url"];
 const PREDICTION_NAMES = ["content"];
 
 /** The running sums of one request. */
-export interface PromptSums {
-  bytes: number;
-  images: number;
-  remoteImages: number;
-  audio: boolean;
-  audioBytes: number;
-  unknownSize: boolean;
+export interface PromptSums extends Mutable<AskBounds> {
   /** A name that is read and that a member has in another case. */
   otherCase: string | undefined;
 }
@@ -59,34 +58,34 @@ export function textBytes(value: unknown): number {
 export function sumMessages(messages: readonly unknown[], sums: PromptSums): void {
   for (const message of messages) {
     if (!isMembers(message)) {
-      sums.bytes += textBytes(message);
+      sums.promptBytes += textBytes(message);
       continue;
     }
     for (const key in message) {
       const value = message[key];
       if (key === "role") {
-        if (!ROLES.has(value)) sums.bytes += textBytes(value);
+        if (!ROLES.has(value)) sums.promptBytes += textBytes(value);
       } else if (key === "content") {
         sumContent(value, sums);
       } else if (value !== null) {
         // Names, refusals, tool calls with their arguments, and whatever else a provider may show to its model.
         noteCase(key, MESSAGE_NAMES, sums);
-        sums.bytes += Buffer.byteLength(key) + textBytes(value);
-        if (key === "audio") sums.audio = sums.unknownSize = true;
+        sums.promptBytes += Buffer.byteLength(key) + textBytes(value);
+        if (key === "audio") sums.hasAudioInput = sums.unknownSize = true;
       }
     }
   }
 }
 
 function sumContent(content: unknown, sums: PromptSums): void {
-  if (typeof content === "string") sums.bytes += Buffer.byteLength(content);
+  if (typeof content === "string") sums.promptBytes += Buffer.byteLength(content);
   else if (Array.isArray(content)) for (const part of content) sumPart(part, sums);
   else if (content !== null) sumPart(content, sums);
 }
 
 function sumPart(part: unknown, sums: PromptSums): void {
   if (!isMembers(part)) {
-    sums.bytes += textBytes(part);
+    sums.promptBytes += textBytes(part);
     return;
   }
   switch (part["type"]) {
@@ -99,9 +98,9 @@ function sumPart(part: unknown, sums: PromptSums): void {
       const url = isMembers(image) ? image["url"] : image;
       for (const key in part) noteCase(key, PART_NAMES, sums);
       if (isMembers(image)) for (const key in image) noteCase(key, IMAGE_NAMES, sums);
-      sums.images += 1;
+      sums.imageCount += 1;
       if (typeof url === "string" && url.startsWith("data:image/")) return;
-      sums.remoteImages += 1;
+      sums.remoteImageCount += 1;
       sums.unknownSize = true;
       return;
     }
@@ -109,18 +108,18 @@ function sumPart(part: unknown, sums: PromptSums): void {
       const audio = part["input_audio"];
       const data = isMembers(audio) ? audio["data"] : undefined;
       if (isMembers(audio) && typeof data === "string")
-        sums.audioBytes += Buffer.byteLength(data, "base64") * weightOf(audio);
-      sums.audio = true;
-      sums.unknownSize = true;
+        sums.audioBytes +=
+          Buffer.byteLength(data, "base64") * (isCompressed(audio) ? AUDIO_COMPRESSION : 1);
+      sums.hasAudioInput = sums.unknownSize = true;
       return;
     }
     case "file":
-      sums.audio = sums.unknownSize = true;
+      sums.hasAudioInput = sums.unknownSize = true;
       return;
     default:
       // Whatever it is: it may be dearer than text, and it may be large.
-      sums.bytes += textBytes(part);
-      sums.audio = sums.unknownSize = true;
+      sums.promptBytes += textBytes(part);
+      sums.hasAudioInput = sums.unknownSize = true;
   }
 }
 
@@ -130,18 +129,14 @@ export function isCompressed(audio: unknown): boolean {
   return typeof format === "string" && format !== "pcm16" && format !== "wav";
 }
 
-function weightOf(audio: Members): number {
-  return isCompressed(audio) ? AUDIO_COMPRESSION : 1;
-}
-
 /** All members but the type. A text part has usually only its text beside it, and then only that counts. */
 function sumTextPart(part: Members, sums: PromptSums): void {
   for (const key in part) {
     if (key === "type") continue;
-    sums.bytes += textBytes(part[key]);
+    sums.promptBytes += textBytes(part[key]);
     if (key === "text" || key === "refusal") continue;
     noteCase(key, PART_NAMES, sums);
-    sums.bytes += Buffer.byteLength(key);
+    sums.promptBytes += Buffer.byteLength(key);
   }
 }
 

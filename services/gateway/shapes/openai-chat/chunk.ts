@@ -1,7 +1,7 @@
 import { isMembers, type Members } from "#services/gateway/json/object.ts";
 import { createScan, keyTable, scanObject, valueEnd } from "#services/gateway/json/scan.ts";
 import { removalSpan } from "#services/gateway/json/splice.ts";
-import type { SeenOutput } from "#services/gateway/shapes/estimate.ts";
+import type { Mutable, SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
 import {
   nameOf,
@@ -9,8 +9,6 @@ import {
   UPSTREAM_DEPTH_MAX,
 } from "#services/gateway/shapes/openai/whole-answer.ts";
 import type { Said } from "#services/gateway/shapes/shape.ts";
-
-type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** What the chunks of a stream, or the choices of a whole answer, have said so far. */
 export interface ChunkFacts extends Mutable<Said & SeenOutput> {
@@ -148,18 +146,15 @@ function visibleIn(said: Members): number {
   let sum = bytesOf(said["content"]) + bytesOf(said["refusal"]) + reasoning;
   const { audio, function_call: call, tool_calls: calls } = said;
   if (isMembers(audio)) sum += bytesOf(audio["transcript"]);
-  if (isMembers(call)) sum += textOfCall(call);
+  sum += textOfCall(call);
   if (!Array.isArray(calls)) return sum;
-  for (const each of calls as readonly unknown[]) {
-    if (!isMembers(each)) continue;
-    const { function: called, custom } = each;
-    if (isMembers(called)) sum += textOfCall(called);
-    if (isMembers(custom)) sum += textOfCall(custom);
-  }
+  for (const each of calls as readonly unknown[])
+    if (isMembers(each)) sum += textOfCall(each["function"]) + textOfCall(each["custom"]);
   return sum;
 }
 
-function textOfCall(call: Members): number {
+function textOfCall(call: unknown): number {
+  if (!isMembers(call)) return 0;
   return bytesOf(call["name"]) + bytesOf(call["arguments"]) + bytesOf(call["input"]);
 }
 

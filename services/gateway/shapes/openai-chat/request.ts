@@ -20,6 +20,7 @@ import {
   type MemberSpan,
   type Refused,
 } from "#services/gateway/json/object.ts";
+import { TEXT_ONLY } from "#services/gateway/shapes/estimate.ts";
 import type { Ask, AskBounds, ShapeRead } from "#services/gateway/shapes/shape.ts";
 import {
   inputTokensBound,
@@ -33,11 +34,8 @@ import { hostedTool } from "./tools.ts";
 /** OpenAI's own limit on the answers of one request. */
 const CHOICES_MAX = 128;
 
-/**
- * The members that are read, or edited, or counted. The first ones are edited and their spans are kept.
- * A second one of any of them is refused: the upstream might read the other.
- */
-const READ = [
+/** The members that can be edited; their spans are kept. */
+const EDITED = [
   "model",
   "stream_options",
   "max_tokens",
@@ -45,6 +43,14 @@ const READ = [
   "model_region",
   "store",
   "service_tier",
+] as const;
+
+/**
+ * The members that are read, or edited, or counted. A second one of any of them is refused: the upstream might read the
+ * other.
+ */
+const READ = [
+  ...EDITED,
   "messages",
   "stream",
   "n",
@@ -61,9 +67,6 @@ const READ = [
   "plugins",
 ] as const;
 type ReadName = (typeof READ)[number];
-
-/** How many members from the first on can be edited. */
-const EDITED_COUNT = 7;
 
 /** OpenAI's parameters that the model never sees as text. Any other unknown member counts as its bytes. */
 const PARAMETERS = [
@@ -121,19 +124,10 @@ export interface StreamOptionsSpans {
 export interface ChatAsk extends Ask {
   /** The caller asked for usage in the stream, and so gets it. */
   readonly includeUsageAsked: boolean;
-  /** For {@link upstreamBody} only. */
-  readonly edits: {
+  /** Where the members stand that {@link upstreamBody} edits; `store` only where it asks for the answer to be stored. */
+  readonly edits: Record<(typeof EDITED)[number], MemberSpan | undefined> & {
     readonly objectStart: number;
-    readonly model: MemberSpan;
-    readonly streamOptions: MemberSpan | undefined;
     readonly streamOptionsInside: StreamOptionsSpans | undefined;
-    readonly maxTokens: MemberSpan | undefined;
-    readonly maxCompletionTokens: MemberSpan | undefined;
-    readonly modelRegion: MemberSpan | undefined;
-    /** Only when the caller asked for the answer to be stored. */
-    readonly store: MemberSpan | undefined;
-    /** Also when its value names no tier. */
-    readonly serviceTier: MemberSpan | undefined;
   };
 }
 
@@ -147,7 +141,7 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ShapeR
   const object = readObject(body, TABLE, SCAN, depthMax);
   if (!object.ok) return object;
   // The scan's findings are taken before anything else can scan.
-  const spans = SCAN.spans.slice(0, EDITED_COUNT * 4);
+  const spans = SCAN.spans.slice(0, EDITED.length * 4);
   const objectStart = SCAN.objectStart;
   let countedBytes = SCAN.unknownBytes;
   for (const name of COUNTED_AS_JSON)
@@ -172,6 +166,10 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ShapeR
   const bounds = boundsOf(messages, fields, countedBytes);
   if ("error" in bounds) return bounds;
 
+  const edited = Object.fromEntries(
+    EDITED.map((name, slot) => [name, spanAt(spans, slot)]),
+  ) as Record<(typeof EDITED)[number], MemberSpan | undefined>;
+  if (fields.store === false || fields.store === null) edited.store = undefined;
   return {
     ok: true,
     ask: {
@@ -179,23 +177,10 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ShapeR
       ...plain,
       includeUsageAsked: plain.stream && options.asked,
       bounds,
-      edits: {
-        objectStart,
-        model: spanAt(spans, SLOT.model) ?? NOWHERE,
-        streamOptions: spanAt(spans, SLOT.stream_options),
-        streamOptionsInside: options.inside,
-        maxTokens: spanAt(spans, SLOT.max_tokens),
-        maxCompletionTokens: spanAt(spans, SLOT.max_completion_tokens),
-        modelRegion: spanAt(spans, SLOT.model_region),
-        store:
-          fields.store === false || fields.store === null ? undefined : spanAt(spans, SLOT.store),
-        serviceTier: spanAt(spans, SLOT.service_tier),
-      },
+      edits: { ...edited, objectStart, streamOptionsInside: options.inside },
     },
   };
 }
-
-const NOWHERE: MemberSpan = { keyStart: 0, keyEnd: 0, valueStart: 0, valueEnd: 0 };
 
 type Plain = Pick<
   ChatAsk,
@@ -279,32 +264,20 @@ function boundsOf(
   fields: Fields,
   countedBytes: number,
 ): AskBounds | Refused {
-  const sums: PromptSums = {
-    bytes: countedBytes,
-    images: 0,
-    remoteImages: 0,
-    audio: false,
-    audioBytes: 0,
-    unknownSize: false,
-    otherCase: undefined,
-  };
+  const sums: PromptSums = { ...TEXT_ONLY, promptBytes: countedBytes, otherCase: undefined };
   sumMessages(messages, sums);
   if (sums.otherCase) return fault("messages", inOtherCase(sums.otherCase));
   const predictionTokensBound = predictionTokens(fields.prediction, sums);
   if (sums.otherCase) return fault("prediction", inOtherCase(sums.otherCase));
+  const { otherCase: _, ...bounds } = sums;
   const { modalities } = fields;
   return {
-    promptBytes: sums.bytes,
-    inputTokensBound: inputTokensBound(sums.bytes, messages.length),
-    imageCount: sums.images,
-    remoteImageCount: sums.remoteImages,
-    hasAudioInput: sums.audio,
-    audioBytes: sums.audioBytes,
+    ...bounds,
+    inputTokensBound: inputTokensBound(sums.promptBytes, messages.length),
     hasAudioOutput:
       (Array.isArray(modalities) && modalities.includes("audio")) ||
       (fields.audio ?? null) !== null,
     isAudioOutputCompressed: isCompressed(fields.audio),
-    unknownSize: sums.unknownSize,
     predictionTokensBound,
   };
 }

@@ -1,6 +1,5 @@
 import type { AnswerStream, StreamFailure, StreamOutput } from "#services/gateway/shapes/shape.ts";
-import { CUT, finishWord, noFacts, readChunk } from "./chunk.ts";
-import type { ChunkFacts, ChunkVerdict } from "./chunk.ts";
+import { CUT, finishWord, noFacts, readChunk, type ChunkVerdict } from "./chunk.ts";
 
 /** An event beyond this is no chat completion chunk. */
 export const SSE_EVENT_BYTES_MAX = 4 * 1024 * 1024;
@@ -15,47 +14,39 @@ const TERMINATOR = "data: [DONE]\n\n";
 /** A field name is short; without a colon this early a line is no line of an event stream. */
 const FIELD_NAME_BYTES_MAX = 32;
 
-/** Offsets count from the start of the bytes in hand, and move with them. */
-interface Framing {
-  readonly facts: ChunkFacts;
-  readonly hideUsage: boolean;
-  /** The bytes of an event that has begun and is not whole, with room for more; `heldLength` of them count. */
-  held: Buffer;
-  heldLength: number;
-  eventStart: number;
-  lineStart: number;
-  /** Up to here there is no line end behind `lineStart`. */
-  searched: number;
-  /** Start and end of each data line's text in the present event. */
-  data: number[];
-  isErrorEvent: boolean;
-  isFirstLine: boolean;
-  state: "open" | "done" | StreamFailure;
-}
-
 const EMPTY = Buffer.alloc(0);
 const NOTHING: StreamOutput = { out: undefined };
 
-/** Makes the filter for one streamed answer. `includeUsageAsked` says whether the caller wants to see usage. */
-export function createChatStream(options: { readonly includeUsageAsked: boolean }): AnswerStream {
-  const framing: Framing = {
+/** Offsets count from the start of the bytes in hand, and move with them. */
+function startFraming(hideUsage: boolean) {
+  return {
     facts: noFacts(),
-    hideUsage: !options.includeUsageAsked,
-    held: EMPTY,
+    hideUsage,
+    /** The bytes of an event that has begun and is not whole, with room for more; `heldLength` of them count. */
+    held: EMPTY as Buffer,
     heldLength: 0,
     eventStart: 0,
     lineStart: 0,
+    /** Up to here there is no line end behind `lineStart`. */
     searched: 0,
-    data: [],
+    /** Start and end of each data line's text in the present event. */
+    data: [] as number[],
     isErrorEvent: false,
     isFirstLine: true,
-    state: "open",
+    state: "open" as "open" | "done" | StreamFailure,
   };
+}
+type Framing = ReturnType<typeof startFraming>;
+
+/** Makes the filter for one streamed answer. `includeUsageAsked` says whether the caller wants to see usage. */
+export function createChatStream(options: { readonly includeUsageAsked: boolean }): AnswerStream {
+  const framing = startFraming(!options.includeUsageAsked);
+  const { facts } = framing;
   return {
     push: (bytes) => pushBytes(framing, bytes),
     end: () => endBytes(framing),
-    said: framing.facts,
-    finish: () => finishWord(framing.facts.finishReasons[0]),
+    said: facts,
+    finish: () => finishWord(facts.finishReasons[0]),
     terminator: TERMINATOR,
     get done() {
       return framing.state === "done";
@@ -64,9 +55,7 @@ export function createChatStream(options: { readonly includeUsageAsked: boolean 
       return framing.held.length;
     },
     get isComplete() {
-      return (
-        framing.facts.startedCount > 0 && framing.facts.finishedCount === framing.facts.startedCount
-      );
+      return facts.startedCount > 0 && facts.finishedCount === facts.startedCount;
     },
   };
 }

@@ -1,5 +1,11 @@
-import { inserting, removing, replacing, splice } from "#services/gateway/json/splice.ts";
-import type { Edit } from "#services/gateway/json/splice.ts";
+import {
+  inserting,
+  removing,
+  replacing,
+  setting,
+  splice,
+  type Edit,
+} from "#services/gateway/json/splice.ts";
 import type { UpstreamNames } from "#services/gateway/shapes/shape.ts";
 import type { ChatAsk } from "./request.ts";
 
@@ -10,18 +16,14 @@ import type { ChatAsk } from "./request.ts";
  * differs it is the caller's buffer itself. `body` is the one that `ask` was read from.
  */
 export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): Buffer {
-  const { edits: spans } = ask;
+  const { model, model_region: region, store } = ask.edits;
   const edits: Edit[] = [];
-  if (names.upstreamModel !== ask.model) {
-    edits.push(
-      replacing(spans.model.valueStart, spans.model.valueEnd, JSON.stringify(names.upstreamModel)),
-    );
-  }
+  if (names.upstreamModel !== ask.model && model)
+    edits.push(setting(model, JSON.stringify(names.upstreamModel)));
   capOutput(ask, names, edits);
-  if (ask.stream) askForUsage(ask, edits);
-  if (spans.modelRegion)
-    edits.push(removing(spans.modelRegion.keyStart, spans.modelRegion.valueEnd));
-  if (spans.store) edits.push(replacing(spans.store.valueStart, spans.store.valueEnd, "false"));
+  if (ask.stream && !ask.includeUsageAsked) askForUsage(ask, edits);
+  if (region) edits.push(removing(region.keyStart, region.valueEnd));
+  if (store) edits.push(setting(store, "false"));
   if (names.pinsServiceTier && ask.serviceTier === undefined) pinServiceTier(ask, edits);
   return splice(body, edits);
 }
@@ -30,48 +32,39 @@ export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): 
  * Sets the cap under the binding's name. The caller's other name is renamed, or removed when both stand there (one of
  * them is null then).
  */
-function capOutput(ask: ChatAsk, names: UpstreamNames, edits: Edit[]): void {
-  const { maxTokens, maxCompletionTokens, objectStart } = ask.edits;
-  const [own, other] =
-    names.outputCapName === "max_tokens"
-      ? [maxTokens, maxCompletionTokens]
-      : [maxCompletionTokens, maxTokens];
+function capOutput(
+  { edits: spans, outputCapTokens: asked }: ChatAsk,
+  { outputCapName: name, outputCapTokens }: UpstreamNames,
+  edits: Edit[],
+): void {
+  const own = spans[name];
+  const other = spans[name === "max_tokens" ? "max_completion_tokens" : "max_tokens"];
   const kept = own ?? other;
   if (kept === undefined) {
-    edits.push(inserting(objectStart, `"${names.outputCapName}":${names.outputCapTokens}`, true));
+    edits.push(inserting(spans.objectStart, `"${name}":${outputCapTokens}`, true));
     return;
   }
-  if (own === undefined)
-    edits.push(replacing(kept.keyStart, kept.keyEnd, `"${names.outputCapName}"`));
+  if (own === undefined) edits.push(replacing(kept.keyStart, kept.keyEnd, `"${name}"`));
   else if (other !== undefined) edits.push(removing(other.keyStart, other.valueEnd));
   // With both names there, the caller's number may be the removed one's.
-  const stands =
-    ask.outputCapTokens === names.outputCapTokens && (own === undefined || other === undefined);
-  if (!stands) edits.push(replacing(kept.valueStart, kept.valueEnd, String(names.outputCapTokens)));
+  const stands = asked === outputCapTokens && (own === undefined || other === undefined);
+  if (!stands) edits.push(setting(kept, String(outputCapTokens)));
 }
 
 /** The hold rests on the default tier's prices, and the account upstream may be set to a dearer one. */
 function pinServiceTier(ask: ChatAsk, edits: Edit[]): void {
-  const { objectStart, serviceTier } = ask.edits;
+  const { objectStart, service_tier: tier } = ask.edits;
   edits.push(
-    serviceTier === undefined
-      ? inserting(objectStart, '"service_tier":"default"', true)
-      : replacing(serviceTier.valueStart, serviceTier.valueEnd, '"default"'),
+    tier ? setting(tier, '"default"') : inserting(objectStart, '"service_tier":"default"', true),
   );
 }
 
 function askForUsage(ask: ChatAsk, edits: Edit[]): void {
-  if (ask.includeUsageAsked) return;
-  const { objectStart, streamOptions, streamOptionsInside: inside } = ask.edits;
-  if (streamOptions === undefined) {
+  const { objectStart, stream_options: options, streamOptionsInside: inside } = ask.edits;
+  if (options === undefined)
     edits.push(inserting(objectStart, '"stream_options":{"include_usage":true}', true));
-  } else if (inside === undefined) {
-    edits.push(
-      replacing(streamOptions.valueStart, streamOptions.valueEnd, '{"include_usage":true}'),
-    );
-  } else if (inside.includeUsage === undefined) {
+  else if (inside === undefined) edits.push(setting(options, '{"include_usage":true}'));
+  else if (inside.includeUsage === undefined)
     edits.push(inserting(inside.objectStart, '"include_usage":true', !inside.isEmpty));
-  } else {
-    edits.push(replacing(inside.includeUsage.valueStart, inside.includeUsage.valueEnd, "true"));
-  }
+  else edits.push(setting(inside.includeUsage, "true"));
 }

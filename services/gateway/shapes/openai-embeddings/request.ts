@@ -8,8 +8,8 @@ import {
   type MemberSpan,
 } from "#services/gateway/json/object.ts";
 import { createScan, keyTable } from "#services/gateway/json/scan.ts";
-import { removing, replacing, splice, type Edit } from "#services/gateway/json/splice.ts";
-import { textTokensBound } from "#services/gateway/shapes/estimate.ts";
+import { removing, setting, splice, type Edit } from "#services/gateway/json/splice.ts";
+import { TEXT_ONLY, textTokensBound } from "#services/gateway/shapes/estimate.ts";
 import type { Ask, ShapeRead, UpstreamNames } from "#services/gateway/shapes/shape.ts";
 
 const MODEL = 0;
@@ -58,17 +58,10 @@ export function readEmbeddingsRequest(
       serviceTier: undefined,
       modelRegion: (modelRegion ?? undefined) as string | undefined,
       bounds: {
+        ...TEXT_ONLY,
         promptBytes: sums.textBytes + sums.tokenIds * BYTES_OF_TOKEN,
         // Each text is counted for itself, so each may have half a token more.
         inputTokensBound: textTokensBound(sums.textBytes) + sums.texts + sums.tokenIds,
-        imageCount: 0,
-        remoteImageCount: 0,
-        hasAudioInput: false,
-        audioBytes: 0,
-        hasAudioOutput: false,
-        isAudioOutputCompressed: false,
-        unknownSize: false,
-        predictionTokensBound: 0,
       },
       edits: { model: edited, modelRegion: spanAt(SCAN.spans, MODEL_REGION) },
     },
@@ -82,10 +75,7 @@ export function upstreamBody(
   { upstreamModel }: UpstreamNames,
 ): Buffer {
   const edits: Edit[] = [];
-  if (upstreamModel !== model)
-    edits.push(
-      replacing(spans.model.valueStart, spans.model.valueEnd, JSON.stringify(upstreamModel)),
-    );
+  if (upstreamModel !== model) edits.push(setting(spans.model, JSON.stringify(upstreamModel)));
   if (spans.modelRegion)
     edits.push(removing(spans.modelRegion.keyStart, spans.modelRegion.valueEnd));
   return splice(body, edits);
