@@ -311,13 +311,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       while (isBusy()) await new Promise<void>((resolve) => idle.push(resolve));
       if (sealed || closing) return;
       closing = true;
-      const event = newEvent(
-        stream,
-        "sealed",
-        "JournalSealed.v1",
-        { by: "writer" },
-        metadataOf(clock, author, stream),
-      );
+      const metadata = metadataOf(clock, author, stream);
+      const event = newEvent(stream, "sealed", "JournalSealed.v1", { by: "writer" }, metadata);
       await enqueue({ events: [event] });
       sealed = true;
     },

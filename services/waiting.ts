@@ -17,9 +17,7 @@ export function within<T>(
   promise: Promise<T>,
 ): Promise<T | typeof TIMED_OUT> {
   return new Promise((resolve, reject) => {
-    const cancel = clock.timer(limitMs, () => {
-      resolve(TIMED_OUT);
-    });
+    const cancel = clock.timer(limitMs, () => resolve(TIMED_OUT));
     promise.then(
       (value) => {
         cancel();

@@ -51,10 +51,7 @@ export async function appendOnce(
   stream: string,
   events: readonly NewEvent[],
   expected: ExpectedRevision,
-): Promise<
-  | { outcome: "appended"; revision: bigint; position: bigint }
-  | { outcome: "conflict"; actual: ExpectedRevision }
-> {
+): Promise<Extract<AppendOutcome, { outcome: "appended" | "conflict" }>> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const answer = await store
       .append(stream, events, expected)
@@ -85,21 +82,11 @@ export async function registerWriter(
   data: EventData<"WriterStarted.v1">,
 ): Promise<number> {
   const stream = streams.writers(author.region);
-  const event = newEvent(
-    stream,
-    `started:${data.instance}`,
-    "WriterStarted.v1",
-    data,
-    metadataOf(clock, author, data.instance),
-  );
+  const metadata = metadataOf(clock, author, data.instance);
+  const event = newEvent(stream, `started:${data.instance}`, "WriterStarted.v1", data, metadata);
   for (;;) {
-    const answer = await appendOnce(
-      store,
-      clock,
-      stream,
-      [event],
-      await tailRevision(store, stream),
-    );
+    const expected = await tailRevision(store, stream);
+    const answer = await appendOnce(store, clock, stream, [event], expected);
     if (answer.outcome === "appended") return Number(answer.revision);
   }
 }

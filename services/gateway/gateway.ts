@@ -2,11 +2,11 @@ import type { ApiError } from "#services/errors.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Author } from "#services/writers.ts";
 import type { Ended, Forwarded } from "#services/gateway/way/forward.ts";
-import { createRoom, type Room } from "#services/gateway/http/in-flight.ts";
+import { createRoom } from "#services/gateway/http/in-flight.ts";
 import type { MoneyParts } from "#services/gateway/money/hold.ts";
 import type { GatewayParts } from "./parts.ts";
 import { capRetryAfterSeconds, createRefusalCaps } from "#services/gateway/http/refusal-caps.ts";
-import { createReadOns, type ReadOns } from "#services/gateway/way/read-ons.ts";
+import { createReadOns } from "#services/gateway/way/read-ons.ts";
 import type { Writer, WriterLife } from "#services/gateway/money/writer.ts";
 
 /** Failed logins per caller address and minute, and refusals per key and minute for a key without a rate limit. */
@@ -22,29 +22,10 @@ const SEAL_MS_MAX = 1_000;
 export const STOP_MS_MAX = CUT_MS_MAX + HUNG_UP_MS_MAX + SEAL_MS_MAX;
 
 /** A gateway: its parts, its writer, and what it keeps count of. */
-export interface Gateway {
-  readonly parts: GatewayParts;
-  readonly writer: Writer;
-  readonly money: MoneyParts;
-  readonly inFlight: Room;
-  readonly readOns: ReadOns;
-  /** Waits for a forwarded call; when the writer's life ends meanwhile, the call is cut. */
-  whileRunning(life: WriterLife, forwarded: Forwarded): Promise<Ended>;
-  /** The refusal in place of another, when the caller has had too many of them. */
-  capLogin(remoteAddress: string): ApiError | undefined;
-  capRefusal(keyId: string, rpm: number | undefined): ApiError | undefined;
-  /** Counts a request as active until it is through. */
-  track(work: Promise<void>): Promise<void>;
-  isStopping(): boolean;
-  /**
-   * Lets what runs finish within `drainMs`, then cuts it; waits for the records, closes with `hangUp` the connections of
-   * clients that go on all the same, and seals the journal: {@link STOP_MS_MAX} beyond the drain at most.
-   */
-  stop(drainMs: number, hangUp?: () => void): Promise<void>;
-}
+export type Gateway = ReturnType<typeof createGateway>;
 
 /** Puts a gateway together around its writer. */
-export function createGateway(parts: GatewayParts, writer: Writer, author: Author): Gateway {
+export function createGateway(parts: GatewayParts, writer: Writer, author: Author) {
   const { clock, telemetry } = parts;
   const { inFlightBytesMax, bodyBytesMax, answerBytesMax } = parts.limits;
   const inFlight = createRoom({ bytesMax: inFlightBytesMax, bodyBytesMax, answerBytesMax });
@@ -54,6 +35,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
   let stopping = false;
   let cutting = false;
 
+  /** Counts a request as active until it is through. */
   function track(work: Promise<void>): Promise<void> {
     const tracked = work.finally(() => active.delete(tracked));
     active.add(tracked);
@@ -71,24 +53,26 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     };
   }
 
+  const money: MoneyParts = {
+    admission: parts.admission,
+    clock,
+    telemetry,
+    writer,
+    author,
+    background(work) {
+      track(work).catch((error: unknown) =>
+        telemetry.alarm("background_work_failed", { error: String(error) }),
+      );
+    },
+  };
   return {
     parts,
     writer,
     inFlight,
     readOns: createReadOns(),
-    money: {
-      admission: parts.admission,
-      clock,
-      telemetry,
-      writer,
-      author,
-      background(work) {
-        track(work).catch((error: unknown) =>
-          telemetry.alarm("background_work_failed", { error: String(error) }),
-        );
-      },
-    },
-    async whileRunning(life, forwarded) {
+    money,
+    /** Waits for a forwarded call; when the writer's life ends meanwhile, the call is cut. */
+    async whileRunning(life: WriterLife, forwarded: Forwarded): Promise<Ended> {
       const cut = () => forwarded.cut("journal_sealed");
       running.add(forwarded);
       if (life.over.aborted) cut();
@@ -101,12 +85,17 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
         running.delete(forwarded);
       }
     },
-    capLogin: (remoteAddress) => cap(`address ${remoteAddress}`, LOGINS_MAX),
-    capRefusal: (keyId, rpm) =>
+    /** The refusal in place of another, when the caller has had too many of them. */
+    capLogin: (remoteAddress: string) => cap(`address ${remoteAddress}`, LOGINS_MAX),
+    capRefusal: (keyId: string, rpm: number | undefined) =>
       cap(keyId, rpm === undefined ? REFUSALS_MAX : rpm * REFUSALS_PER_RPM),
     track,
     isStopping: () => stopping,
-    async stop(drainMs, hangUp = () => {}) {
+    /**
+     * Lets what runs finish within `drainMs`, then cuts it; waits for the records, closes with `hangUp` the connections of
+     * clients that go on all the same, and seals the journal: {@link STOP_MS_MAX} beyond the drain at most.
+     */
+    async stop(drainMs: number, hangUp = () => {}): Promise<void> {
       stopping = true;
       const all = async () => {
         while (active.size > 0) await Promise.allSettled(active);

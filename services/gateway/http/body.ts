@@ -60,17 +60,14 @@ export async function readBody(
       },
     };
   }
-  switch (body.why) {
-    case "too_large":
-      return tooLarge;
-    case "too_slow":
-      return { code: "request_timeout" };
-    case "gone":
-      return { gone: true };
-    case "no_room":
-      return { code: "overloaded", retryAfterSeconds: 1 };
-  }
+  return body.why === "too_large" ? tooLarge : UNREAD[body.why];
 }
+
+const UNREAD = {
+  too_slow: { code: "request_timeout" },
+  gone: { gone: true },
+  no_room: { code: "overloaded", retryAfterSeconds: 1 },
+} as const;
 
 /**
  * The refusal of a caller whose organization, or whose key's budget, has nothing available: whatever it asks, admission

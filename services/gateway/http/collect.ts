@@ -1,13 +1,3 @@
-/** The bytes of one body, collected as they come and given out whole, once. */
-export interface Pieces {
-  /** Keeps a piece; it may not change afterwards. */
-  add(piece: Uint8Array): void;
-  /** All bytes in one buffer, which is the only piece itself where there was one. Nothing is kept any longer. */
-  take(): Buffer;
-  /** Lets everything go. */
-  clear(): void;
-}
-
 /** Smaller pieces are copied together: a buffer costs about a hundred bytes beside the one byte that it may hold. */
 const SMALL_BYTES = 1024;
 const ROOM_BYTES = 4096;
@@ -15,10 +5,10 @@ const ROOM_BYTES = 4096;
 const LARGE_BYTES = 64 * 1024;
 
 /**
- * Collects pieces so that the memory they take is near to the bytes they have, however small they were cut.
+ * The bytes of one body, collected as they come and given out whole, once. Collects pieces so that the memory they take is near to the bytes they have, however small they were cut.
  * `bytesExpected` is what the sender says that there will be; memory is only taken for what comes.
  */
-export function createPieces(bytesExpected = 0): Pieces {
+export function createPieces(bytesExpected = 0) {
   let whole: Uint8Array[] = [];
   let size = 0;
   /** Where small pieces go: used up to `at`, given to `whole` up to `kept`. */
@@ -32,6 +22,7 @@ export function createPieces(bytesExpected = 0): Pieces {
     kept = at;
   }
 
+  /** Lets everything go. */
   function clear(): void {
     whole = [];
     room = Buffer.alloc(0);
@@ -53,7 +44,8 @@ export function createPieces(bytesExpected = 0): Pieces {
   }
 
   return {
-    add(piece) {
+    /** Keeps a piece; it may not change afterwards. */
+    add(piece: Uint8Array): void {
       const isFirst = size === 0;
       const before = size;
       size += piece.length;
@@ -75,7 +67,8 @@ export function createPieces(bytesExpected = 0): Pieces {
       room.set(piece, at);
       at += piece.length;
     },
-    take() {
+    /** All bytes in one buffer, which is the only piece itself where there was one. Nothing is kept any longer. */
+    take(): Buffer {
       if (large !== undefined) {
         const all = large.subarray(0, size);
         clear();

@@ -9,15 +9,6 @@ export interface InFlight {
   give(bytes: number): void;
 }
 
-/** The bytes of bodies and answers that this process holds at a moment; beyond the bound new ones are refused, not queued. */
-export interface Room {
-  bodiesOf(orgId: string): InFlight;
-  answersOf(orgId: string): InFlight;
-  bytes(): number;
-  /** How many organizations hold any of them. */
-  organizations(): number;
-}
-
 const SMALL_BYTES_MAX = 64 * 1024;
 /** The parts of a room that large ones and bodies may not take. */
 const FOR_SMALL = 1 / 8;
@@ -32,6 +23,8 @@ interface Held {
 }
 
 /**
+ * The bytes of bodies and answers that this process holds at a moment; beyond the bound new ones are refused, not queued.
+ *
  * The room is `bytesMax`, and one organization may take a quarter of it. Room and quarter are divided alike: an eighth
  * is not for large ones, and a quarter is not for bodies, for a body can be sent again, while the provider has already
  * made an answer. All of this gives way as far as one of the largest size always fits where nothing else is.
@@ -40,7 +33,7 @@ export function createRoom(options: {
   readonly bytesMax: number;
   readonly bodyBytesMax: number;
   readonly answerBytesMax: number;
-}): Room {
+}) {
   const { bytesMax, bodyBytesMax, answerBytesMax } = options;
   const total: Held = { bodies: 0, all: 0 };
   /** An organization that holds nothing is not in here. */
@@ -82,9 +75,10 @@ export function createRoom(options: {
   };
 
   return {
-    bodiesOf: (orgId) => viewOf(orgId, true),
-    answersOf: (orgId) => viewOf(orgId, false),
+    bodiesOf: (orgId: string) => viewOf(orgId, true),
+    answersOf: (orgId: string) => viewOf(orgId, false),
     bytes: () => total.all,
+    /** How many organizations hold any of them. */
     organizations: () => heldOf.size,
   };
 }

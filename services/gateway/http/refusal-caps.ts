@@ -1,32 +1,24 @@
 import type { Clock } from "#services/ports.ts";
 
-/**
- * Counts refusals per caller and minute, so that a caller who does nothing but fail can be told to stop. Past the cap
- * only what would have been refused anyway becomes a 429; nothing else changes for that caller.
- */
-export interface RefusalCaps {
-  /** Counts one refusal; true when the caller is past `most` in this minute. */
-  isPast(caller: string, most: number): boolean;
-}
-
 const MINUTE_MS = 60_000;
 
-/** At most `callersMax` callers are remembered; the one that was not refused for longest is forgotten first. */
-export function createRefusalCaps(clock: Clock, callersMax = 10_000): RefusalCaps {
+/**
+ * Counts refusals per caller and minute, so that a caller who does nothing but fail can be told to stop. Past the cap
+ * only what would have been refused anyway becomes a 429; nothing else changes for that caller. At most `callersMax`
+ * callers are remembered; the one that was not refused for longest is forgotten first.
+ */
+export function createRefusalCaps(clock: Clock, callersMax = 10_000) {
   const counts = new Map<string, { minute: number; count: number }>();
   return {
-    isPast(caller, most) {
+    /** Counts one refusal; true when the caller is past `most` in this minute. */
+    isPast(caller: string, most: number): boolean {
       const minute = Math.floor(clock.now() / MINUTE_MS);
       const known = counts.get(caller);
       const count = known?.minute === minute ? known.count + 1 : 1;
       counts.delete(caller);
       counts.set(caller, { minute, count });
-      if (counts.size > callersMax) {
-        for (const oldest of counts.keys()) {
-          counts.delete(oldest);
-          break;
-        }
-      }
+      const [oldest] = counts.keys();
+      if (counts.size > callersMax && oldest !== undefined) counts.delete(oldest);
       return count > most;
     },
   };

@@ -56,15 +56,9 @@ export async function chargeHold(
       if (late.outcome !== "charged") return;
       const { requestId, orgId } = hold.ask;
       const metadata = metadataAfter(parts, hold);
-      await note(parts, (stream) =>
-        newEvent(
-          stream,
-          `undelivered:${requestId}`,
-          "UsageUndelivered.v1",
-          { requestId, orgId },
-          metadata,
-        ),
-      );
+      const facts = { requestId, orgId };
+      const key = `undelivered:${requestId}`;
+      await note(parts, (to) => newEvent(to, key, "UsageUndelivered.v1", facts, metadata));
     }),
   );
   return { outcome: "undelivered" };
@@ -160,18 +154,14 @@ function extension(
   metadata: EventMetadata,
 ): NewEvent {
   hold.totalCostMicro = Math.max(hold.totalCostMicro, costMicro);
-  const { requestId } = hold.ask;
-  return newEvent(
-    hold.journal.stream,
-    `extended:${requestId}:${hold.totalMicro}:${hold.ownerEpoch}`,
-    "HoldExtended.v1",
-    {
-      ...requestFacts(parts, hold),
-      holdTotalMicro: hold.totalMicro,
-      holdCostTotalMicro: hold.totalCostMicro,
-    },
-    metadata,
-  );
+  const { totalMicro, totalCostMicro } = hold;
+  const key = `extended:${hold.ask.requestId}:${totalMicro}:${hold.ownerEpoch}`;
+  const data = {
+    ...requestFacts(parts, hold),
+    holdTotalMicro: totalMicro,
+    holdCostTotalMicro: totalCostMicro,
+  };
+  return newEvent(hold.journal.stream, key, "HoldExtended.v1", data, metadata);
 }
 
 function usageEvent(
@@ -222,18 +212,10 @@ async function noteLate(
 ): Promise<void> {
   const { requestId, orgId } = hold.ask;
   const epoch = hold.journal.writerEpoch;
+  const facts = { requestId, orgId, epoch, tokens, providerCostMicro };
   const metadata = metadataAfter(parts, hold);
-  parts.background(
-    note(parts, (stream) =>
-      newEvent(
-        stream,
-        `late:${requestId}`,
-        "UsageLate.v1",
-        { requestId, orgId, epoch, tokens, providerCostMicro },
-        metadata,
-      ),
-    ),
-  );
+  const key = `late:${requestId}`;
+  parts.background(note(parts, (to) => newEvent(to, key, "UsageLate.v1", facts, metadata)));
 }
 
 const NOTE_ATTEMPTS_MAX = 200;

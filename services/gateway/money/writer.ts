@@ -44,7 +44,7 @@ export function registerGateway(parts: WriterParts, life = 0): Promise<number> {
 
 /** Opens the journal of a registered gateway and keeps it open through seals. */
 export async function openWriter(parts: WriterParts, firstEpoch: number): Promise<Writer> {
-  const { store, clock, author } = parts;
+  const { store, clock, telemetry, author } = parts;
   let ownerEpoch = 0;
   let present: WriterLife | undefined;
   let stopped = false;
@@ -69,13 +69,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
     await reading?.catch(() => {});
     await refreshOwner();
     const over = new AbortController();
-    const journal = await openJournal({
-      store,
-      clock,
-      telemetry: parts.telemetry,
-      author,
-      writerEpoch,
-    });
+    const journal = await openJournal({ store, clock, telemetry, author, writerEpoch });
     present = { journal, over: over.signal };
     if (parts.beats) stopBeats = keepAlive(journal, clock, author);
     void journal.sealedByOther.then(() => {
@@ -83,7 +77,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
       if (stopped) return;
       present = undefined;
       over.abort();
-      parts.telemetry.alarm("journal_sealed_under_us", { writerEpoch });
+      telemetry.alarm("journal_sealed_under_us", { writerEpoch });
       renewing = beginAnew();
     });
   }
@@ -95,7 +89,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
         await begin(await registerGateway(parts, lives));
         return;
       } catch (error) {
-        parts.telemetry.alarm("writer_registration_failed", { error: String(error) });
+        telemetry.alarm("writer_registration_failed", { error: String(error) });
         await sleep(clock, backOffMs(attempt, 100, 5000));
       }
     }

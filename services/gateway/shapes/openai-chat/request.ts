@@ -9,14 +9,18 @@ import {
 import {
   fault,
   inOtherCase,
+  isMembers,
   JSON_DEPTH_MAX,
   memberCount,
   modelFault,
+  otherCaseOf,
   readObject,
   scanMessage,
   spanAt,
   textFault,
   twiceWithin,
+  type BodyFault,
+  type Members,
   type MemberSpan,
   type Refused,
 } from "#services/gateway/json/object.ts";
@@ -29,7 +33,6 @@ import {
   sumMessages,
   type PromptSums,
 } from "./bounds.ts";
-import { hostedTool } from "./tools.ts";
 
 /** OpenAI's own limit on the answers of one request. */
 const CHOICES_MAX = 128;
@@ -257,6 +260,40 @@ function readStreamOptions(
     asked: include === true,
     inside: { objectStart, isEmpty: memberCount === 0, includeUsage },
   };
+}
+
+/** Members that make the provider call tools of its own for a fee that no hold can bound. */
+const FEE_MEMBERS = ["web_search_options", "search_parameters", "plugins"] as const;
+const TOOL_NAMES = ["type"];
+
+/**
+ * Tools that the provider runs itself cost fees per call, which no hold can bound. `scannedMembers` is how many members
+ * the tools have in the bytes.
+ */
+function hostedTool(fields: Members, scannedMembers: number): BodyFault | undefined {
+  for (const name of FEE_MEMBERS) {
+    if (fields[name] === undefined || fields[name] === null) continue;
+    return {
+      param: name,
+      message: `'${name}' is not supported: the provider charges a fee per call, which no hold can bound.`,
+    };
+  }
+  const { tools } = fields;
+  if (!Array.isArray(tools)) return undefined;
+  let members = 0;
+  for (const tool of tools as readonly unknown[]) {
+    if (!isMembers(tool)) continue;
+    for (const key in tool) {
+      members += 1;
+      if (otherCaseOf(key, TOOL_NAMES)) return { param: "tools", message: inOtherCase("type") };
+    }
+    const type = "type" in tool ? tool["type"] : "function";
+    if (type === "function" || type === "custom") continue;
+    const message =
+      "Only tools of type 'function' and 'custom' are supported: a tool that the provider runs has a fee, which no hold can bound.";
+    return { param: "tools", message };
+  }
+  return members === scannedMembers ? undefined : { param: "tools", message: twiceWithin("tools") };
 }
 
 function boundsOf(
