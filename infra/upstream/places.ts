@@ -1,16 +1,6 @@
-/** Who has one of a host's connections, and who waits for one: shared out so that no organization takes them all. */
-export interface Places<T extends { readonly orgId: string }> {
-  /** Starts it or lets it wait; false when it may do neither, and then it is not known here. */
-  take(one: T): boolean;
-  /** One that may wait here does so no longer; another is not concerned. */
-  leave(one: T): void;
-  /** One that was started is through: who may have its place now is started. */
-  release(one: T): void;
-  /** All that wait, which do so no longer. */
-  clear(): T[];
-}
-
 /**
+ * Who has one of a host's connections, and who waits for one: shared out so that no organization takes them all.
+ *
  * At most `runningMax` are started at a time, by `start`, and at most `waitingMax` wait. Of both an organization may
  * have any number while less than half are taken, and then up to a quarter: whatever one of them does, half are there
  * for others. Those that wait take turns by organization, and within one they go in the order in which they came.
@@ -19,7 +9,7 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
   readonly runningMax: number;
   readonly waitingMax: number;
   readonly start: (one: T) => void;
-}): Places<T> {
+}) {
   const { runningMax, waitingMax, start } = options;
   let running = 0;
   let waiting = 0;
@@ -36,6 +26,7 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
     start(one);
   }
 
+  /** One that may wait here does so no longer; another is not concerned. */
   function leave(one: T): void {
     const own = waitingOf.get(one.orgId);
     if (!own?.delete(one)) return;
@@ -53,7 +44,8 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
   }
 
   return {
-    take(one) {
+    /** Starts it or lets it wait; false when it may do neither, and then it is not known here. */
+    take(one: T): boolean {
       if (mayRun(one.orgId)) {
         occupy(one);
         return true;
@@ -66,7 +58,8 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
       return true;
     },
     leave,
-    release(one) {
+    /** One that was started is through: who may have its place now is started. */
+    release(one: T): void {
       running -= 1;
       const left = (runningOf.get(one.orgId) ?? 0) - 1;
       if (left > 0) runningOf.set(one.orgId, left);
@@ -80,7 +73,8 @@ export function createPlaces<T extends { readonly orgId: string }>(options: {
         occupy(oldest);
       }
     },
-    clear() {
+    /** All that wait, which do so no longer. */
+    clear(): T[] {
       const all = [...waitingOf.values()].flatMap((own) => [...own]);
       for (const one of all) leave(one);
       return all;

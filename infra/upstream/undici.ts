@@ -1,6 +1,5 @@
 import { Readable } from "node:stream";
-import { Pool } from "undici";
-import type { Dispatcher } from "undici";
+import { Pool, type Dispatcher } from "undici";
 import type {
   Clock,
   Upstream,
@@ -9,7 +8,7 @@ import type {
   UpstreamFailure,
   UpstreamReceiver,
 } from "#services/ports.ts";
-import { createPlaces, type Places } from "./places.ts";
+import { createPlaces } from "./places.ts";
 
 export interface UpstreamOptions {
   readonly clock: Clock;
@@ -124,13 +123,7 @@ function dispatchOptions(path: string, call: UpstreamCall): Dispatcher.DispatchO
 }
 
 /** One origin: its pool, and the calls that have a connection of it or wait for one. */
-interface Host {
-  readonly pool: Pool;
-  /** They wait here and not in the pool, where one that was given up could not leave, and nobody would have a share. */
-  readonly places: Places<Exchange>;
-}
-
-function openHost(origin: string, settings: Settings): Host {
+function openHost(origin: string, settings: Settings) {
   const pool = new Pool(origin, {
     connections: settings.connectionsMax,
     pipelining: 1,
@@ -142,6 +135,7 @@ function openHost(origin: string, settings: Settings): Host {
     // Frees the socket; the call itself was failed by its own timer, undici's runs up to a second late.
     connect: { timeout: settings.connectMs },
   });
+  // They wait here and not in the pool, where one that was given up could not leave, and nobody would have a share.
   const places = createPlaces<Exchange>({
     runningMax: settings.connectionsMax,
     waitingMax: settings.waitingMax,
@@ -149,6 +143,7 @@ function openHost(origin: string, settings: Settings): Host {
   });
   return { pool, places };
 }
+type Host = ReturnType<typeof openHost>;
 
 /**
  * undici's HTTP parser is one for all connections and must not be entered from its own callbacks. A receiver may well
@@ -171,7 +166,7 @@ const GIVEN_UP = new Error("The call was given up before it was sent.");
 /** One call: undici's handler, the timer, and what the caller holds, in one object, for there is one per request. */
 class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   readonly orgId: string;
-  private readonly places: Places<Exchange>;
+  private readonly places: Host["places"];
   private readonly settings: Settings;
   private readonly receiver: UpstreamReceiver;
   private options: Dispatcher.DispatchOptions | undefined;
@@ -189,7 +184,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   private sinceMs: number;
 
   constructor(
-    places: Places<Exchange>,
+    places: Host["places"],
     settings: Settings,
     receiver: UpstreamReceiver,
     orgId: string,

@@ -45,12 +45,9 @@ export function makeOffer(
   if (!read.ok) return { code: "invalid_request", ...read.error };
   const { ask } = read;
   if (ask.modelRegion !== undefined && ask.modelRegion !== "global") {
-    return {
-      code: "invalid_request",
-      param: "model_region",
-      message:
-        "'global' is the only valid value for model_region; leave it out for processing in the region",
-    };
+    const message =
+      "'global' is the only valid value for model_region; leave it out for processing in the region";
+    return { code: "invalid_request", param: "model_region", message };
   }
   const bindings = bindingsFor(catalogue, ask.model, processingArea);
   const [first] = bindings;
@@ -60,12 +57,9 @@ export function makeOffer(
     return { code: "invalid_request", param: "model", message };
   }
   if (ask.modelRegion === "global") {
-    return {
-      code: "residency_violation",
-      param: "model_region",
-      message:
-        "Global routing is off for regional keys: prompts of a regional key never leave its region",
-    };
+    const message =
+      "Global routing is off for regional keys: prompts of a regional key never leave its region";
+    return { code: "residency_violation", param: "model_region", message };
   }
   const { outputTokensMax, outputTokensDefault } = first.model;
   const outputCapTokens = ask.outputCapTokens ?? outputTokensDefault;

@@ -9,20 +9,7 @@ export interface WriterLife {
   readonly over: AbortSignal;
 }
 
-/**
- * A gateway as a writer. It registers, then reads the newest owner, then serves; when its journal is sealed under it
- * (it seemed dead), what runs is ended and it registers anew.
- */
-export interface Writer {
-  /** The present life, or undefined while there is none. */
-  life(): WriterLife | undefined;
-  /** The owner epoch that takings are made under. */
-  ownerEpoch(): number;
-  /** Reads the newest owner again; calls at the same time share one read. */
-  refreshOwner(): Promise<void>;
-  /** Seals the journal. Nothing may be running any more. */
-  stop(): Promise<void>;
-}
+export type Writer = Awaited<ReturnType<typeof openWriter>>;
 
 export interface WriterParts {
   readonly store: EventStore;
@@ -42,8 +29,11 @@ export function registerGateway(parts: WriterParts, life = 0): Promise<number> {
   });
 }
 
-/** Opens the journal of a registered gateway and keeps it open through seals. */
-export async function openWriter(parts: WriterParts, firstEpoch: number): Promise<Writer> {
+/**
+ * A gateway as a writer. It registers, then reads the newest owner, then serves; when its journal is sealed under it
+ * (it seemed dead), what runs is ended and it registers anew. Opens the journal of a registered gateway.
+ */
+export async function openWriter(parts: WriterParts, firstEpoch: number) {
   const { store, clock, telemetry, author } = parts;
   let ownerEpoch = 0;
   let present: WriterLife | undefined;
@@ -53,6 +43,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
   let reading: Promise<void> | undefined;
   let renewing: Promise<void> | undefined;
 
+  /** Reads the newest owner again; calls at the same time share one read. */
   async function refreshOwner(): Promise<void> {
     reading ??= newestOwner(store, author.region)
       .then((owner) => {
@@ -97,10 +88,13 @@ export async function openWriter(parts: WriterParts, firstEpoch: number): Promis
 
   await begin(firstEpoch);
   return {
+    /** The present life, or undefined while there is none. */
     life: () => present,
+    /** The owner epoch that takings are made under. */
     ownerEpoch: () => ownerEpoch,
     refreshOwner,
-    async stop() {
+    /** Seals the journal. Nothing may be running any more. */
+    async stop(): Promise<void> {
       stopped = true;
       await renewing;
       stopBeats();

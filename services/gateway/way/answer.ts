@@ -2,6 +2,7 @@ import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { errorHeaders, statusOf, type ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
+import type { Telemetry } from "#services/ports.ts";
 import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
 import type { ErrorShape } from "#services/gateway/shapes/shape.ts";
 
@@ -12,15 +13,10 @@ const KEEP_ALIVE = ": keepalive\n\n";
 const DELIVERED_BYTES = 64 * 1024;
 const JSON_TYPE = "application/json; charset=utf-8";
 
+type Done = Parameters<Telemetry["requestDone"]>[0];
 /** What a request came to, for the metrics. */
-export interface Counted {
-  readonly status: number;
-  readonly code: string;
-  readonly firstByteMs?: number;
-  readonly chargedMicro?: number;
-  readonly inputTokens?: number;
-  readonly outputTokens?: number;
-}
+type Counted = Pick<Done, "status" | "code"> &
+  Partial<Pick<Done, "firstByteMs" | "chargedMicro" | "inputTokens" | "outputTokens">>;
 
 /**
  * The answer to one request: its head, its bytes, and how it is counted. Nobody else writes to the client. A head goes out

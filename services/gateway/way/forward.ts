@@ -11,10 +11,8 @@ import { createPieces } from "#services/gateway/http/collect.ts";
 import type { GatewayLimits } from "#services/gateway/parts.ts";
 import type { Answer } from "./answer.ts";
 
-/** Why a call was ended from this side. */
-export type CutReason = "journal_sealed" | "stopping";
-
-type Broke = UpstreamFailure | "too_large" | "no_room" | CutReason;
+/** `journal_sealed` and `stopping`: the call was cut from outside. */
+type Broke = UpstreamFailure | "too_large" | "no_room" | "journal_sealed" | "stopping";
 
 /** How a call to the upstream ended. `firstByte` says whether a byte of the answer's body had come. */
 export type Ended =
@@ -40,19 +38,7 @@ export type Ended =
   | { readonly how: "client_left" };
 
 /** What is known of a call while it runs. */
-export interface Forwarded {
-  readonly ended: Promise<Ended>;
-  /** When the upstream was called, on the monotonic clock. */
-  readonly beganMs: number;
-  /** When the first byte of the body came, on the same clock; undefined while there is none. */
-  firstByteAtMs(): number | undefined;
-  /** The upstream has answered with a success: from here on the call may be billed. */
-  isAnswered(): boolean;
-  /** Ends the call from this side. */
-  cut(reason: CutReason): void;
-  /** Gives back the room of a body that was kept; after this the body is not used any more. */
-  forget(): void;
-}
+export type Forwarded = ReturnType<typeof forward>;
 
 export interface ForwardOptions {
   readonly upstream: Upstream;
@@ -80,7 +66,7 @@ const REFUSAL_BYTES_MAX = 64 * 1024;
  * answered yet; one that has is read on to its end, because it will be billed: within limits of time and bytes, and as
  * long as there is a place for it.
  */
-export function forward(options: ForwardOptions): Forwarded {
+export function forward(options: ForwardOptions) {
   // `options` and the call itself are in no closure below, so that the request's body is not kept while it is answered.
   const { upstream, clock, limits, inFlight, answer, stream, sent, readOn } = options;
   const beganMs = clock.elapsed();
@@ -96,6 +82,7 @@ export function forward(options: ForwardOptions): Forwarded {
   let endReadOn = () => {};
   const { promise: ended, resolve: settle } = Promise.withResolvers<Ended>();
 
+  /** The upstream has answered with a success: from here on the call may be billed. */
   const isAnswered = () => status >= 200 && status < 300;
   const isStream = () => stream !== undefined && isAnswered();
 
@@ -180,6 +167,7 @@ export function forward(options: ForwardOptions): Forwarded {
     return true;
   }
 
+  /** Gives back the room of a body that was kept; after this the body is not used any more. */
   function forget(): void {
     makeRoom(0);
     pieces.clear();
@@ -213,5 +201,6 @@ export function forward(options: ForwardOptions): Forwarded {
     failed: (failure) => broke(failure, false),
   });
   if (answer.isGone()) clientLeft();
+  // `beganMs` and `firstByteAtMs`, which is undefined while no byte of the body has come, are on the monotonic clock.
   return { ended, beganMs, firstByteAtMs: () => firstByteAtMs, isAnswered, cut, forget };
 }
