@@ -34,36 +34,7 @@ export interface JournalEntry {
  * The stream of one running process, of which it is the only writer (but for marks: fences and the seal). One append is
  * in flight at a time; all that waits meanwhile forms the next one.
  */
-export interface Journal {
-  readonly stream: string;
-  readonly writerEpoch: number;
-  /** True once somebody, or this process itself, has sealed it: nothing more can be recorded here. */
-  readonly isSealed: () => boolean;
-  /**
-   * Takes a place in the bounded queue for one request, before anything is taken for it; false when there is none, or
-   * when the store has not answered for so long that nothing new should wait for it.
-   */
-  reserve(): boolean;
-  /** Every place is taken: this process has as much to do as it can. */
-  isFull(): boolean;
-  release(): void;
-  /**
-   * True when it is known of the last half minute that the journal was not sealed: an event of ours was written then.
-   * A process that was stopped for longer may be taken as dead, and takes nothing before it has looked.
-   */
-  isFresh(): boolean;
-  /**
-   * Reads the journal's tail, unless it is being read: true when it is not sealed. False also when the store does not
-   * say so within a second.
-   */
-  look(): Promise<boolean>;
-  /** Never rejects. Waits as long as the store needs: callers set their own limit. */
-  record(entry: JournalEntry): Promise<RecordOutcome>;
-  /** Ends it cleanly after everything that waits is in; takes no new events from then on. */
-  seal(): Promise<void>;
-  /** Resolves when the journal is sealed by somebody else. */
-  readonly sealedByOther: Promise<void>;
-}
+export type Journal = Awaited<ReturnType<typeof openJournal>>;
 
 /** How many requests may have a place in a journal at once. */
 const PLACES_MAX = 20_000;
@@ -94,7 +65,7 @@ export interface JournalOptions {
 }
 
 /** Opens a writer's journal: reads the marks that already stand in it, then it is ready. */
-export async function openJournal(options: JournalOptions): Promise<Journal> {
+export async function openJournal(options: JournalOptions) {
   const { store, clock, telemetry, author, writerEpoch } = options;
   const placesMax = options.placesMax ?? PLACES_MAX;
   const stream = streams.journal(author.region, writerEpoch);
@@ -282,31 +253,48 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   return {
     stream,
     writerEpoch,
+    /** Resolves when the journal is sealed by somebody else. */
     sealedByOther,
+    /** True once somebody, or this process itself, has sealed it: nothing more can be recorded here. */
     isSealed: () => sealed,
-    reserve() {
+    /**
+     * Takes a place in the bounded queue for one request, before anything is taken for it; false when there is none, or
+     * when the store has not answered for so long that nothing new should wait for it.
+     */
+    reserve(): boolean {
       const stuck = stuckSince !== undefined && clock.elapsed() - stuckSince > STUCK_MS_MAX;
       if (sealed || closing || stuck || places >= placesMax) return false;
       places += 1;
       return true;
     },
+    /** Every place is taken: this process has as much to do as it can. */
     isFull: () => places >= placesMax,
+    /**
+     * True when it is known of the last half minute that the journal was not sealed: an event of ours was written then.
+     * A process that was stopped for longer may be taken as dead, and takes nothing before it has looked.
+     */
     isFresh: () => clock.elapsed() - unsealedAt <= FRESH_MS_MAX,
-    look() {
+    /**
+     * Reads the journal's tail, unless it is being read: true when it is not sealed. False also when the store does not
+     * say so within a second.
+     */
+    look(): Promise<boolean> {
       looking ??= lookBehind().finally(() => {
         looking = undefined;
       });
       return looking;
     },
-    release() {
+    release(): void {
       places -= 1;
     },
-    record(entry) {
+    /** Never rejects. Waits as long as the store needs: callers set their own limit. */
+    record(entry: JournalEntry): Promise<RecordOutcome> {
       if (sealed || closing) return Promise.resolve({ outcome: "sealed" });
       if (isOver(entry)) return Promise.resolve({ outcome: "dropped", why: "fenced" });
       return enqueue(entry);
     },
-    async seal() {
+    /** Ends it cleanly after everything that waits is in; takes no new events from then on. */
+    async seal(): Promise<void> {
       const isBusy = () => !sealed && (pumping || queue.length > 0);
       while (isBusy()) await new Promise<void>((resolve) => idle.push(resolve));
       if (sealed || closing) return;

@@ -72,27 +72,13 @@ const READ = [
 type ReadName = (typeof READ)[number];
 
 /** OpenAI's parameters that the model never sees as text. Any other unknown member counts as its bytes. */
-const PARAMETERS = [
-  "temperature",
-  "top_p",
-  "stop",
-  "seed",
-  "user",
-  "safety_identifier",
-  "metadata",
-  "logit_bias",
-  "logprobs",
-  "top_logprobs",
-  "frequency_penalty",
-  "presence_penalty",
-  "parallel_tool_calls",
-  "reasoning_effort",
-  "verbosity",
-  "moderation",
-  "prompt_cache_key",
-  "prompt_cache_options",
-  "prompt_cache_retention",
-];
+const PARAMETERS = `
+  temperature top_p stop seed user safety_identifier metadata logit_bias logprobs top_logprobs
+  frequency_penalty presence_penalty parallel_tool_calls reasoning_effort verbosity moderation
+  prompt_cache_key prompt_cache_options prompt_cache_retention
+`
+  .trim()
+  .split(/\s+/);
 
 const TABLE = keyTable(READ, PARAMETERS);
 const SCAN = createScan(TABLE);
