@@ -30,25 +30,13 @@ const UNKNOWN = -1;
 /** The key is known, and nobody wants its span. */
 const IGNORED = -2;
 
-/** The keys that a scan looks for. A key's slot is its place in `names`. */
-export interface KeyTable {
-  readonly names: readonly string[];
-  /** Candidates by length in bytes. */
-  readonly byLength: readonly (
-    | readonly { readonly bytes: Uint8Array; readonly slot: number }[]
-    | undefined
-  )[];
-  readonly slots: ReadonlyMap<string, number>;
-  /** A key of more bytes than this can be none of them, however it is written: six bytes write a character at most. */
-  readonly keyBytesMax: number;
-}
-
 /**
- * Makes a table of the keys to find. `ignored` keys are known but leave no span; they only do not count as unknown.
- * Names are plain ASCII.
+ * Makes a table of the keys to find; a key's slot is its place in `names`. `ignored` keys are known but leave no span;
+ * they only do not count as unknown. Names are plain ASCII.
  */
-export function keyTable(names: readonly string[], ignored: readonly string[] = []): KeyTable {
-  const byLength: { bytes: Uint8Array; slot: number }[][] = [];
+export function keyTable(names: readonly string[], ignored: readonly string[] = []) {
+  /** Candidates by length in bytes. */
+  const byLength: { readonly bytes: Uint8Array; readonly slot: number }[][] = [];
   const slots = new Map<string, number>();
   const add = (name: string, slot: number): void => {
     slots.set(name, slot);
@@ -56,8 +44,10 @@ export function keyTable(names: readonly string[], ignored: readonly string[] = 
   };
   names.forEach(add);
   for (const name of ignored) add(name, IGNORED);
+  // A key of more bytes than this can be none of them, however it is written: six bytes write a character at most.
   return { names, byLength, slots, keyBytesMax: (byLength.length - 1) * 6 };
 }
+export type KeyTable = Readonly<ReturnType<typeof keyTable>>;
 
 export type ScanFailure =
   | "not_an_object"

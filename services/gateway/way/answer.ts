@@ -22,32 +22,7 @@ type Counted = Pick<Done, "status" | "code"> &
  * The answer to one request: its head, its bytes, and how it is counted. Nobody else writes to the client. A head goes out
  * once; what fails before it has a status of its own, what fails behind it ends the stream as broken.
  */
-export interface Answer {
-  readonly requestId: string;
-  readonly route: string;
-  /** When the request arrived, on the monotonic clock. */
-  readonly beganMs: number;
-  /** Known once the body was read; for metrics and headers. */
-  model: string;
-  /** How many upstreams were called. */
-  attempts: number;
-  /** Adds headers to the head that is still to come. */
-  addHeaders(headers: Readonly<Record<string, string>>): void;
-  isGone(): boolean;
-  /** Told when the client can take more after {@link relay} asked to wait, and when it has left. */
-  listen(events: { drained: () => void; gone: () => void }): void;
-  /** Sends bytes of a stream, behind its head. False asks to wait; a client that takes nothing for the limit is left. */
-  relay(bytes: Uint8Array): boolean;
-  /** Ends a stream with its proper end; its head goes out first where nothing was relayed. */
-  endStream(terminator: string): void;
-  /** Sends a whole body with its head. Comes back when the client has taken it or has left; one that takes nothing is left. */
-  deliver(body: Uint8Array, headers?: Readonly<Record<string, string>>): Promise<void>;
-  /** Ends with an error and counts it: with its status, inside the stream that has begun, or for nobody. */
-  fail(error: ApiError): void;
-  count(facts: Counted): void;
-  /** Breaks the connection if anything has gone out; else this is a 500 with the request's id and nothing more. */
-  breakOff(): void;
-}
+export type Answer = ReturnType<typeof openAnswer>;
 
 /** Gives a request its id, and an answer. The id is always ours; the caller's own is echoed. */
 export function openAnswer(
@@ -56,7 +31,7 @@ export function openAnswer(
   request: GatewayRequest,
   sink: Sink,
   errors: ErrorShape = OPENAI_ERRORS,
-): Answer {
+) {
   const { clock, random, region, limits, telemetry } = gateway.parts;
   const requestId = makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
   const echoed = clientRequestId(request);
@@ -121,18 +96,24 @@ export function openAnswer(
     return false;
   }
 
-  const answer: Answer = {
+  const answer = {
     requestId,
     route,
+    /** When the request arrived, on the monotonic clock. */
     beganMs: clock.elapsed(),
+    /** Known once the body was read; for metrics and headers. */
     model: "",
+    /** How many upstreams were called. */
     attempts: 0,
-    addHeaders: (more) => void Object.assign(headers, more),
-    isGone: () => sink.isGone(),
-    listen(events) {
+    /** Adds headers to the head that is still to come. */
+    addHeaders: (more: Readonly<Record<string, string>>) => void Object.assign(headers, more),
+    isGone: (): boolean => sink.isGone(),
+    /** Told when the client can take more after `relay` asked to wait, and when it has left. */
+    listen(events: { drained: () => void; gone: () => void }): void {
       told = events;
     },
-    relay(bytes) {
+    /** Sends bytes of a stream, behind its head. False asks to wait; a client that takes nothing for the limit is left. */
+    relay(bytes: Uint8Array): boolean {
       if (sink.isGone()) return true;
       if (!hasHead) {
         streamHead();
@@ -141,12 +122,14 @@ export function openAnswer(
       lastWriteMs = clock.elapsed();
       return sink.write(bytes) || wait();
     },
-    endStream(terminator) {
+    /** Ends a stream with its proper end; its head goes out first where nothing was relayed. */
+    endStream(terminator: string): void {
       rest();
       if (!hasHead) streamHead();
       sink.end(terminator);
     },
-    deliver(body, more = {}) {
+    /** Sends a whole body with its head. Comes back when the client has taken it or has left; one that takes nothing is left. */
+    deliver(body: Uint8Array, more: Readonly<Record<string, string>> = {}): Promise<void> {
       head(200, { "content-type": JSON_TYPE, "content-length": String(body.length), ...more });
       return new Promise((resolve) => {
         let at = 0;
@@ -167,7 +150,8 @@ export function openAnswer(
         goOn();
       });
     },
-    fail(error) {
+    /** Ends with an error and counts it: with its status, inside the stream that has begun, or for nobody. */
+    fail(error: ApiError): void {
       rest();
       const status = statusOf(error);
       if (sink.isGone()) return answer.count({ status: 499, code: "client_gone" });
@@ -179,7 +163,7 @@ export function openAnswer(
       sink.end(errors.body(error));
       answer.count({ status, code: error.code });
     },
-    count(facts) {
+    count(facts: Counted): void {
       telemetry.requestDone({
         route,
         model: answer.model,
@@ -191,7 +175,8 @@ export function openAnswer(
         ...facts,
       });
     },
-    breakOff() {
+    /** Breaks the connection if anything has gone out; else this is a 500 with the request's id and nothing more. */
+    breakOff(): void {
       rest();
       if (hasHead) return sink.destroy();
       // A fault of ours counts as one although nobody is there to be told.

@@ -18,13 +18,7 @@ export interface ChunkFacts extends Mutable<Said & SeenOutput> {
   finishedCount: number;
 }
 
-const FINISH_WORDS: ReadonlySet<string> = new Set([
-  "stop",
-  "length",
-  "tool_calls",
-  "content_filter",
-  "function_call",
-]);
+const FINISH_WORDS = new Set("stop length tool_calls content_filter function_call".split(" "));
 
 /** The reason for an answer's end as the event repeats it: a word that we know, for any other text is the upstream's. */
 export function finishWord(reason = ""): string {
