@@ -194,12 +194,9 @@ function sinkOf(
   return {
     head(status, headers) {
       if (gone) return;
+      const closing = gateway.isStopping() ? { connection: "close" } : {};
       if (!raw.complete) early = { status, headers };
-      else
-        response.writeHead(
-          status,
-          gateway.isStopping() ? { ...headers, connection: "close" } : headers,
-        );
+      else response.writeHead(status, { ...headers, ...closing });
     },
     write(bytes) {
       if (gone) return true;

@@ -215,14 +215,10 @@ async function charge(
 }
 
 function estimate({ ask, outputCapTokens }: Offer, { model }: Binding, seen: SeenOutput): Tokens {
-  const { bounds } = ask;
+  const { bounds, n } = ask;
   const { imageTokensMax = 0, contextWindowTokens } = model;
-  const asked = {
-    ...bounds,
-    imageTokens: Math.min(bounds.imageCount * imageTokensMax, contextWindowTokens),
-    outputCapTokens: outputCapTokens * ask.n,
-  };
-  return estimateTokens(asked, seen);
+  const imageTokens = Math.min(bounds.imageCount * imageTokensMax, contextWindowTokens);
+  return estimateTokens({ ...bounds, imageTokens, outputCapTokens: outputCapTokens * n }, seen);
 }
 
 async function release(

@@ -21,11 +21,8 @@ export function refusedByUpstream(
   const { status } = answer;
   if (PASSED.has(status)) return { outcome: "refused", error: passed(answer, credential) };
   if (status === 429) {
-    const seconds = retryAfterSeconds(answer.retryAfter);
-    return {
-      outcome: "rate_limited",
-      error: { code: "upstream_rate_limited", retryAfterSeconds: seconds },
-    };
+    const error = { retryAfterSeconds: retryAfterSeconds(answer.retryAfter) };
+    return { outcome: "rate_limited", error: { code: "upstream_rate_limited", ...error } };
   }
   return { outcome: status < 500 ? "refused" : "failed", error: { code: "upstream_error" } };
 }
@@ -38,14 +35,12 @@ function retryAfterSeconds(header: string | undefined): number {
 
 function passed(answer: Refusal, credential: string): ApiError {
   const told = readError(answer.body);
+  const message = clean(told.message ?? "The upstream refused the request", credential);
   const word = (text: string | undefined) =>
     text === undefined ? undefined : clean(text, credential).slice(0, WORD_MAX);
   return {
     code: "upstream_error",
-    message: clean(told.message ?? "The upstream refused the request", credential).slice(
-      0,
-      MESSAGE_MAX,
-    ),
+    message: message.slice(0, MESSAGE_MAX),
     param: word(told.param) ?? null,
     upstream: {
       status: answer.status,

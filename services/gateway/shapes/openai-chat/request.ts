@@ -185,10 +185,9 @@ function readPlain(fields: Fields): Plain | Refused {
   const maxTokens = fields.max_tokens ?? null;
   const maxCompletionTokens = fields.max_completion_tokens ?? null;
   if (maxTokens !== null && maxCompletionTokens !== null) {
-    return fault(
-      "max_tokens",
-      "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
-    );
+    const message =
+      "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.";
+    return fault("max_tokens", message);
   }
   const outputCapTokens = maxTokens ?? maxCompletionTokens;
   const outputCapName = maxTokens === null ? "max_completion_tokens" : "max_tokens";
@@ -225,21 +224,14 @@ function readStreamOptions(
     return fault("stream_options", "'stream_options' must be an object.");
   }
   const include = "include_usage" in options ? options.include_usage : null;
-  if (include !== null && typeof include !== "boolean") {
-    return fault(
-      "stream_options.include_usage",
-      "'stream_options.include_usage' must be true or false.",
-    );
-  }
+  const name = "stream_options.include_usage";
+  if (include !== null && typeof include !== "boolean")
+    return fault(name, `'${name}' must be true or false.`);
   const { valueStart, valueEnd } = span;
   const failure = scanObject(body, valueStart, valueEnd, OPTIONS_TABLE, OPTIONS_SCAN, depthMax);
   if (failure !== undefined) return fault("stream_options", scanMessage(failure, depthMax));
-  if (OPTIONS_SCAN.duplicateSlot >= 0 || OPTIONS_SCAN.lookalikeSlot >= 0) {
-    return fault(
-      "stream_options.include_usage",
-      "'stream_options.include_usage' is given more than once, or in another case.",
-    );
-  }
+  if (OPTIONS_SCAN.duplicateSlot >= 0 || OPTIONS_SCAN.lookalikeSlot >= 0)
+    return fault(name, `'${name}' is given more than once, or in another case.`);
   const { objectStart, memberCount } = OPTIONS_SCAN;
   const includeUsage = spanAt(OPTIONS_SCAN.spans, 0);
   return {

@@ -81,11 +81,7 @@ export function upstreamBody(
   return splice(body, edits);
 }
 
-interface InputSums {
-  textBytes: number;
-  tokenIds: number;
-  texts: number;
-}
+type InputSums = Record<"textBytes" | "tokenIds" | "texts", number>;
 
 function sumInput(input: unknown, sums: InputSums): BodyFault | undefined {
   if (typeof input === "string") return sumText(input, sums);
