@@ -107,21 +107,18 @@ export async function newestOwner(
   }
 }
 
-/** All writers that ever registered in a region, oldest first: their epochs and what they are. */
-export async function allWriters(
-  store: EventStore,
-  region: string,
-): Promise<{ writerEpoch: number; data: EventData<"WriterStarted.v1"> }[]> {
-  const stream = streams.writers(region);
-  const writers: { writerEpoch: number; data: EventData<"WriterStarted.v1"> }[] = [];
+/** The epochs of all writers that ever registered in a region, oldest first. */
+export async function allWriters(store: EventStore, region: string): Promise<number[]> {
+  const writers: number[] = [];
   let from: bigint | "start" = "start";
   for (;;) {
-    const page = await store.read(stream, { from, direction: "forward", max: 500 });
-    for (const event of page) {
-      if (event.type === "WriterStarted.v1") {
-        writers.push({ writerEpoch: Number(event.revision), data: event.data });
-      }
-    }
+    const page = await store.read(streams.writers(region), {
+      from,
+      direction: "forward",
+      max: 500,
+    });
+    for (const event of page)
+      if (event.type === "WriterStarted.v1") writers.push(Number(event.revision));
     const last = page.at(-1);
     if (!last) return writers;
     from = last.revision + 1n;

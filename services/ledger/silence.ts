@@ -24,7 +24,7 @@ export async function createSilenceWatch(
   let ownCount = 0;
   let seenTo = -1n;
   const lastHeard = new Map<number, number>();
-  for (const { writerEpoch } of await allWriters(parts.store, parts.author.region))
+  for (const writerEpoch of await allWriters(parts.store, parts.author.region))
     lastHeard.set(writerEpoch, 0);
   const writers = streams.writers(parts.author.region);
   return {

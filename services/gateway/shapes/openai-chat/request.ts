@@ -48,26 +48,34 @@ const EDITED = [
   "service_tier",
 ] as const;
 
+/** Whose bytes, as they stand in the body, are part of the prompt: schemas and choices of tools. */
+const COUNTED_AS_JSON = [
+  "tools",
+  "functions",
+  "response_format",
+  "tool_choice",
+  "function_call",
+] as const;
+
+/** Whose text and images are counted after parsing, so that a member that is there twice would count once. */
+const COUNTED_AS_TEXT = ["messages", "prediction"] as const;
+
+/** Members that make the provider call tools of its own for a fee that no hold can bound. */
+const FEE_MEMBERS = ["web_search_options", "search_parameters", "plugins"] as const;
+
 /**
  * The members that are read, or edited, or counted. A second one of any of them is refused: the upstream might read the
  * other.
  */
 const READ = [
   ...EDITED,
-  "messages",
+  ...COUNTED_AS_TEXT,
+  ...COUNTED_AS_JSON,
+  ...FEE_MEMBERS,
   "stream",
   "n",
-  "tools",
-  "functions",
-  "response_format",
-  "tool_choice",
-  "function_call",
-  "prediction",
   "modalities",
   "audio",
-  "web_search_options",
-  "search_parameters",
-  "plugins",
 ] as const;
 type ReadName = (typeof READ)[number];
 
@@ -88,18 +96,6 @@ const SLOT = Object.fromEntries(READ.map((name, slot) => [name, slot])) as Reado
 
 const OPTIONS_TABLE = keyTable(["include_usage"], ["include_obfuscation"]);
 const OPTIONS_SCAN = createScan(OPTIONS_TABLE);
-
-/** Whose bytes, as they stand in the body, are part of the prompt: schemas and choices of tools. */
-const COUNTED_AS_JSON = [
-  "tools",
-  "functions",
-  "response_format",
-  "tool_choice",
-  "function_call",
-] as const;
-
-/** Whose text and images are counted after parsing, so that a member that is there twice would count once. */
-const COUNTED_AS_TEXT = ["messages", "prediction"] as const;
 
 /** What `stream_options` holds, as far as an edit needs it. */
 export interface StreamOptionsSpans {
@@ -240,8 +236,6 @@ function readStreamOptions(
   };
 }
 
-/** Members that make the provider call tools of its own for a fee that no hold can bound. */
-const FEE_MEMBERS = ["web_search_options", "search_parameters", "plugins"] as const;
 const TOOL_NAMES = ["type"];
 
 /**
