@@ -55,11 +55,11 @@ export const ERRORS = {
 };
 
 function final(status: number, type: string, message: string) {
-  return { status, type, message, again: "final" };
+  return { status, type, message, again: "final" as const };
 }
 
 function retryable(status: number, type: string, message: string) {
-  return { status, type, message, again: "retryable" };
+  return { status, type, message, again: "retryable" as const };
 }
 
 export type ErrorCode = keyof typeof ERRORS;

@@ -328,25 +328,6 @@ test.each(["while it sends its body", "while it waits"])(
   },
 );
 
-test.each(["/v1/models", "/v1/models/sim-flat", "/v1/balance"])(
-  "a GET of %s whose body comes a little later is answered whole",
-  async (path) => {
-    const { world, port } = await listening();
-    const socket = connect(port, "127.0.0.1");
-    let text = "";
-    const over = new Promise((resolve) => socket.on("close", resolve));
-    socket.on("data", (bytes: Buffer) => (text += bytes.toString()));
-    socket.write(
-      `GET ${path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${world.keys[0]}\r\ncontent-length: 2\r\n\r\n`,
-    );
-    await until(() => text.includes("\r\n\r\n{") || world.alarms.length > 0);
-    socket.write("{}");
-    await over;
-    expect(text).toMatch(/^HTTP\/1\.1 200 /);
-    expect(world.alarms).toEqual([]);
-  },
-);
-
 test("bytes that are no HTTP end their connection and nothing else", async () => {
   const { port, send } = await listening();
   const socket = connect(port, "127.0.0.1");

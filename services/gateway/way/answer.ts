@@ -3,7 +3,7 @@ import { errorHeaders, statusOf, type ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 import type { Telemetry } from "#services/ports.ts";
-import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/whole-answer.ts";
+import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
 import type { ErrorShape } from "#services/gateway/shapes/shape.ts";
 
 const CLIENT_REQUEST_ID_MAX = 256;

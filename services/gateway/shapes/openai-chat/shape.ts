@@ -1,4 +1,4 @@
-import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/whole-answer.ts";
+import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
 import type { Shape } from "#services/gateway/shapes/shape.ts";
 import { readChatAnswer } from "./answer.ts";
 import { readChatRequest, type ChatAsk } from "./request.ts";

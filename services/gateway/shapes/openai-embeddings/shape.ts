@@ -1,5 +1,6 @@
 import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
-import { OPENAI_ERRORS, wholeAnswerReader } from "#services/gateway/shapes/openai/whole-answer.ts";
+import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
+import { wholeAnswerReader } from "#services/gateway/shapes/openai/whole-answer.ts";
 import type { Shape } from "#services/gateway/shapes/shape.ts";
 import { readEmbeddingsRequest, upstreamBody, type EmbeddingsAsk } from "./request.ts";
 

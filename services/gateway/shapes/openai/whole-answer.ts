@@ -1,4 +1,3 @@
-import { openaiErrorBody } from "#services/errors.ts";
 import {
   createScan,
   isNull,
@@ -9,7 +8,7 @@ import {
   valueStart,
 } from "#services/gateway/json/scan.ts";
 import type { ReadUsage, SeenOutput } from "#services/gateway/shapes/estimate.ts";
-import type { ErrorShape, WholeAnswer } from "#services/gateway/shapes/shape.ts";
+import type { WholeAnswer } from "#services/gateway/shapes/shape.ts";
 
 /** Upstreams are trusted with deeper nesting than callers, but not with any. */
 export const UPSTREAM_DEPTH_MAX = 512;
@@ -77,10 +76,3 @@ export function nameOf(value: unknown): string | undefined {
   if (typeof value !== "string" || value === "") return undefined;
   return Buffer.byteLength(value) <= NAME_BYTES_MAX ? value : undefined;
 }
-
-/** Errors as OpenAI's clients read them, whichever of its routes they asked. */
-export const OPENAI_ERRORS: ErrorShape = {
-  body: openaiErrorBody,
-  // Without `[DONE]` behind it, so that the stream cannot pass for a whole answer.
-  inStream: (error) => `data: ${openaiErrorBody(error)}\n\n`,
-};
