@@ -70,7 +70,7 @@ export interface Config {
  */
 export function readConfig(from: {
   env: Readonly<Record<string, string | undefined>>;
-  file?: string;
+  file?: string | undefined;
 }): Config {
   const given: Record<string, string> = {};
   const sources = new Map<string, SettingSource>(NAMES.map((name) => [name, "default"]));

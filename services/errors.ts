@@ -113,10 +113,7 @@ export function errorHeaders(error: ApiError): Record<string, string> {
 
 /** Answers on a connection what is no HTTP request, or none that came whole in time, in our shape; then closes it. */
 export function refuseConnection(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === "ECONNRESET" || !socket.writable) {
-    socket.destroy();
-    return;
-  }
+  if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
   const refusal: ApiError =
     error.code === "HPE_HEADER_OVERFLOW"
       ? { code: "request_too_large", message: "The headers of the request are too large" }

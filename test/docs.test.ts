@@ -219,19 +219,7 @@ async function helpOf(words: readonly string[]): Promise<string> {
   };
   const out = { write: (more: string) => void (text += more), isTerminal: false };
   const clock = { now: never, elapsed: never, timer: never };
-  const world: CliWorld = {
-    out,
-    err: out,
-    clock,
-    config: never,
-    settings: never,
-    controlFile: never,
-    start: never,
-    simulator: never,
-    backUp: never,
-    restore: never,
-    onStop: never,
-  };
+  const world: CliWorld = { out, err: out, clock, start: never, simulator: never };
   await runCli(world, [...words, "--help"]);
   return text;
 }

@@ -1,8 +1,11 @@
 import { join } from "node:path";
 import { z } from "zod";
+import type { Config } from "#infra/config.ts";
+import { readSecretFile } from "#infra/files.ts";
 import { CONTROL_FILE_NAME, parseControlFile } from "#services/control/control-file.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
-import { CliError, type CliConfig, type CliWorld } from "./world.ts";
+import type { Clock } from "#services/ports.ts";
+import { CliError } from "./world.ts";
 
 /** The control API of the running process, as commands use it. */
 export interface Client {
@@ -39,18 +42,18 @@ const OBJECT = z.record(z.string(), z.unknown());
  * Finds the running process: by the settings, else by the file that `relai start` keeps, else at the usual port. The
  * file's token goes to the file's address and to no other.
  */
-function findPlace(world: CliWorld, config: CliConfig): Place {
+function findPlace(config: Config): Place {
   const { controlUrl, adminToken, dataDir, controlPort } = config;
   const path = join(dataDir, CONTROL_FILE_NAME);
   const own = { token: adminToken, tokenFrom: "RELAI_ADMIN_TOKEN" };
   if (controlUrl !== undefined) {
     const named = { url: controlUrl, from: "RELAI_CONTROL_URL" };
     if (adminToken !== undefined) return { ...named, ...own };
-    const found = parseControlFile(world.controlFile(dataDir) ?? "");
+    const found = parseControlFile(readSecretFile(path) ?? "");
     const isSame = found !== undefined && new URL(found.url).href === new URL(controlUrl).href;
     return { ...named, ...(isSame ? { token: found.token, tokenFrom: path } : own) };
   }
-  const text = world.controlFile(dataDir);
+  const text = readSecretFile(path);
   if (text !== undefined) {
     const found = parseControlFile(text);
     if (!found) throw new CliError(2, `${path} is damaged; relai start writes it anew`);
@@ -61,8 +64,8 @@ function findPlace(world: CliWorld, config: CliConfig): Place {
 }
 
 /** A client of the process that is running. Nothing is sent before the first call. */
-export function createClient(world: CliWorld, config: CliConfig): Client {
-  const place = findPlace(world, config);
+export function createClient(clock: Clock, config: Config): Client {
+  const place = findPlace(config);
 
   async function send(method: string, path: string, sent: Sent): Promise<Response> {
     const headers: Record<string, string> = {};
@@ -77,7 +80,7 @@ export function createClient(world: CliWorld, config: CliConfig): Client {
       signal: abort.signal,
       ...(sent.body === undefined ? {} : { body: JSON.stringify(sent.body) }),
     }).catch(() => undefined);
-    const response = await within(world.clock, ANSWER_MS_MAX, request);
+    const response = await within(clock, ANSWER_MS_MAX, request);
     if (response === TIMED_OUT) {
       abort.abort();
       throw new CliError(2, `${place.url} did not answer within ${ANSWER_MS_MAX / 1000} s`);
@@ -94,7 +97,7 @@ export function createClient(world: CliWorld, config: CliConfig): Client {
     url: place.url,
     async call(method, path, sent = {}) {
       const response = await send(method, path, sent);
-      const text = await within(world.clock, ANSWER_MS_MAX, response.text());
+      const text = await within(clock, ANSWER_MS_MAX, response.text());
       if (text === TIMED_OUT) throw new CliError(2, `${place.url} did not finish its answer`);
       const read = OBJECT.safeParse(jsonOf(text));
       if (!read.success) throw notRelai(place);

@@ -1,63 +1,60 @@
-import { join } from "node:path";
+import { mkdirSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { parseDollars } from "#domain/money.ts";
 import { boundsOf, COUNTS, eachCount, type Count } from "#services/control/bodies.ts";
 import { TOP_UP_MICRO_MIN } from "#domain/organization.ts";
-import { createClient, type Client } from "./client.ts";
+import { backUp, restore, type RegionOption } from "./backup.ts";
+import { createClient } from "./client.ts";
 import { keyIdOf, listAll, organizationOf } from "./finding.ts";
 import { named, table } from "./print.ts";
 import { replay, type ReplayOptions } from "./replay.ts";
 import { showSettings, type SettingsOptions } from "./settings.ts";
-import {
-  readBalance,
-  readCredit,
-  readIssuedKey,
-  readKey,
-  readOrganization,
-  type KeySeen,
-} from "./readers.ts";
-import { CliError, type CliWorld } from "./world.ts";
+import { read, type KeySeen } from "./readers.ts";
+import { CliError, configOf, type CliWorld, type Common } from "./world.ts";
 
-/** The options that every command takes. */
-export interface Common {
-  readonly json?: boolean;
-  /** A file with settings. */
-  readonly config?: string;
+/** Those of a command that changes something. */
+interface ChangeOptions extends Common {
+  readonly org?: string;
+  readonly idempotencyKey?: string;
 }
 
-export interface KeyOptions extends Common, Partial<Record<Count["limit"], string>> {
+interface KeyOptions extends ChangeOptions, Partial<Record<Count["limit"], string>> {
   readonly name?: string;
   readonly scope: string;
   readonly budget?: string;
   readonly expires?: string;
-  readonly org?: string;
-  readonly idempotencyKey?: string;
 }
 
 type Answer = Readonly<Record<string, unknown>>;
 
 /** What each command does, in terms of the control API of the running process. */
 export function createCommands(world: CliWorld) {
-  const clientFor = ({ config }: Common): Client => createClient(world, world.config(config));
+  const clientFor = (options: Common) => createClient(world.clock, configOf(options));
 
   /** Prints the control API's own object, or what a person reads of it. */
   function print(options: Common, answer: Answer, text: () => string): void {
     world.out.write(options.json ? `${JSON.stringify(answer)}\n` : text());
   }
 
+  /** Makes something of the organization that is meant. */
+  async function createIn(options: ChangeOptions, what: "credits" | "keys", body: Answer) {
+    const client = clientFor(options);
+    const org = await organizationOf(client, options.org);
+    const sent = { body, idempotencyKey: options.idempotencyKey };
+    return client.call("POST", `/v1/orgs/${encodeURIComponent(org)}/${what}`, sent);
+  }
+
   return {
-    async createOrganization(name: string, options: Common & { idempotencyKey?: string }) {
-      const { idempotencyKey } = options;
-      const answer = await clientFor(options).call("POST", "/v1/orgs", {
-        body: { name },
-        idempotencyKey,
-      });
-      const { id, name: stored } = readOrganization(answer);
+    async createOrganization(options: ChangeOptions, name: string) {
+      const sent = { body: { name }, idempotencyKey: options.idempotencyKey };
+      const answer = await clientFor(options).call("POST", "/v1/orgs", sent);
+      const { id, name: stored } = read.organization(answer);
       print(options, answer, () => `Created organization ${stored}: ${id}\n`);
     },
 
     async listOrganizations(options: Common) {
       const answer = await listAll(clientFor(options), "/v1/orgs");
-      const organizations = answer.data.map(readOrganization);
+      const organizations = answer.data.map(read.organization);
       print(options, answer, () =>
         organizations.length === 0
           ? "no organizations yet: relai org create <name>\n"
@@ -70,17 +67,12 @@ export function createCommands(world: CliWorld) {
       );
     },
 
-    async addCredit(dollars: string, options: Common & { org?: string; idempotencyKey?: string }) {
+    async addCredit(options: ChangeOptions, dollars: string) {
       const amount_dollars = dollarsOf(dollars, "<dollars>");
       if ((parseDollars(amount_dollars) ?? 0) < TOP_UP_MICRO_MIN)
         throw new CliError(2, "<dollars> must be at least 0.01; add more at once");
-      const client = clientFor(options);
-      const org = await organizationOf(client, options.org);
-      const answer = await client.call("POST", `/v1/orgs/${encodeURIComponent(org)}/credits`, {
-        body: { amount_dollars },
-        idempotencyKey: options.idempotencyKey,
-      });
-      const credit = readCredit(answer);
+      const answer = await createIn(options, "credits", { amount_dollars });
+      const credit = read.credit(answer);
       print(
         options,
         answer,
@@ -90,26 +82,19 @@ export function createCommands(world: CliWorld) {
 
     async createKey(options: KeyOptions) {
       if (options.scope === "global") {
-        throw new CliError(
-          2,
-          "keys of scope global are not built yet: this version runs one region and issues regional keys",
-        );
+        const why = "this version runs one region and issues regional keys";
+        throw new CliError(2, `keys of scope global are not built yet: ${why}`);
       }
       if (options.scope !== "regional") throw new CliError(2, "--scope must be regional");
-      const { name, budget, expires, idempotencyKey } = options;
+      const { name, budget, expires } = options;
       const body = {
         ...(name === undefined ? {} : { name }),
         ...eachCount((count) => countOf(options[count.limit], count)),
         ...(budget === undefined ? {} : { budget_dollars: dollarsOf(budget, "--budget") }),
         ...(expires === undefined ? {} : { expires_at: expires }),
       };
-      const client = clientFor(options);
-      const org = await organizationOf(client, options.org);
-      const answer = await client.call("POST", `/v1/orgs/${encodeURIComponent(org)}/keys`, {
-        body,
-        idempotencyKey,
-      });
-      const issued = readIssuedKey(answer);
+      const answer = await createIn(options, "keys", body);
+      const issued = read.issuedKey(answer);
       print(options, answer, () => {
         const text =
           issued.key ?? "not shown again: this Idempotency-Key has issued the key before";
@@ -122,7 +107,7 @@ export function createCommands(world: CliWorld) {
       const path =
         options.org === undefined ? "/v1/keys" : `/v1/keys?org=${encodeURIComponent(options.org)}`;
       const answer = await listAll(clientFor(options), path);
-      const keys = answer.data.map(readKey);
+      const keys = answer.data.map(read.key);
       const now = world.clock.now();
       print(options, answer, () =>
         keys.length === 0
@@ -144,19 +129,19 @@ export function createCommands(world: CliWorld) {
       );
     },
 
-    async revokeKey(which: string, options: Common) {
+    async revokeKey(options: Common, which: string) {
       const client = clientFor(options);
       const id = await keyIdOf(client, which);
       const answer = await client.call("DELETE", `/v1/keys/${encodeURIComponent(id)}`);
-      const revoked = readKey(answer);
+      const revoked = read.key(answer);
       print(options, answer, () => `Revoked key ${revoked.display_prefix} (${revoked.id})\n`);
     },
 
-    async balance(org: string | undefined, options: Common) {
+    async balance(options: Common, org: string | undefined) {
       const client = clientFor(options);
       const id = await organizationOf(client, org);
       const answer = await client.call("GET", `/v1/orgs/${encodeURIComponent(id)}/balance`);
-      const balance = readBalance(answer);
+      const balance = read.balance(answer);
       print(
         options,
         answer,
@@ -177,16 +162,19 @@ export function createCommands(world: CliWorld) {
       );
     },
 
-    replay: (options: Common & ReplayOptions) => replay(world, clientFor(options), options),
+    replay: (options: ReplayOptions) => replay(world, clientFor(options), options),
+    backUp: (options: RegionOption, file: string) => backUp(world, file, options),
+    restore: (options: RegionOption, file: string) => restore(world, file, options),
 
     config: (options: SettingsOptions) => showSettings(world, clientFor, options),
 
     async simulator(options: Common & { port?: string; book?: string }) {
-      const config = world.config(options.config);
+      const config = configOf(options);
       const port = options.port ?? String(config.simulatorPort);
       if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
         throw new CliError(2, "--port must be a number from 0 to 65535");
       const bookPath = options.book ?? join(config.dataDir, "simulator-book.jsonl");
+      mkdirSync(dirname(bookPath), { recursive: true, mode: 0o700 });
       const warn = (message: string) => world.err.write(`relai simulator: ${message}\n`);
       const running = await world.simulator({ port: Number(port), bookPath, warn });
       world.out.write(
@@ -194,11 +182,9 @@ export function createCommands(world: CliWorld) {
           ? `${JSON.stringify({ ready: true, url: running.url })}\n`
           : `The simulated upstream listens on ${running.url}/openai/v1\nIts book: ${bookPath}\n`,
       );
-      let stopping = false;
-      world.onStop(() => {
-        if (!stopping) void running.close();
-        stopping = true;
-      });
+      let stopping: Promise<void> | undefined;
+      for (const signal of ["SIGTERM", "SIGINT"])
+        process.on(signal, () => void (stopping ??= running.close()));
     },
   };
 }

@@ -1,7 +1,8 @@
 import { sha256Hex } from "#domain/hash.ts";
 import { parseKeyText } from "#domain/key-text.ts";
+import { listView } from "#services/control/views.ts";
 import type { Client } from "./client.ts";
-import { readKey, readList, type KeySeen } from "./readers.ts";
+import { read, type KeySeen } from "./readers.ts";
 import { CliError } from "./world.ts";
 
 /** How commands find what is meant: whole lists, the only organization, one key. */
@@ -19,13 +20,9 @@ export async function listAll(
   const parameters = `${path.includes("?") ? "&" : "?"}limit=100`;
   let after = "";
   for (let page = 0; page < PAGES_MAX; page++) {
-    const list = readList(await client.call("GET", path + parameters + after));
+    const list = read.list(await client.call("GET", path + parameters + after));
     data.push(...list.data);
-    if (!list.has_more || list.last_id === null) {
-      const first_id = data[0]?.id ?? null;
-      const last_id = data.at(-1)?.id ?? null;
-      return { object: "list", data, first_id, last_id, has_more: false };
-    }
+    if (!list.has_more || list.last_id === null) return listView(data, false);
     after = `&after=${encodeURIComponent(list.last_id)}`;
   }
   throw new CliError(1, "the list is too long to show");
@@ -34,7 +31,7 @@ export async function listAll(
 /** The organization that is meant: the one named, or the only one there is. */
 export async function organizationOf(client: Client, named: string | undefined): Promise<string> {
   if (named !== undefined) return named;
-  const { data } = readList(await client.call("GET", "/v1/orgs?limit=2"));
+  const { data } = read.list(await client.call("GET", "/v1/orgs?limit=2"));
   const [only, another] = data;
   if (only === undefined) throw new CliError(2, "no organizations yet: relai org create <name>");
   if (another !== undefined)
@@ -49,12 +46,11 @@ export async function keyIdOf(client: Client, which: string): Promise<string> {
   // The text of the key stays here: only its digest is sent, which is all that relai knows of it.
   if (parseKeyText(which).ok) {
     const found = await listAll(client, `/v1/keys?token_sha256=${sha256Hex(which)}`);
-    return onlyKey(found.data.map(readKey));
+    return onlyKey(found.data.map(read.key));
   }
-  const shown = which.split("…")[0] ?? "";
-  const last = which.includes("…") ? (which.split("…")[1] ?? "") : "";
+  const [shown = "", last = ""] = which.split("…");
   const found = await listAll(client, "/v1/keys");
-  const keys = found.data.map(readKey);
+  const keys = found.data.map(read.key);
   return onlyKey(
     keys.filter(
       ({ display_prefix: prefix }) =>

@@ -1,8 +1,7 @@
 import { Command, CommanderError } from "commander";
-import { backUp, restore } from "./backup.ts";
 import { COUNTS } from "#services/control/bodies.ts";
-import { createCommands, type Common, type KeyOptions } from "./commands.ts";
-import { CliError, type CliWorld } from "./world.ts";
+import { createCommands } from "./commands.ts";
+import { CliError, type CliWorld, type Common } from "./world.ts";
 
 /** Runs one command line and gives the exit code: 0 done, 1 refused by the server, 2 wrong usage or nothing running. */
 export async function runCli(world: CliWorld, args: readonly string[]): Promise<0 | 1 | 2> {
@@ -17,21 +16,36 @@ export async function runCli(world: CliWorld, args: readonly string[]): Promise<
   }
 }
 
-const IDEMPOTENCY = [
+type Flag = readonly [flag: string, says: string, value?: string];
+
+const IDEMPOTENCY: Flag = [
   "--idempotency-key <text>",
   "a text of your own for this change: a repeat with the same one changes nothing",
-] as const;
-const ORG = ["--org <id>", "the organization; may be left out when there is only one"] as const;
+];
+const ORG: Flag = ["--org <id>", "the organization; may be left out when there is only one"];
+const REGION: Flag = ["--region <name>", "whose events (default: the first of RELAI_REGIONS)"];
 
-function examples(...lines: readonly string[]): string {
-  return `\nExamples:\n${lines.map((line) => `  $ relai ${line}\n`).join("")}`;
+interface Parts<Options extends Common> {
+  readonly flags?: readonly Flag[];
+  readonly examples: readonly string[];
+  /** With the program's options too; the argument is undefined where the command takes none, or was given none. */
+  readonly run?: (options: Options, argument: string) => Promise<void>;
+}
+
+/** It has from its parent how it tells help and errors, and how it exits. */
+function define<Options extends Common>(command: Command, says: string, parts: Parts<Options>) {
+  const { flags = [], examples, run } = parts;
+  command.description(says);
+  for (const flag of flags) command.option(...flag);
+  const lines = examples.map((line) => `  $ relai ${line}\n`);
+  command.addHelpText("after", `\nExamples:\n${lines.join("")}`);
+  if (run) command.action(() => run(command.optsWithGlobals(), command.args[0] as string));
+  return command;
 }
 
 function createProgram(world: CliWorld): Command {
+  const commands = createCommands(world);
   const program = new Command("relai")
-    .description("An LLM gateway whose books are its truth.")
-    .option("--json", "print JSON: what the control API itself answered")
-    .option("--config <file>", "a JSON file with settings; the environment wins")
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({
       writeOut: (text) => world.out.write(text),
@@ -39,139 +53,113 @@ function createProgram(world: CliWorld): Command {
       outputError: (text, write) => write(text.replace(/^error: /, "relai: ")),
     })
     .exitOverride()
-    .showSuggestionAfterError()
-    .addHelpText(
-      "after",
-      examples("start", "org create Acme", "credit add 25.00", "key create --name app", "balance"),
-    );
-  addProcesses(program, world);
-  addOrganizations(program, world);
-  addKeys(program, world);
-  addReads(program, world);
-  addBackups(program, world);
+    .showSuggestionAfterError();
+  define(program, "An LLM gateway whose books are its truth.", {
+    flags: [
+      ["--json", "print JSON: what the control API itself answered"],
+      ["--config <file>", "a JSON file with settings; the environment wins"],
+    ],
+    examples: ["start", "org create Acme", "credit add 25.00", "key create --name app", "balance"],
+  });
+  define(program.command("start"), "run relai on this machine, until it is told to stop", {
+    examples: ["start", "start --json", "start --config relai.json"],
+    run: ({ config, json = false }) => world.start({ file: config, json }),
+  });
+  define(program.command("simulator"), "run the simulated upstream with its usage book", {
+    flags: [
+      ["--port <number>", "0 takes a free one (default: RELAI_SIMULATOR_PORT)"],
+      ["--book <file>", "where it notes every call (default: in the data folder)"],
+    ],
+    examples: ["simulator", "simulator --port 8099 --book book.jsonl"],
+    run: commands.simulator,
+  });
+  define(program.command("config"), "show the settings of the running relai, secrets hidden", {
+    flags: [
+      ["--local", "those of this command's own environment, which a start from here would have"],
+    ],
+    examples: ["config", "config --json", "config --local --config relai.json"],
+    run: commands.config,
+  });
+
+  const org = define(program.command("org"), "organizations: the customers", {
+    examples: ["org create Acme", "org list"],
+  });
+  define(org.command("create <name>"), "create an organization", {
+    flags: [IDEMPOTENCY],
+    examples: ["org create Acme", "org create Acme --json"],
+    run: commands.createOrganization,
+  });
+  define(org.command("list"), "list the organizations, the newest first", {
+    examples: ["org list", "org list --json"],
+    run: commands.listOrganizations,
+  });
+
+  const credit = define(program.command("credit"), "an organization's credit", {
+    examples: ["credit add 25.00"],
+  });
+  define(credit.command("add <dollars>"), "add credit, in dollars with at most six decimals", {
+    flags: [ORG, IDEMPOTENCY],
+    examples: ["credit add 25.00", "credit add 0.50 --idempotency-key invoice-1042"],
+    run: commands.addCredit,
+  });
+
+  const key = define(program.command("key"), "API keys", { examples: ["key create", "key list"] });
+  define(key.command("create"), "issue a key; its text is shown this once", {
+    flags: [
+      ["--name <text>", "what the key is for"],
+      ["--scope <scope>", "regional: works in its home region", "regional"],
+      ...COUNTS.map(({ flag, says }): Flag => [`${flag} <number>`, `at most so many ${says}`]),
+      ["--budget <dollars>", "at most so much may be spent with it in total"],
+      ["--expires <time>", "ISO 8601, such as 2027-01-31 or 2027-01-31T12:00:00Z"],
+      ORG,
+      IDEMPOTENCY,
+    ],
+    examples: ["key create", "key create --name app --rpm 60 --budget 5.00 --expires 2027-01-31"],
+    run: commands.createKey,
+  }).alias("issue");
+  define(key.command("list"), "list the keys, the newest first", {
+    flags: [["--org <id>", "only those of one organization"]],
+    examples: ["key list", "key list --json"],
+    run: commands.listKeys,
+  });
+  define(
+    key.command("revoke <key>"),
+    "revoke a key, by its id, by how lists show it, or by its text",
+    {
+      examples: ["key revoke key_01J9Z3W8Q4T2M6B1N5C7D0E9FG", "key revoke relai_sk_us_live_ab12"],
+      run: commands.revokeKey,
+    },
+  );
+
+  define(program.command("balance [org]"), "show an organization's balance", {
+    examples: ["balance", "balance org_01J9Z3W8Q4T2M6B1N5C7D0E9FG --json"],
+    run: commands.balance,
+  });
+  define(program.command("replay"), "make the read models anew from the events", {
+    flags: [
+      ["--projection <name>", "only one of them (default: all)"],
+      ["--from <position>", "where to begin: start or 0, the first event"],
+    ],
+    examples: ["replay", "replay --projection usage"],
+    run: commands.replay,
+  });
+  define(
+    program.command("backup <file>"),
+    "copy the events into a new file, also while relai runs",
+    {
+      flags: [REGION],
+      examples: ["backup /backup/relai-2027-01-31.sqlite"],
+      run: commands.backUp,
+    },
+  );
+  define(
+    program.command("restore <file>"),
+    "put a backup in the place of the events, while relai is stopped",
+    {
+      flags: [REGION],
+      examples: ["restore /backup/relai-2027-01-31.sqlite"],
+      run: commands.restore,
+    },
+  );
   return program;
-}
-
-/** A command of ours takes part in what the program says about help, output and exits. */
-function sub(parent: Command, nameAndArguments: string, description: string): Command {
-  return parent
-    .command(nameAndArguments)
-    .description(description)
-    .configureHelp({ showGlobalOptions: true });
-}
-
-function addProcesses(program: Command, world: CliWorld): void {
-  const commands = createCommands(world);
-  sub(program, "start", "run relai on this machine, until it is told to stop")
-    .addHelpText("after", examples("start", "start --json", "start --config relai.json"))
-    .action((_options, command: Command) => {
-      const { config, json = false } = command.optsWithGlobals<Common>();
-      return world.start({ file: config, json });
-    });
-  sub(program, "simulator", "run the simulated upstream with its usage book")
-    .option("--port <number>", "0 takes a free one (default: RELAI_SIMULATOR_PORT)")
-    .option("--book <file>", "where it notes every call (default: in the data folder)")
-    .addHelpText("after", examples("simulator", "simulator --port 8099 --book book.jsonl"))
-    .action((_options, command: Command) => commands.simulator(command.optsWithGlobals()));
-  sub(program, "config", "show the settings of the running relai, secrets hidden")
-    .option(
-      "--local",
-      "those of this command's own environment, which a start from here would have",
-    )
-    .addHelpText("after", examples("config", "config --json", "config --local --config relai.json"))
-    .action((_options, command: Command) => commands.config(command.optsWithGlobals()));
-}
-
-function addOrganizations(program: Command, world: CliWorld): void {
-  const commands = createCommands(world);
-  const org = sub(program, "org", "organizations: the customers");
-  org.addHelpText("after", examples("org create Acme", "org list"));
-  sub(org, "create <name>", "create an organization")
-    .option(...IDEMPOTENCY)
-    .addHelpText("after", examples("org create Acme", "org create Acme --json"))
-    .action((name: string, _options, command: Command) =>
-      commands.createOrganization(name, command.optsWithGlobals()),
-    );
-  sub(org, "list", "list the organizations, the newest first")
-    .addHelpText("after", examples("org list", "org list --json"))
-    .action((_options, command: Command) => commands.listOrganizations(command.optsWithGlobals()));
-
-  const credit = sub(program, "credit", "an organization's credit");
-  credit.addHelpText("after", examples("credit add 25.00"));
-  sub(credit, "add <dollars>", "add credit, in dollars with at most six decimals")
-    .option(...ORG)
-    .option(...IDEMPOTENCY)
-    .addHelpText(
-      "after",
-      examples("credit add 25.00", "credit add 0.50 --idempotency-key invoice-1042"),
-    )
-    .action((dollars: string, _options, command: Command) =>
-      commands.addCredit(dollars, command.optsWithGlobals()),
-    );
-}
-
-function addKeys(program: Command, world: CliWorld): void {
-  const commands = createCommands(world);
-  const key = sub(program, "key", "API keys");
-  key.addHelpText("after", examples("key create", "key list"));
-  const create = sub(key, "create", "issue a key; its text is shown this once")
-    .alias("issue")
-    .option("--name <text>", "what the key is for")
-    .option("--scope <scope>", "regional: works in its home region", "regional");
-  for (const { flag, says } of COUNTS) create.option(`${flag} <number>`, `at most so many ${says}`);
-  create
-    .option("--budget <dollars>", "at most so much may be spent with it in total")
-    .option("--expires <time>", "ISO 8601, such as 2027-01-31 or 2027-01-31T12:00:00Z")
-    .option(...ORG)
-    .option(...IDEMPOTENCY)
-    .addHelpText(
-      "after",
-      examples("key create", "key create --name app --rpm 60 --budget 5.00 --expires 2027-01-31"),
-    )
-    .action((_options, command: Command) =>
-      commands.createKey(command.optsWithGlobals<KeyOptions>()),
-    );
-  sub(key, "list", "list the keys, the newest first")
-    .option("--org <id>", "only those of one organization")
-    .addHelpText("after", examples("key list", "key list --json"))
-    .action((_options, command: Command) => commands.listKeys(command.optsWithGlobals()));
-  sub(key, "revoke <key>", "revoke a key, by its id, by how lists show it, or by its text")
-    .addHelpText(
-      "after",
-      examples("key revoke key_01J9Z3W8Q4T2M6B1N5C7D0E9FG", "key revoke relai_sk_us_live_ab12"),
-    )
-    .action((which: string, _options, command: Command) =>
-      commands.revokeKey(which, command.optsWithGlobals()),
-    );
-}
-
-function addReads(program: Command, world: CliWorld): void {
-  const commands = createCommands(world);
-  sub(program, "balance [org]", "show an organization's balance")
-    .addHelpText("after", examples("balance", "balance org_01J9Z3W8Q4T2M6B1N5C7D0E9FG --json"))
-    .action((org: string | undefined, _options, command: Command) =>
-      commands.balance(org, command.optsWithGlobals()),
-    );
-  sub(program, "replay", "make the read models anew from the events")
-    .option("--projection <name>", "only one of them (default: all)")
-    .option("--from <position>", "where to begin: start or 0, the first event")
-    .addHelpText("after", examples("replay", "replay --projection usage"))
-    .action((_options, command: Command) => commands.replay(command.optsWithGlobals()));
-}
-
-const REGION = ["--region <name>", "whose events (default: the first of RELAI_REGIONS)"] as const;
-
-function addBackups(program: Command, world: CliWorld): void {
-  sub(program, "backup <file>", "copy the events into a new file, also while relai runs")
-    .option(...REGION)
-    .addHelpText("after", examples("backup /backup/relai-2027-01-31.sqlite"))
-    .action((file: string, _options, command: Command) =>
-      backUp(world, file, command.optsWithGlobals()),
-    );
-  sub(program, "restore <file>", "put a backup in the place of the events, while relai is stopped")
-    .option(...REGION)
-    .addHelpText("after", examples("restore /backup/relai-2027-01-31.sqlite"))
-    .action((file: string, _options, command: Command) =>
-      restore(world, file, command.optsWithGlobals()),
-    );
 }

@@ -22,7 +22,6 @@ const KEY = z.object({
   created_at: z.string(),
   revoked_at: z.string().nullable(),
 });
-const ISSUED_KEY = KEY.extend({ key: z.string().nullable() });
 const BALANCE = z.object({
   organization: z.string(),
   credits_dollars: z.string(),
@@ -38,27 +37,30 @@ const PROGRESS = z.object({
 });
 const REPLAYED = z.object({ done: z.literal(true), data: z.array(PROGRESS) });
 
+const LIST = z.object({
+  object: z.literal("list"),
+  data: z.array(z.looseObject({ id: z.string() })),
+  last_id: z.string().nullable(),
+  has_more: z.boolean(),
+});
+
 export type KeySeen = z.infer<typeof KEY>;
 
 function reader<T>(schema: z.ZodType<T>): (answer: unknown) => T {
   return (answer) => {
-    const read = schema.safeParse(answer);
-    if (read.success) return read.data;
+    const known = schema.safeParse(answer);
+    if (known.success) return known.data;
     throw new CliError(2, "the running process answers in a way that this version does not know");
   };
 }
 
-export const readOrganization = reader(ORGANIZATION);
-export const readCredit = reader(CREDIT);
-export const readKey = reader(KEY);
-export const readIssuedKey = reader(ISSUED_KEY);
-export const readBalance = reader(BALANCE);
-export const readReplayLine = reader(z.union([REPLAYED, PROGRESS]));
-export const readList = reader(
-  z.object({
-    object: z.literal("list"),
-    data: z.array(z.looseObject({ id: z.string() })),
-    last_id: z.string().nullable(),
-    has_more: z.boolean(),
-  }),
-);
+/** Reads an answer, or throws {@link CliError} for one that this version does not know. */
+export const read = {
+  organization: reader(ORGANIZATION),
+  credit: reader(CREDIT),
+  key: reader(KEY),
+  issuedKey: reader(KEY.extend({ key: z.string().nullable() })),
+  balance: reader(BALANCE),
+  replayLine: reader(z.union([REPLAYED, PROGRESS])),
+  list: reader(LIST),
+};

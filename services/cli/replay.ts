@@ -1,10 +1,9 @@
 import type { Client } from "./client.ts";
 import { createBar, table } from "./print.ts";
-import { readReplayLine } from "./readers.ts";
-import { CliError, type CliWorld } from "./world.ts";
+import { read } from "./readers.ts";
+import { CliError, type CliWorld, type Common } from "./world.ts";
 
-export interface ReplayOptions {
-  readonly json?: boolean;
+export interface ReplayOptions extends Common {
   /** One read model; all of them without it. */
   readonly projection?: string;
   readonly from?: string;
@@ -26,15 +25,15 @@ export async function replay(
   try {
     for await (const line of client.lines("POST", "/v1/replay", { body })) {
       if (options.json) world.out.write(`${JSON.stringify(line)}\n`);
-      const read = readReplayLine(line);
-      if ("done" in read) {
+      const said = read.replayLine(line);
+      if ("done" in said) {
         done = true;
         bar.clear();
-        if (!options.json) world.out.write(replayed(read.data));
+        if (!options.json) world.out.write(replayed(said.data));
       } else if (!options.json) {
-        const { position, head, events_done } = read;
-        bar.show(read.projection, fractionOf(position, head), `${events_done} events`);
-        if (!world.err.isTerminal) world.out.write(`${read.projection}: ${events_done} events\n`);
+        const { position, head, events_done } = said;
+        bar.show(said.projection, fractionOf(position, head), `${events_done} events`);
+        if (!world.err.isTerminal) world.out.write(`${said.projection}: ${events_done} events\n`);
       }
     }
   } finally {

@@ -1,8 +1,9 @@
 import { z } from "zod";
+import { describeConfig } from "#infra/config.ts";
+import type { SettingView } from "#services/control/views.ts";
 import type { Client } from "./client.ts";
-import type { Common } from "./commands.ts";
 import { table } from "./print.ts";
-import { CliError, type CliWorld } from "./world.ts";
+import { CliError, configOf, type CliWorld, type Common } from "./world.ts";
 
 export interface SettingsOptions extends Common {
   /** Those of the command's own environment, also where a process runs. */
@@ -21,7 +22,8 @@ export async function showSettings(
   clientFor: (options: Common) => Client,
   options: SettingsOptions,
 ): Promise<void> {
-  const own = { object: "config", data: world.settings(options.config) };
+  const data: readonly SettingView[] = describeConfig(configOf(options));
+  const own = { object: "config", data };
   let why = "";
   if (!options.local) {
     try {

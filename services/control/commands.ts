@@ -14,8 +14,14 @@ import {
 import type { ApiError } from "#services/errors.ts";
 import type { Random } from "#services/ports.ts";
 import { StoreUnavailable } from "#services/writers.ts";
-import { bodySha256Of, type KeyBody } from "./bodies.ts";
-import { handleCommand, load, type CommandParts, type Loaded } from "./command-handler.ts";
+import { bodySha256Of, invalid, type KeyBody } from "./bodies.ts";
+import {
+  handleCommand,
+  load,
+  type CommandParts,
+  type Handled,
+  type Loaded,
+} from "./command-handler.ts";
 import { createQueries, orUnavailable, type Outcome, type QueryParts } from "./queries.ts";
 import {
   creditView,
@@ -57,27 +63,19 @@ const REFUSALS: Record<OrganizationRefusal | KeyRefusal, ApiError> = {
   organization_unknown: { code: "not_found", message: "There is no such organization" },
   key_unknown: { code: "not_found", message: "There is no such key" },
   idempotency_reused: { code: "idempotency_error" },
-  funded_total_too_large: {
-    code: "invalid_request",
-    message:
-      "With this amount the organization's top-ups would add up to more than 9007199254.740991 dollars, the most that an account can carry",
-    param: "amount_dollars",
-  },
-  top_up_too_small: {
-    code: "invalid_request",
-    message: "A top-up is at least 0.01 dollars, which is 10000 micro-dollars; add more at once",
-    param: "amount_dollars",
-  },
-  too_many_unspent_lots: {
-    code: "invalid_request",
-    message: `This organization has ${UNSPENT_LOTS_MAX} top-ups with money left in them, and there can be no more; add fewer and larger ones, once some of these are spent`,
-    param: null,
-  },
-  expiry_not_in_future: {
-    code: "invalid_request",
-    message: "'expires_at' must be in the future",
-    param: "expires_at",
-  },
+  funded_total_too_large: invalid(
+    "With this amount the organization's top-ups would add up to more than 9007199254.740991 dollars, the most that an account can carry",
+    "amount_dollars",
+  ).error,
+  top_up_too_small: invalid(
+    "A top-up is at least 0.01 dollars, which is 10000 micro-dollars; add more at once",
+    "amount_dollars",
+  ).error,
+  too_many_unspent_lots: invalid(
+    `This organization has ${UNSPENT_LOTS_MAX} top-ups with money left in them, and there can be no more; add fewer and larger ones, once some of these are spent`,
+    null,
+  ).error,
+  expiry_not_in_future: invalid("'expires_at' must be in the future", "expires_at").error,
 };
 
 export type Control = ReturnType<typeof createControl>;
@@ -100,26 +98,28 @@ export function createControl(parts: ControlParts) {
       : idFromCause(prefix, sha256Hex(JSON.stringify([scope, kind, context.idempotencyKey])));
   }
 
-  /** Undefined once the change can be seen; else the error that says that it is recorded all the same. */
-  async function unseen(position: bigint | "start", hint: string): Promise<ApiError | undefined> {
-    if (position === "start" || (await parts.applied(position, SEEN_MS_MAX))) return undefined;
-    return {
+  /** Answers once the change can be seen; else with an error that says that it is recorded all the same, and `hint`. */
+  async function seen<State, T>(
+    handled: Handled<State, OrganizationRefusal | KeyRefusal>,
+    hint: (fresh: boolean) => string,
+    view: (state: State, fresh: boolean) => T,
+  ): Promise<Outcome<T>> {
+    if (!handled.ok) return failed(REFUSALS[handled.refusal]);
+    const { position, state, fresh } = handled;
+    if (position === "start" || (await parts.applied(position, SEEN_MS_MAX)))
+      return { ok: true, value: view(state, fresh), replayed: !fresh };
+    return failed({
       code: "ledger_unavailable",
-      message: `The change is recorded and will show, but could not be seen within ${SEEN_MS_MAX / 1000} s. ${hint}`,
+      message: `The change is recorded and will show, but could not be seen within ${SEEN_MS_MAX / 1000} s. ${hint(fresh)}`,
       extra: { recorded: true },
       doNotRetry: true,
-    };
+    });
   }
 
-  function refused(refusal: OrganizationRefusal | KeyRefusal) {
-    return failed(REFUSALS[refusal]);
-  }
-
-  function failed(error: ApiError) {
-    return { ok: false as const, error };
-  }
-
-  const guarded = <T>(work: () => Promise<T>) => orUnavailable(UNCERTAIN, work);
+  const guarded =
+    <Given extends unknown[], T>(work: (...given: Given) => Promise<T>) =>
+    (...given: Given) =>
+      orUnavailable(UNCERTAIN, () => work(...given));
 
   async function createOrganization(
     body: { readonly name: string },
@@ -135,12 +135,11 @@ export function createControl(parts: ControlParts) {
       { command: "create", orgId, name, homeRegion: region, bodySha256 },
       context.requestId ?? newId("req"),
     );
-    if (!handled.ok) return refused(handled.refusal);
-    const { created } = handled.state;
-    if (!created) throw new Error("an organization was created and is not there");
-    const error = await unseen(handled.position, `Its id is ${orgId}.`);
-    if (error) return failed(error);
-    return { ok: true, value: organizationView(created), replayed: !handled.fresh };
+    return seen(
+      handled,
+      () => `Its id is ${orgId}.`,
+      ({ created }) => organizationView(recorded(created)),
+    );
   }
 
   /**
@@ -184,12 +183,11 @@ export function createControl(parts: ControlParts) {
       }),
       context.requestId ?? newId("req"),
     );
-    if (!handled.ok) return refused(handled.refusal);
-    const topUp = handled.state.topUps.get(topUpId);
-    if (!topUp) throw new Error("a top-up was recorded and is not there");
-    const error = await unseen(handled.position, `Its id is ${topUpId}; do not add it again.`);
-    if (error) return failed(error);
-    return { ok: true, value: creditView(orgId, topUp), replayed: !handled.fresh };
+    return seen(
+      handled,
+      () => `Its id is ${topUpId}; do not add it again.`,
+      ({ topUps }) => creditView(orgId, recorded(topUps.get(topUpId))),
+    );
   }
 
   /** `keyText` is for a caller that must keep the text before it can be used; else it is made here. */
@@ -199,7 +197,7 @@ export function createControl(parts: ControlParts) {
     context: CommandContext & { readonly keyText?: string } = {},
   ): Promise<IssueOutcome> {
     const { state: org } = await load(parts, organization, streams.org(orgId));
-    if (!org.created) return refused("organization_unknown");
+    if (!org.created) return failed(REFUSALS.organization_unknown);
     const keyId = createdId("key", orgId, "issue_key", context);
     const text = context.keyText ?? makeKeyText(region, (count) => random.bytes(count));
     const tokenHash = sha256Hex(text);
@@ -222,40 +220,47 @@ export function createControl(parts: ControlParts) {
       },
       context.requestId ?? newId("req"),
     );
-    if (!handled.ok) return refused(handled.refusal);
-    const hint = handled.fresh
-      ? `The key ${keyId} was issued, but its secret is not shown with an error: revoke it and issue another.`
-      : `Its id is ${keyId}.`;
-    const error = await unseen(handled.position, hint);
-    if (error) return failed(error);
-    const value = { ...viewOf(handled.state), key: handled.fresh ? text : null };
-    const isThisText = handled.state.issued?.tokenHash === tokenHash;
-    return { ok: true, value, replayed: !handled.fresh, isThisText };
+    const hint = (fresh: boolean) =>
+      fresh
+        ? `The key ${keyId} was issued, but its secret is not shown with an error: revoke it and issue another.`
+        : `Its id is ${keyId}.`;
+    const outcome = await seen(handled, hint, (state, fresh) => ({
+      ...viewOf(state),
+      key: fresh ? text : null,
+    }));
+    const isThisText = handled.ok && handled.state.issued?.tokenHash === tokenHash;
+    return outcome.ok ? { ...outcome, isThisText } : outcome;
   }
 
   async function revokeKey(keyId: string, context: CommandContext = {}): Promise<Outcome<KeyView>> {
     const commandId = context.requestId ?? newId("req");
     const stream = streams.key(keyId);
     const handled = await handleCommand(parts, key, stream, { command: "revoke" }, commandId);
-    if (!handled.ok) return refused(handled.refusal);
-    const error = await unseen(handled.position, `The key ${keyId} is revoked.`);
-    if (error) return failed(error);
+    const outcome = await seen(handled, () => `The key ${keyId} is revoked.`, viewOf);
     // To revoke needs no Idempotency-Key, so its repeat is no replay of an answer.
-    return { ok: true, value: viewOf(handled.state), replayed: false };
+    return outcome.ok ? { ...outcome, replayed: false } : outcome;
   }
 
   return {
-    createOrganization: (...given: Parameters<typeof createOrganization>) =>
-      guarded(() => createOrganization(...given)),
-    addCredit: (...given: Parameters<typeof addCredit>) => guarded(() => addCredit(...given)),
-    issueKey: (...given: Parameters<typeof issueKey>) => guarded(() => issueKey(...given)),
-    revokeKey: (...given: Parameters<typeof revokeKey>) => guarded(() => revokeKey(...given)),
+    createOrganization: guarded(createOrganization),
+    addCredit: guarded(addCredit),
+    issueKey: guarded(issueKey),
+    revokeKey: guarded(revokeKey),
     ...createQueries(parts),
   };
 }
 
 /** A key that is recorded, as the API shows it. */
 function viewOf({ issued, revokedAtMs }: KeyState): KeyView {
-  if (!issued) throw new Error("a key was issued and is not there");
-  return keyView({ ...issued, limits: limitsOf(issued), revokedAtMs: revokedAtMs ?? null });
+  const facts = recorded(issued);
+  return keyView({ ...facts, limits: limitsOf(facts), revokedAtMs: revokedAtMs ?? null });
+}
+
+function recorded<T>(facts: T | undefined): T {
+  if (facts === undefined) throw new Error("what was recorded is not there");
+  return facts;
+}
+
+function failed(error: ApiError) {
+  return { ok: false as const, error };
 }

@@ -17,8 +17,8 @@ import { load } from "./command-handler.ts";
 import {
   balanceView,
   keyView,
+  listView,
   organizationView,
-  pageOf,
   type BalanceView,
   type KeyView,
   type ListView,
@@ -171,12 +171,16 @@ export interface Replay {
   run(onProgress: (progress: RebuildProgress) => void): Promise<RebuildProgress[]>;
 }
 
+/** Cuts a page out of items that stand in the order in which they were made. */
 function cut<T extends { readonly id: string }>(
   items: readonly T[],
-  page: Page,
+  { limit, after, order }: Page,
 ): Outcome<ListView<T>> {
-  const list = pageOf(items, page);
-  return list ? found(list) : invalid("'after' is not an id of this list", "after");
+  const ordered = order === "asc" ? items : items.toReversed();
+  const start = after === undefined ? 0 : ordered.findIndex((item) => item.id === after) + 1;
+  if (after !== undefined && start === 0)
+    return invalid("'after' is not an id of this list", "after");
+  return found(listView(ordered.slice(start, start + limit), start + limit < ordered.length));
 }
 
 function found<T>(value: T): Outcome<T> {

@@ -1,6 +1,7 @@
 import { PassThrough } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { errorHeaders, openaiErrorBody, statusOf, type ApiError } from "#services/errors.ts";
+import { openaiErrorBody } from "#services/errors.ts";
+import { sendError } from "#services/internal/operator-server.ts";
 import type { RebuildProgress, Telemetry } from "#services/ports.ts";
 import {
   invalid,
@@ -23,11 +24,6 @@ const IDEMPOTENCY_KEY_LENGTH_MAX = 255;
 const LIST_LIMIT = 20;
 /** Progress that nobody reads is left out once so much of it waits. */
 const UNREAD_BYTES_MAX = 64 * 1024;
-
-/** Answers with an error of the table. */
-export function sendError(reply: FastifyReply, error: ApiError): FastifyReply {
-  return reply.code(statusOf(error)).headers(errorHeaders(error)).send(openaiErrorBody(error));
-}
 
 /** The routes of the control API, each thin: read what was sent, call, answer. */
 export function addRoutes(
@@ -225,10 +221,5 @@ function sendReplay(
 
 /** Positions are texts: they may pass what a number in JSON carries; "start" is the one before the first event. */
 function progressView({ projection, eventsDone, position, head }: RebuildProgress) {
-  return {
-    projection,
-    events_done: eventsDone,
-    position: String(position),
-    head: String(head),
-  };
+  return { projection, events_done: eventsDone, position: String(position), head: String(head) };
 }

@@ -85,12 +85,10 @@ export function balanceView(orgId: string, balance: AccountFigures, asOfMs: numb
   };
 }
 
-export interface ListView<T> {
-  readonly object: "list";
-  readonly data: readonly T[];
-  readonly first_id: string | null;
-  readonly last_id: string | null;
-  readonly has_more: boolean;
+export type ListView<T extends { readonly id: string }> = ReturnType<typeof listView<T>>;
+export function listView<T extends { readonly id: string }>(data: readonly T[], has_more: boolean) {
+  const [first_id = null, last_id = null] = [data[0]?.id, data.at(-1)?.id];
+  return { object: "list", data, first_id, last_id, has_more };
 }
 
 /** Which part of a list is asked for. */
@@ -100,24 +98,6 @@ export interface Page {
   readonly after?: string;
   /** `desc`: the newest first. */
   readonly order: "asc" | "desc";
-}
-
-/** Cuts a page out of items that stand in the order in which they were made; undefined when `after` is none of them. */
-export function pageOf<T extends { readonly id: string }>(
-  items: readonly T[],
-  { limit, after, order }: Page,
-): ListView<T> | undefined {
-  const ordered = order === "asc" ? items : items.toReversed();
-  const start = after === undefined ? 0 : ordered.findIndex((item) => item.id === after) + 1;
-  if (after !== undefined && start === 0) return undefined;
-  const data = ordered.slice(start, start + limit);
-  return {
-    object: "list",
-    data,
-    first_id: data[0]?.id ?? null,
-    last_id: data.at(-1)?.id ?? null,
-    has_more: start + data.length < ordered.length,
-  };
 }
 
 function isoTime(atMs: number): string {

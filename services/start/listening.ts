@@ -2,11 +2,6 @@ import type { FastifyInstance } from "fastify";
 import { errorHeaders, openaiErrorBody, statusOf } from "#services/errors.ts";
 import { guardLoopback } from "#services/loopback.ts";
 
-/** Somebody else listens there. The message says which setting takes another port. */
-export class PortTaken extends Error {
-  override readonly name = "PortTaken";
-}
-
 /** Where a listener goes, and the setting of its port. */
 interface Where {
   readonly host: string;
@@ -20,8 +15,9 @@ export async function orTaken<T>(listen: () => Promise<T>, where: Where): Promis
     return await listen();
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "EADDRINUSE") {
-      throw new PortTaken(
+      throw new Error(
         `port ${where.port} on ${where.host} is taken: stop what uses it, or set ${where.setting} (0 takes a free one)`,
+        { cause: error },
       );
     }
     throw error;
@@ -29,11 +25,7 @@ export async function orTaken<T>(listen: () => Promise<T>, where: Where): Promis
 }
 
 /** Listens, for this machine only where that is what the address says, and gives the listener's own address. */
-export function listen(
-  server: FastifyInstance,
-  newId: () => string,
-  where: Where,
-): Promise<string> {
+export function listen(server: FastifyInstance, newId: () => string, where: Where) {
   const { host, port } = where;
   guardLoopback(server.server, host, (response, error) => {
     response.writeHead(statusOf(error), { ...errorHeaders(error), "x-request-id": newId() });

@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
+import type { FastifyInstance } from "fastify";
 import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { streams } from "#domain/events/events.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
@@ -150,11 +151,14 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   stops.gateways = () => opened.drain(config.drainMs);
   await tellIfAhead(store, { region, clock, telemetry });
 
-  const ready = () => ({
-    event_store: opened.gateways.every(({ gateway }) => gateway.writer.life() !== undefined),
-    ledger: opened.ledger.isReady(),
-  });
-  const isStopping = () => opened.gateways.some(({ gateway }) => gateway.isStopping());
+  const operator = {
+    telemetry,
+    ready: () => ({
+      event_store: opened.gateways.every(({ gateway }) => gateway.writer.life() !== undefined),
+      ledger: opened.ledger.isReady(),
+    }),
+    isStopping: () => opened.gateways.some(({ gateway }) => gateway.isStopping()),
+  };
   const control = createControl({
     store,
     clock,
@@ -172,39 +176,25 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     settings: describeConfig(config),
     clock,
     random,
-    telemetry,
-    ready,
-    isStopping,
+    ...operator,
   });
   const controlFile = join(dataDir, CONTROL_FILE_NAME);
   stops.control = () => {
     rmSync(controlFile, { force: true });
     return closeControlServer(controlServer, clock);
   };
-  const newId = () => makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
-  const controlUrl = await listen(controlServer, newId, {
-    host: config.controlBind,
-    port: config.controlPort,
-    setting: "RELAI_CONTROL_PORT",
-  });
-  const internal = createInternalServer({
-    ready,
-    isStopping,
-    metricsText: () => telemetry.metricsText(),
-    metricsContentType: telemetry.metricsContentType,
-  });
+  const internal = createInternalServer(operator);
   stops.internal = () => internal.close();
-  const internalUrl = await listen(internal, newId, {
-    host: config.internalBind,
-    port: config.internalPort,
-    setting: "RELAI_INTERNAL_PORT",
-  });
+  const newId = () => makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
+  const listenAt = (server: FastifyInstance, host: string, port: number, setting: string) =>
+    listen(server, newId, { host, port, setting });
+  const { bind, controlBind, controlPort, internalBind, internalPort } = config;
+  const controlUrl = await listenAt(controlServer, controlBind, controlPort, "RELAI_CONTROL_PORT");
+  const internalUrl = await listenAt(internal, internalBind, internalPort, "RELAI_INTERNAL_PORT");
   const gatewayUrls: string[] = [];
   for (const { server } of opened.gateways) {
     const port = gatewayUrls.length === 0 ? config.gatewayPort : 0;
-    gatewayUrls.push(
-      await listen(server, newId, { host: config.bind, port, setting: "RELAI_GATEWAY_PORT" }),
-    );
+    gatewayUrls.push(await listenAt(server, bind, port, "RELAI_GATEWAY_PORT"));
   }
   const [gatewayUrl = ""] = gatewayUrls;
   const demoFile = join(dataDir, "demo.env");

@@ -81,12 +81,7 @@ describe("the search finds what was planted", () => {
     const [status, code, durationMs] = [200, "ok", 1];
     const facts = { route: "/", status, code, model: planted, durationMs, firstByteMs: undefined };
     telemetry.requestDone({ ...facts, chargedMicro: 0, inputTokens: 0, outputTokens: 0 });
-    const server = createInternalServer({
-      ready: () => ({}),
-      isStopping: () => false,
-      metricsText: () => telemetry.metricsText(),
-      metricsContentType: telemetry.metricsContentType,
-    });
+    const server = createInternalServer({ telemetry, ready: () => ({}), isStopping: () => false });
     const url = await server.listen({ host: "127.0.0.1", port: 0 });
     const places = new Map([["/metrics", await pageOf(`${url}/metrics`)]]);
     await server.close();
@@ -94,12 +89,13 @@ describe("the search finds what was planted", () => {
   });
 
   test("in the head or the body of an answer", async () => {
-    const server = createInternalServer({
-      ready: () => ({ [planted]: false }),
-      isStopping: () => false,
+    const telemetry = {
+      alarm: () => {},
       metricsText: () => Promise.resolve(""),
       metricsContentType: `text/${planted}`,
-    });
+    };
+    const ready = () => ({ [planted]: false });
+    const server = createInternalServer({ telemetry, ready, isStopping: () => false });
     const url = await server.listen({ host: "127.0.0.1", port: 0 });
     const places = new Map([
       ["head", Buffer.from(JSON.stringify([...(await fetch(`${url}/metrics`)).headers]))],
