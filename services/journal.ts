@@ -10,7 +10,7 @@ import {
   type Telemetry,
 } from "./ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "./waiting.ts";
-import { bytesOf, metadataOf, type Author } from "./writers.ts";
+import { bytesOf, eventsForward, metadataOf, type Author } from "./writers.ts";
 
 /**
  * What became of events given to the journal. `dropped`, `too_large` and `sealed` are certainly not written.
@@ -90,20 +90,17 @@ export async function openJournal(options: JournalOptions) {
 
   /** Reads what others have put behind a revision, fences and the seal, and gives the last one that is there. */
   async function readBehind(known: ExpectedRevision): Promise<ExpectedRevision> {
-    for (;;) {
-      const from: bigint | "start" = known === "no_stream" ? "start" : known + 1n;
-      const page = await store.read(stream, { from, direction: "forward", max: 100 });
-      for (const event of page) {
-        known = event.revision;
-        if (event.type === "OwnerFenced.v1")
-          fencedBelow = Math.max(fencedBelow, event.data.ownerEpoch);
-        if (event.type === "JournalSealed.v1") {
-          sealed = true;
-          tellSealed();
-        }
+    const from: bigint | "start" = known === "no_stream" ? "start" : known + 1n;
+    for await (const event of eventsForward(store, stream, from)) {
+      known = event.revision;
+      if (event.type === "OwnerFenced.v1")
+        fencedBelow = Math.max(fencedBelow, event.data.ownerEpoch);
+      if (event.type === "JournalSealed.v1") {
+        sealed = true;
+        tellSealed();
       }
-      if (page.length === 0) return known;
     }
+    return known;
   }
 
   /** Reads the marks behind our last revision until it has them, and goes on from there. */

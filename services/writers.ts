@@ -1,4 +1,4 @@
-import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
+import { newEvent, streams, type NewEvent, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
 import type { AppendOutcome, Clock, EventStore, ExpectedRevision } from "./ports.ts";
 import { backOffMs, sleep } from "./waiting.ts";
@@ -96,31 +96,47 @@ export async function newestOwner(
   store: EventStore,
   region: string,
 ): Promise<EventData<"OwnerChanged.v1"> | undefined> {
-  const stream = streams.writers(region);
-  let from: bigint | "end" = "end";
-  for (;;) {
-    const page = await store.read(stream, { from, direction: "backward", max: 64 });
-    for (const event of page) if (event.type === "OwnerChanged.v1") return event.data;
-    const last = page.at(-1);
-    if (!last || last.revision === 0n) return undefined;
-    from = last.revision - 1n;
-  }
+  for await (const event of eventsBackward(store, streams.writers(region)))
+    if (event.type === "OwnerChanged.v1") return event.data;
+  return undefined;
 }
 
 /** The epochs of all writers that ever registered in a region, oldest first. */
 export async function allWriters(store: EventStore, region: string): Promise<number[]> {
   const writers: number[] = [];
-  let from: bigint | "start" = "start";
+  for await (const event of eventsForward(store, streams.writers(region), "start"))
+    if (event.type === "WriterStarted.v1") writers.push(Number(event.revision));
+  return writers;
+}
+
+const PAGE_EVENTS = 500;
+
+/** The events of a stream from a revision on, to its end, read in pages; an unknown stream has none. */
+export async function* eventsForward(
+  store: Pick<EventStore, "read">,
+  stream: string,
+  from: bigint | "start",
+): AsyncGenerator<RecordedEvent> {
   for (;;) {
-    const page = await store.read(streams.writers(region), {
-      from,
-      direction: "forward",
-      max: 500,
-    });
-    for (const event of page)
-      if (event.type === "WriterStarted.v1") writers.push(Number(event.revision));
+    const page = await store.read(stream, { from, direction: "forward", max: PAGE_EVENTS });
+    yield* page;
     const last = page.at(-1);
-    if (!last) return writers;
+    if (!last || page.length < PAGE_EVENTS) return;
     from = last.revision + 1n;
+  }
+}
+
+/** The events of a stream from its end back to its first: in small pages, as who reads backward mostly needs the last. */
+export async function* eventsBackward(
+  store: Pick<EventStore, "read">,
+  stream: string,
+): AsyncGenerator<RecordedEvent> {
+  let from: bigint | "end" = "end";
+  for (;;) {
+    const page = await store.read(stream, { from, direction: "backward", max: 64 });
+    yield* page;
+    const oldest = page.at(-1);
+    if (!oldest || oldest.revision === 0n) return;
+    from = oldest.revision - 1n;
   }
 }

@@ -140,6 +140,7 @@ describe("each rule sees a planted violation", () => {
     ],
     ["bin/relai.mjs", `await import("#services/cli/main.ts");`],
     ["services/gateway/main.ts", `import { open } from "#infra/event-store/sqlite.ts";`],
+    ["services/cli/a.ts", `import { open } from "#infra/event-store/sqlite.ts";`],
     [
       "infra/bus/a.ts",
       `import type { X } from "#projections/usage.ts"; import { y } from "#services/errors.ts";`,

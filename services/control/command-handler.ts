@@ -1,9 +1,15 @@
 import type { Decider, Fact } from "#domain/decider.ts";
-import { newEvent, type RecordedEvent } from "#domain/events/events.ts";
+import { newEvent } from "#domain/events/events.ts";
 import type { EventType } from "#domain/events/schemas.ts";
 import type { Clock, EventStore, ExpectedRevision } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
-import { appendOnce, metadataOf, StoreUnavailable, type Author } from "#services/writers.ts";
+import {
+  appendOnce,
+  eventsForward,
+  metadataOf,
+  StoreUnavailable,
+  type Author,
+} from "#services/writers.ts";
 
 export interface CommandParts {
   readonly store: EventStore;
@@ -24,7 +30,6 @@ export type Handled<State, Refusal> =
   | (Loaded<State> & { readonly ok: true; readonly fresh: boolean })
   | { readonly ok: false; readonly refusal: Refusal };
 
-const PAGE_EVENTS = 500;
 const ATTEMPTS_MAX = 10;
 
 /**
@@ -71,27 +76,17 @@ export async function load<Command, State, T extends EventType, R extends string
   from: Loaded<State> = { state: decider.initial(), revision: "no_stream", position: "start" },
 ): Promise<Loaded<State>> {
   let { state, revision, position } = from;
-  for (;;) {
-    const next = revision === "no_stream" ? "start" : revision + 1n;
-    const page = await readPage(store, stream, next);
-    for (const event of page) {
-      // Only this decider writes to its streams, so every event in them is one of its types.
-      state = decider.evolve(state, event as unknown as Fact<T>);
-      revision = event.revision;
-      position = event.position;
-    }
-    if (page.length < PAGE_EVENTS) return { state, revision, position };
+  const next = revision === "no_stream" ? "start" : revision + 1n;
+  const events = await Array.fromAsync(eventsForward(store, stream, next)).catch(
+    (cause: unknown) => {
+      throw new StoreUnavailable("the event store cannot be read", { cause });
+    },
+  );
+  for (const event of events) {
+    // Only this decider writes to its streams, so every event in them is one of its types.
+    state = decider.evolve(state, event as unknown as Fact<T>);
+    revision = event.revision;
+    position = event.position;
   }
-}
-
-async function readPage(
-  store: Pick<EventStore, "read">,
-  stream: string,
-  from: bigint | "start",
-): Promise<RecordedEvent[]> {
-  try {
-    return await store.read(stream, { from, direction: "forward", max: PAGE_EVENTS });
-  } catch (error) {
-    throw new StoreUnavailable("the event store cannot be read", { cause: error });
-  }
+  return { state, revision, position };
 }

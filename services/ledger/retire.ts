@@ -12,7 +12,7 @@ import {
   type EventStore,
   type Projector,
 } from "#services/ports.ts";
-import { appendOnce, bytesOf, metadataOf, type Author } from "#services/writers.ts";
+import { appendOnce, bytesOf, eventsBackward, metadataOf, type Author } from "#services/writers.ts";
 
 /**
  * Retiring writers: a journal is sealed when its writer is known to be dead, else fenced. After that no taking of an
@@ -33,19 +33,12 @@ interface Tail {
 /** The end of a journal. Behind a seal only expiries follow, and fences that came late. */
 export async function readTail(store: EventStore, stream: string): Promise<Tail> {
   let last: RecordedEvent | undefined;
-  let from: bigint | "end" = "end";
-  for (;;) {
-    const page = await store.read(stream, { from, direction: "backward", max: 100 });
-    last ??= page[0];
-    for (const event of page) {
-      if (event.type === "JournalSealed.v1") return { last, isSealed: true };
-      if (event.type !== "RequestExpired.v1" && event.type !== "OwnerFenced.v1")
-        return { last, isSealed: false };
-    }
-    const oldest = page.at(-1);
-    if (!oldest || oldest.revision === 0n) return { last, isSealed: false };
-    from = oldest.revision - 1n;
+  for await (const event of eventsBackward(store, stream)) {
+    last ??= event;
+    if (event.type === "JournalSealed.v1") return { last, isSealed: true };
+    if (event.type !== "RequestExpired.v1" && event.type !== "OwnerFenced.v1") break;
   }
+  return { last, isSealed: false };
 }
 
 /**

@@ -290,9 +290,10 @@ describe("the event store of a running relai", () => {
       await pause(150);
       await held.threads.at(-1)?.terminate();
     }
+    // How many requests fit between the kills is the machine's affair.
+    await vi.waitFor(() => expect(load.seen.length).toBeGreaterThan(20), { timeout: 30_000 });
     await load.stop();
     expect(held.threads.length).toBeGreaterThan(10);
-    expect(load.seen.length).toBeGreaterThan(20);
     expect(whatBroke(load.seen)).toEqual([]);
     expect(load.unanswered()).toBe(0);
     await expectRecovered(load.seen);
