@@ -5,7 +5,7 @@
 export type IdPrefix = "org" | "key" | "req" | "lot";
 
 const CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-const TIME_CHARACTERS = 10;
+const TIME_BYTES = 6;
 
 /** How many random bytes {@link makeId} takes. */
 export const ID_RANDOM_BYTES = 10;
@@ -14,7 +14,10 @@ export const ID_RANDOM_BYTES = 10;
 export function makeId(prefix: IdPrefix, atMs: number, random: Uint8Array): string {
   if (random.length !== ID_RANDOM_BYTES)
     throw new RangeError(`an id takes ${ID_RANDOM_BYTES} random bytes`);
-  return `${prefix}_${timePart(atMs)}${base32(random)}`;
+  const bytes = Buffer.alloc(TIME_BYTES + ID_RANDOM_BYTES);
+  bytes.writeUIntBE(Math.floor(atMs), 0, TIME_BYTES);
+  bytes.set(random, TIME_BYTES);
+  return `${prefix}_${ulid(bytes)}`;
 }
 
 /**
@@ -22,48 +25,16 @@ export function makeId(prefix: IdPrefix, atMs: number, random: Uint8Array): stri
  * the store. `causeSha256` is the hex digest of what names the command.
  */
 export function idFromCause(prefix: IdPrefix, causeSha256: string): string {
-  const bytes = Buffer.from(causeSha256.slice(0, 32), "hex");
-  // The first ten characters stand for 48 bits, as the time does in any other id.
-  return `${prefix}_${timePart(bytes.readUIntBE(0, 6))}${base32(bytes.subarray(6, 6 + ID_RANDOM_BYTES))}`;
+  return `${prefix}_${ulid(Buffer.from(causeSha256.slice(0, 32), "hex"))}`;
 }
 
-let lastMs = -1;
-let lastTimePart = "";
-
-function timePart(atMs: number): string {
-  // Many ids are made within one millisecond; the value depends on the argument alone.
-  if (atMs === lastMs) return lastTimePart;
-  let rest = Math.floor(atMs);
-  let text = "";
-  for (let place = 0; place < TIME_CHARACTERS; place++) {
-    text = CROCKFORD.charAt(rest % 32) + text;
-    rest = Math.floor(rest / 32);
-  }
-  lastMs = atMs;
-  lastTimePart = text;
-  return text;
-}
-
-/** Ten bytes as sixteen characters: five bytes are exactly eight of them. */
-function base32(bytes: Uint8Array): string {
-  let text = "";
-  for (let start = 0; start < ID_RANDOM_BYTES; start += 5) {
-    const high =
-      ((bytes[start] ?? 0) << 12) | ((bytes[start + 1] ?? 0) << 4) | ((bytes[start + 2] ?? 0) >> 4);
-    const low =
-      (((bytes[start + 2] ?? 0) & 15) << 16) |
-      ((bytes[start + 3] ?? 0) << 8) |
-      (bytes[start + 4] ?? 0);
-    text += quarter(high) + quarter(low);
+/** Sixteen bytes as 26 characters of five bits: the first two of those 130 bits are always zero. */
+function ulid(bytes: Uint8Array): string {
+  let [text, bits, bitCount] = ["", 0, 2];
+  for (const byte of bytes) {
+    bits = (bits << 8) | byte;
+    for (bitCount += 8; bitCount >= 5; bitCount -= 5)
+      text += CROCKFORD.charAt((bits >> (bitCount - 5)) & 31);
   }
   return text;
-}
-
-function quarter(value: number): string {
-  return (
-    CROCKFORD.charAt((value >> 15) & 31) +
-    CROCKFORD.charAt((value >> 10) & 31) +
-    CROCKFORD.charAt((value >> 5) & 31) +
-    CROCKFORD.charAt(value & 31)
-  );
 }
