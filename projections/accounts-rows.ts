@@ -11,7 +11,7 @@ export type AccountsRow =
   | ReadModelRow<"orgs", Plain<Omit<OrgSnapshot, OrgTable> & { readonly lotsMade: number }>>
   | ReadModelRow<"lots", Plain<Lot & { readonly place: number }>>
   | ReadModelRow<"keys", Plain<KeyAccount>>
-  | ReadModelRow<"holds", Plain<Omit<Hold, "state" | "forgetAtMs">>>
+  | ReadModelRow<"holds", Plain<Omit<Hold, "state">>>
   | ReadModelRow<"writers", { readonly writerEpoch: number }>;
 type AccountsRows = PackedRows<AccountsRow>;
 
@@ -43,7 +43,7 @@ export function* orgSnapshots(packed: AccountsRows): Generator<OrgSnapshot> {
         .sort((one, other) => one.place - other.place)
         .map(({ place: _place, ...lot }) => lot),
       keys: keysOf(orgId),
-      holds: holdsOf(orgId).map((hold) => ({ ...hold, state: "open", forgetAtMs: 0 })),
+      holds: holdsOf(orgId).map((hold) => ({ ...hold, state: "open" })),
     };
   }
   for (const left of [lotsOf, keysOf, holdsOf]) left(undefined);

@@ -280,6 +280,6 @@ function loadRow(org: OrgFold, row: Exclude<AccountsRow, { table: "writers" }>):
     accounts.keys.set(row.value.keyId, row.value);
   } else {
     const hold = row.value;
-    accounts.holds.set(hold.requestId, { ...hold, state: "open", forgetAtMs: 0 });
+    accounts.holds.set(hold.requestId, { ...hold, state: "open" });
   }
 }

@@ -1,11 +1,13 @@
 import type { NewEvent, RecordedEvent } from "#domain/events/events.ts";
 import type {
-  AccountFigures,
   AdmitAsk,
   AdmitOutcome,
   ApplyOutcome,
   ExtendOutcome,
   Fenced,
+  FiguresOutcome,
+  OfOwner,
+  OfRequest,
   Wanted,
 } from "#domain/accounts/admission-types.ts";
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
@@ -96,9 +98,6 @@ export interface EventMark {
 
 // ------------------------------------------------------------------------------------------ admission store
 
-type OfOwner = Pick<AdmitAsk, "orgId" | "ownerEpoch">;
-type OfRequest = Pick<AdmitAsk, "orgId" | "ownerEpoch" | "requestId">;
-
 /**
  * Who may take money now. Every verb names the owner epoch it acts under. An organization that was never adopted is
  * `fenced: absent`, never a balance of zero. Verbs of money are keyed by request id and may be repeated.
@@ -114,17 +113,7 @@ export interface AdmissionStore {
   /** Ends a hold after its terminal event is durable: `chargedMicro` is spent, the rest is free again. */
   close(ask: OfRequest & { chargedMicro: number }): Promise<{ outcome: "closed" } | Fenced>;
   /** What admission knows of an organization and one of its keys, for people to read. */
-  figures(ask: { orgId: string; keyId?: string }): Promise<
-    | {
-        outcome: "figures";
-        balance: AccountFigures;
-        budget?: AccountFigures;
-        /** Top-ups of which anything is free or held. */
-        unspentLots: number;
-        asOfMs: number;
-      }
-    | Fenced
-  >;
+  figures(ask: { orgId: string; keyId?: string }): Promise<FiguresOutcome>;
   /** Says that an organization is needed here and was absent. May be lost. */
   want(orgId: string): Promise<void>;
 

@@ -36,6 +36,9 @@ export interface AdmitAsk {
   readonly holdMicro: number;
 }
 
+export type OfOwner = Pick<AdmitAsk, "orgId" | "ownerEpoch">;
+export type OfRequest = Pick<AdmitAsk, "orgId" | "ownerEpoch" | "requestId">;
+
 export interface Admitted {
   readonly outcome: "admitted";
   /** The store's own time, which chose the periods. */
@@ -58,6 +61,17 @@ export type AdmitOutcome = Admitted | AdmitRefused | Fenced;
 export type ExtendOutcome =
   | ({ readonly outcome: "raised" } & Readonly<Pick<Hold, "totalMicro" | "accounts">>)
   | { readonly outcome: "gone" }
+  | Fenced;
+
+export type FiguresOutcome =
+  | {
+      readonly outcome: "figures";
+      readonly balance: AccountFigures;
+      readonly budget?: AccountFigures;
+      /** Top-ups of which anything is free or held. */
+      readonly unspentLots: number;
+      readonly asOfMs: number;
+    }
   | Fenced;
 
 /** An organization that the ledger should look at. */

@@ -3,6 +3,7 @@ import {
   availableMicro,
   budgetAvailableMicro,
   fromSnapshot,
+  rule,
   type Accounts,
 } from "./accounts.ts";
 import type {
@@ -12,6 +13,9 @@ import type {
   ApplyOutcome,
   ExtendOutcome,
   Fenced,
+  FiguresOutcome,
+  OfOwner,
+  OfRequest,
 } from "./admission-types.ts";
 import { firstRefusal, rateOf, type AdmitRefusal, type Asked } from "./checks.ts";
 import {
@@ -25,7 +29,7 @@ import {
 } from "./holds.ts";
 import { count, type RateWindow } from "./rate-window.ts";
 import type { AccountsItem, KeyAccount, OrgSnapshot } from "./types.ts";
-import { noteTaken, wantIfOld, type Taken } from "./wanted.ts";
+import { wantIfOld } from "./wanted.ts";
 
 /**
  * The admission store as a pure reducer: it decides who may take money now. It knows no clock and does no I/O; it
@@ -43,15 +47,14 @@ export interface Admission {
 }
 
 export interface AdmissionOrg {
-  ownerEpoch: number;
+  readonly ownerEpoch: number;
   readonly accounts: Accounts;
   /** By key; starts empty after an adoption. */
   readonly windows: Map<string, RateWindow>;
-  /** Dropped request ids, oldest first, until they may be forgotten. */
-  readonly tombstones: string[];
-  /** Provisional holds, oldest first, among them some that are provisional no more; and when those are cleared out. */
-  taken: Taken[];
-  clearTakenAt: number;
+  /** Until when each dropped request id stays refused, oldest first. Milliseconds. */
+  readonly tombstones: Map<string, number>;
+  /** When each hold that is still provisional was taken, oldest first. Milliseconds. */
+  readonly provisional: Map<string, number>;
 }
 
 /** A server's new life: nothing is adopted yet, so everything is fenced. */
@@ -59,36 +62,29 @@ export function emptyAdmission(options: Omit<Admission, "orgs" | "wanted">): Adm
   return { ...options, orgs: new Map(), wanted: new Set() };
 }
 
-const FENCED = {
-  absent: { outcome: "fenced", fenced: "absent" },
-  older: { outcome: "fenced", fenced: "older" },
-  server: { outcome: "fenced", fenced: "server" },
-  fault: { outcome: "fenced", fenced: "fault" },
-} as const satisfies Record<Fenced["fenced"], Fenced>;
+const fenced = (why: Fenced["fenced"]): Fenced => ({ outcome: "fenced", fenced: why });
 
-/** The organization, if the caller's epoch is the one that owns it here. */
-function owned(admission: Admission, orgId: string, ownerEpoch: number): AdmissionOrg | Fenced {
+/**
+ * Runs a verb on an organization, if the caller's epoch is the one that owns it here. A broken rule of the books closes
+ * the organization instead of ending the process.
+ */
+function onOwned<T>(
+  admission: Admission,
+  { orgId, ownerEpoch }: OfOwner,
+  verb: (org: AdmissionOrg) => T,
+): T | Fenced {
   const org = admission.orgs.get(orgId);
-  if (!org) return FENCED.absent;
-  if (org.ownerEpoch !== ownerEpoch) return FENCED.older;
-  if (org.accounts.fault !== undefined) return FENCED.fault;
-  return org;
-}
-
-/** Runs a change of one organization; a broken rule closes it instead of ending the process. */
-function guarded<T>(admission: Admission, org: AdmissionOrg, change: () => T): T | Fenced {
+  if (!org) return fenced("absent");
+  if (org.ownerEpoch !== ownerEpoch) return fenced("older");
+  if (org.accounts.fault !== undefined) return fenced("fault");
   try {
-    return change();
+    return verb(org);
   } catch (error) {
     if (!(error instanceof AccountsFault)) throw error;
-    return closeForFault(admission, org, error.message);
+    org.accounts.fault = error.message;
+    admission.onFault?.(orgId, error.message);
+    return fenced("fault");
   }
-}
-
-function closeForFault(admission: Admission, org: AdmissionOrg, sentence: string): Fenced {
-  org.accounts.fault = sentence;
-  admission.onFault?.(org.accounts.orgId, sentence);
-  return FENCED.fault;
 }
 
 /**
@@ -96,21 +92,20 @@ function closeForFault(admission: Admission, org: AdmissionOrg, sentence: string
  * once and counts it against the rate limit. A refusal takes and counts nothing.
  */
 export function admit(admission: Admission, ask: AdmitAsk, nowMs: number): AdmitOutcome {
-  const org = owned(admission, ask.orgId, ask.ownerEpoch);
-  if ("outcome" in org) return org;
-  const { accounts } = org;
-  forgetTombstones(org, nowMs);
-  wantIfOld(admission, org, nowMs);
-  const { act } = holdAct(accounts, ask.requestId, "admit", admission.observe);
-  const key = accounts.keys.get(ask.keyId);
-  if (act !== "admit") return refused(accounts, key, "request_known");
-  if (!key) return refused(accounts, key, "key_unknown");
-  const asked: Asked = { org, key, holdMicro: ask.holdMicro, nowMs, window: undefined };
-  const refusal = firstRefusal(asked);
-  if (refusal) return { ...refused(accounts, key, refusal), ...rateOf(asked) };
-  return guarded(admission, org, () => {
-    const takings = admitHold(accounts, key, ask.requestId, ask.writerEpoch, ask.holdMicro);
-    noteTaken(org, ask.requestId, nowMs);
+  return onOwned(admission, ask, (org) => {
+    const { accounts } = org;
+    const { requestId, holdMicro } = ask;
+    forgetTombstones(org, nowMs);
+    wantIfOld(admission, org, nowMs);
+    const { act } = holdAct(accounts, requestId, "admit", admission.observe);
+    const key = accounts.keys.get(ask.keyId);
+    if (act !== "admit") return refused(accounts, key, "request_known");
+    if (!key) return refused(accounts, key, "key_unknown");
+    const asked: Asked = { org, key, holdMicro, nowMs, window: undefined };
+    const refusal = firstRefusal(asked);
+    if (refusal) return { ...refused(accounts, key, refusal), ...rateOf(asked) };
+    const takings = admitHold(accounts, key, requestId, ask.writerEpoch, holdMicro);
+    org.provisional.set(requestId, nowMs);
     if (asked.window) count(asked.window);
     return { outcome: "admitted", atMs: nowMs, accounts: takings, ...rateOf(asked) };
   });
@@ -124,16 +119,13 @@ function refused(accounts: Accounts, key: KeyAccount | undefined, refusal: Admit
 /** Raises a hold towards a total, as far as the money goes. */
 export function extend(
   admission: Admission,
-  ask: { orgId: string; ownerEpoch: number; requestId: string; totalMicro: number },
+  ask: OfRequest & { totalMicro: number },
 ): ExtendOutcome {
-  const org = owned(admission, ask.orgId, ask.ownerEpoch);
-  if ("outcome" in org) return org;
-  const { hold, act } = holdAct(org.accounts, ask.requestId, "extend", admission.observe);
-  if (act === "gone") return { outcome: "gone" };
-  if (act !== "raise" || !hold)
-    return closeForFault(admission, org, "a hold that has ended is not extended");
-  return guarded(admission, org, () => {
-    raiseHold(org.accounts, hold, ask.totalMicro);
+  return onOwned(admission, ask, ({ accounts }) => {
+    const { hold, act } = holdAct(accounts, ask.requestId, "extend", admission.observe);
+    if (act === "gone") return { outcome: "gone" };
+    rule(act === "raise" && hold !== undefined, "a hold that has ended is not extended");
+    raiseHold(accounts, hold, ask.totalMicro);
     return { outcome: "raised", totalMicro: hold.totalMicro, accounts: hold.accounts };
   });
 }
@@ -141,29 +133,21 @@ export function extend(
 /** Undoes an admission that was certainly not recorded; its id stays refused for a while. */
 export function drop(
   admission: Admission,
-  ask: { orgId: string; ownerEpoch: number; requestId: string },
+  ask: OfRequest,
   nowMs: number,
 ): { outcome: "dropped" } | Fenced {
-  const org = owned(admission, ask.orgId, ask.ownerEpoch);
-  if ("outcome" in org) return org;
-  forgetTombstones(org, nowMs);
-  const { hold, act } = holdAct(org.accounts, ask.requestId, "drop", admission.observe);
-  if (act === "nothing") return { outcome: "dropped" };
-  if (act !== "drop")
-    return closeForFault(admission, org, "a hold that is recorded is not dropped");
-  return guarded(admission, org, () => {
+  return onOwned(admission, ask, (org) => {
+    forgetTombstones(org, nowMs);
+    const { requestId } = ask;
+    const { hold, act } = holdAct(org.accounts, requestId, "drop", admission.observe);
+    if (act === "nothing") return { outcome: "dropped" };
+    rule(act === "drop", "a hold that is recorded is not dropped");
     if (hold) endHold(org.accounts, hold, 0);
-    org.accounts.holds.set(ask.requestId, {
-      requestId: ask.requestId,
-      keyId: hold?.keyId ?? "",
-      writerEpoch: hold?.writerEpoch ?? 0,
-      state: "tombstone",
-      totalMicro: 0,
-      accounts: [],
-      revision: -1,
-      forgetAtMs: nowMs + TOMBSTONE_MS,
-    });
-    org.tombstones.push(ask.requestId);
+    org.provisional.delete(requestId);
+    const { keyId, writerEpoch } = hold ?? { keyId: "", writerEpoch: 0 };
+    const names = { requestId, keyId, writerEpoch, state: "tombstone" as const };
+    org.accounts.holds.set(requestId, { ...names, totalMicro: 0, accounts: [], revision: -1 });
+    org.tombstones.set(requestId, nowMs + TOMBSTONE_MS);
     return { outcome: "dropped" };
   });
 }
@@ -171,15 +155,15 @@ export function drop(
 /** Ends a hold whose terminal event is durable: the charge is spent, the rest is free. */
 export function close(
   admission: Admission,
-  ask: { orgId: string; ownerEpoch: number; requestId: string; chargedMicro: number },
+  ask: OfRequest & { chargedMicro: number },
 ): { outcome: "closed" } | Fenced {
-  const org = owned(admission, ask.orgId, ask.ownerEpoch);
-  if ("outcome" in org) return org;
-  const { hold, act } = holdAct(org.accounts, ask.requestId, "close", admission.observe);
-  if (act === "nothing" || !hold) return { outcome: "closed" };
-  return guarded(admission, org, () => {
-    endHold(org.accounts, hold, ask.chargedMicro);
-    hold.state = "closed";
+  return onOwned(admission, ask, ({ accounts, provisional }) => {
+    const { hold, act } = holdAct(accounts, ask.requestId, "close", admission.observe);
+    if (act === "settle" && hold) {
+      endHold(accounts, hold, ask.chargedMicro);
+      hold.state = "closed";
+      provisional.delete(ask.requestId);
+    }
     return { outcome: "closed" };
   });
 }
@@ -190,18 +174,17 @@ export function close(
  */
 export function apply(
   admission: Admission,
-  ask: { orgId: string; ownerEpoch: number; items: readonly AccountsItem[] },
+  ask: OfOwner & { items: readonly AccountsItem[] },
 ): ApplyOutcome {
-  const org = owned(admission, ask.orgId, ask.ownerEpoch);
-  if ("outcome" in org) return org;
-  const { accounts } = org;
-  return guarded(admission, org, () => {
-    for (const item of ask.items) {
-      if (accounts.position !== "start" && item.position <= accounts.position) continue;
-      if (item.prev !== accounts.position)
-        return { outcome: "behind", position: accounts.position };
-      for (const effect of item.effects) applyEffect(accounts, effect, admission.observe);
-      accounts.position = item.position;
+  return onOwned(admission, ask, ({ accounts, provisional }) => {
+    for (const { prev, position, effects } of ask.items) {
+      if (accounts.position !== "start" && position <= accounts.position) continue;
+      if (prev !== accounts.position) return { outcome: "behind", position: accounts.position };
+      for (const effect of effects) {
+        applyEffect(accounts, effect, admission.observe);
+        if (effect.effect === "hold_opened") provisional.delete(effect.requestId);
+      }
+      accounts.position = position;
     }
     return { outcome: "applied", position: accounts.position };
   });
@@ -212,16 +195,15 @@ export function adopt(
   admission: Admission,
   ask: { ownerEpoch: number; servers: readonly string[]; state: OrgSnapshot },
 ): { outcome: "adopted" } | Fenced {
-  if (!ask.servers.includes(admission.server)) return FENCED.server;
+  if (!ask.servers.includes(admission.server)) return fenced("server");
   const present = admission.orgs.get(ask.state.orgId);
-  if (present && present.ownerEpoch >= ask.ownerEpoch) return FENCED.older;
+  if (present && present.ownerEpoch >= ask.ownerEpoch) return fenced("older");
   admission.orgs.set(ask.state.orgId, {
     ownerEpoch: ask.ownerEpoch,
     accounts: fromSnapshot(ask.state),
     windows: new Map(),
-    tombstones: [],
-    taken: [],
-    clearTakenAt: 0,
+    tombstones: new Map(),
+    provisional: new Map(),
   });
   return { outcome: "adopted" };
 }
@@ -232,17 +214,16 @@ export function adopt(
  */
 export function sweep(
   admission: Admission,
-  ask: { orgId: string; ownerEpoch: number; writerEpoch: number },
+  ask: OfOwner & { writerEpoch: number },
 ): { outcome: "swept" } | Fenced {
-  const org = owned(admission, ask.orgId, ask.ownerEpoch);
-  if ("outcome" in org) return org;
-  return guarded(admission, org, () => {
-    for (const candidate of org.accounts.holds.values()) {
-      if (candidate.writerEpoch !== ask.writerEpoch) continue;
-      const { act } = holdAct(org.accounts, candidate.requestId, "sweep", admission.observe);
-      if (act !== "give_back_and_forget") continue;
-      endHold(org.accounts, candidate, 0);
-      org.accounts.holds.delete(candidate.requestId);
+  return onOwned(admission, ask, ({ accounts, provisional }) => {
+    for (const { requestId, writerEpoch } of accounts.holds.values()) {
+      if (writerEpoch !== ask.writerEpoch) continue;
+      const { hold, act } = holdAct(accounts, requestId, "sweep", admission.observe);
+      if (act !== "give_back_and_forget" || !hold) continue;
+      endHold(accounts, hold, 0);
+      accounts.holds.delete(requestId);
+      provisional.delete(requestId);
     }
     return { outcome: "swept" };
   });
@@ -253,20 +234,15 @@ export function figures(
   admission: Admission,
   ask: { orgId: string; keyId?: string },
   nowMs: number,
-):
-  | { outcome: "figures"; balance: AccountFigures; budget?: AccountFigures; unspentLots: number }
-  | Fenced {
+): FiguresOutcome {
   const org = admission.orgs.get(ask.orgId);
-  if (!org) return FENCED.absent;
-  if (org.accounts.fault !== undefined) return FENCED.fault;
+  if (!org) return fenced("absent");
+  const { accounts } = org;
+  if (accounts.fault !== undefined) return fenced("fault");
   wantIfOld(admission, org, nowMs);
-  const key = ask.keyId === undefined ? undefined : org.accounts.keys.get(ask.keyId);
-  return {
-    outcome: "figures",
-    balance: balanceFigures(org.accounts),
-    ...budgetOf(key),
-    unspentLots: org.accounts.lots.size,
-  };
+  const key = ask.keyId === undefined ? undefined : accounts.keys.get(ask.keyId);
+  const figures = { balance: balanceFigures(accounts), ...budgetOf(key) };
+  return { outcome: "figures", ...figures, unspentLots: accounts.lots.size, asOfMs: nowMs };
 }
 
 function balanceFigures(accounts: Accounts): AccountFigures {
@@ -285,13 +261,10 @@ function budgetOf(key: KeyAccount | undefined): { readonly budget?: AccountFigur
 }
 
 /** Tombstones come in the order of their time, so only the head is looked at. */
-function forgetTombstones(org: AdmissionOrg, nowMs: number): void {
-  for (;;) {
-    const oldest = org.tombstones[0];
-    if (oldest === undefined) return;
-    const hold = org.accounts.holds.get(oldest);
-    if (hold?.state === "tombstone" && hold.forgetAtMs > nowMs) return;
-    if (hold?.state === "tombstone") org.accounts.holds.delete(oldest);
-    org.tombstones.shift();
+function forgetTombstones({ accounts, tombstones }: AdmissionOrg, nowMs: number): void {
+  for (const [requestId, untilMs] of tombstones) {
+    if (untilMs > nowMs) return;
+    tombstones.delete(requestId);
+    accounts.holds.delete(requestId);
   }
 }

@@ -111,9 +111,8 @@ export function admitHold(
 ): AccountTaking[] {
   const takings = take(accounts, key, micro);
   const { keyId } = key;
-  const amounts = { totalMicro: micro, accounts: takings };
-  const state = { state: "provisional" as const, revision: -1, forgetAtMs: 0 };
-  accounts.holds.set(requestId, { requestId, keyId, writerEpoch, ...amounts, ...state });
+  const names = { requestId, keyId, writerEpoch, state: "provisional" as const };
+  accounts.holds.set(requestId, { ...names, totalMicro: micro, accounts: takings, revision: -1 });
   return takings;
 }
 
@@ -236,7 +235,7 @@ function applyOpened(
 
 /** The hold that a recorded admission opens. */
 export function openHold({ effect: _, ...hold }: EffectOf<"hold_opened">): Hold {
-  return { ...hold, state: "open", forgetAtMs: 0 };
+  return { ...hold, state: "open" };
 }
 
 function applyExtended(

@@ -32,8 +32,6 @@ export interface Hold {
   accounts: readonly AccountTaking[];
   /** Where its journal says so last: the revision of RequestAdmitted or HoldExtended; -1 while nothing is recorded. */
   revision: number;
-  /** A tombstone is forgotten at this time of the store. */
-  forgetAtMs: number;
 }
 
 /** An organization's accounts as plain JSON: what the accounts file keeps and what `adopt` puts in place. */
@@ -58,7 +56,7 @@ export type Effect =
   | ({ readonly effect: "credited"; readonly micro: number } & Pick<Lot, "lotId" | "pot">)
   | { readonly effect: "key_issued"; readonly keyId: string; readonly limits: KeyLimits }
   | { readonly effect: "key_revoked"; readonly keyId: string }
-  | ({ readonly effect: "hold_opened" } & Readonly<Omit<Hold, "state" | "forgetAtMs">>)
+  | ({ readonly effect: "hold_opened" } & Readonly<Omit<Hold, "state">>)
   | ({ readonly effect: "hold_extended" } & Readonly<
       Pick<Hold, "requestId" | "totalMicro" | "revision" | "accounts">
     >)

@@ -34,12 +34,7 @@ export function createMemoryAdmission(options: {
     extend: (ask) => Promise.resolve(extend(state, ask)),
     drop: (ask) => Promise.resolve(drop(state, ask, clock.now())),
     close: (ask) => Promise.resolve(close(state, ask)),
-    figures(ask) {
-      const found = figures(state, ask, clock.now());
-      return Promise.resolve(
-        found.outcome === "figures" ? { ...found, asOfMs: clock.now() } : found,
-      );
-    },
+    figures: (ask) => Promise.resolve(figures(state, ask, clock.now())),
     want(orgId) {
       want(state, orgId);
       return Promise.resolve();

@@ -219,7 +219,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: "fence-without-effect",
     why: "the admission store lets money be taken under an owner that is over",
     file: "domain/accounts/admission.ts",
-    find: "if (org.ownerEpoch !== ownerEpoch) return FENCED.older;",
+    find: 'if (org.ownerEpoch !== ownerEpoch) return fenced("older");',
     replace: "",
     proof: { file: SIMULATION_TEST, test: "seeds 1 to 60 keep" },
   },

@@ -15,16 +15,13 @@ export function strayCall(world: World, dice: Dice): void {
   const { state, port } = world.servers.admission();
   const orgs = [...state.orgs.values()];
   if (orgs.length === 0) return;
-  const { ownerEpoch, accounts } = dice.pick(orgs);
+  const { ownerEpoch, accounts, tombstones } = dice.pick(orgs);
   const { orgId } = accounts;
   const holds = [...accounts.holds.values()];
   const hold = holds.length > 0 && dice.chance(0.8) ? dice.pick(holds) : undefined;
   // One whose time is up is as good as absent: an admission would take it.
-  if (
-    hold?.state === "tombstone" &&
-    hold.forgetAtMs <= Math.floor(BEGIN_MS + world.timeline.nowMs())
-  )
-    return;
+  const refusedUntilMs = tombstones.get(hold?.requestId ?? "") ?? Infinity;
+  if (refusedUntilMs <= Math.floor(BEGIN_MS + world.timeline.nowMs())) return;
   const requestId = hold?.requestId ?? "req_00000000000000000000000000";
   const writerEpoch = hold?.writerEpoch ?? 999_999;
   const verb = dice.pick(VERBS);
