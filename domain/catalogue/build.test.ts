@@ -30,20 +30,26 @@ describe("which names exist", () => {
         simulator,
         processingArea: "us",
       });
-      expect([catalogue.models.has("gpt-4o"), catalogue.models.has("sim-flat")]).toEqual([
+      expect([catalogue.bindings.has("gpt-4o"), catalogue.bindings.has("sim-flat")]).toEqual([
         openai,
         simulator,
       ]);
-      expect([...catalogue.bindings.keys()]).toEqual([...catalogue.models.keys()]);
     }
   });
 
-  test("a host that processes in another area than the region's serves none of its models there", () => {
-    const inEu = buildCatalogue({ openai: OPENAI, simulator: true, processingArea: "eu" });
-    expect([...inEu.models.keys()].filter((id) => !id.startsWith("sim-"))).toEqual([]);
-    expect(inEu.models.has("sim-flat")).toBe(true);
-    const areas = [...inEu.bindings.values()].flat().map(({ host }) => host.processingArea);
-    expect(new Set(areas)).toEqual(new Set(["eu"]));
+  test.each(["eu", "global", "apac"])("in %s are none of a host that processes in us", (area) => {
+    const elsewhere = buildCatalogue({ openai: OPENAI, simulator: true, processingArea: area });
+    const names = [...elsewhere.bindings.keys()];
+    expect(names.filter((id) => !id.startsWith("sim-"))).toEqual([]);
+    expect(names).toContain("sim-flat");
+    const areas = [...elsewhere.bindings.values()].flat().map(({ host }) => host.processingArea);
+    expect(new Set(areas)).toEqual(new Set([area]));
+  });
+
+  test("in us are none of a host that processes anywhere", () => {
+    const openai = { ...OPENAI, processingArea: "global" };
+    const inUs = buildCatalogue({ openai, simulator: false, processingArea: "us" });
+    expect(inUs.bindings.size).toBe(0);
   });
 
   test("only sim-* names lead to the simulator", () => {
@@ -65,9 +71,9 @@ describe("which names exist", () => {
 
   test("are unique, and each is found by exactly its own name", () => {
     expect(new Set(all.map(({ id }) => id)).size).toBe(all.length);
-    expect(both.models.get("gpt-4o")?.id).toBe("gpt-4o");
-    expect(both.models.get("GPT-4o")).toBeUndefined();
-    expect(both.models.get("")).toBeUndefined();
+    expect(both.bindings.get("gpt-4o")?.[0]?.model.id).toBe("gpt-4o");
+    expect(both.bindings.get("GPT-4o")).toBeUndefined();
+    expect(both.bindings.get("")).toBeUndefined();
   });
 
   test("every price row belongs to a model and every model has its rows", () => {

@@ -33,11 +33,7 @@ export function buildCatalogue(options: CatalogueOptions): Catalogue {
     ...(openai && openai.processingArea === processingArea ? openaiBindings(openai) : []),
     ...(simulator ? simulatorBindings(processingArea) : []),
   ];
-  return {
-    dataVersion: DATA_VERSION,
-    models: new Map(bindings.map((binding) => [binding.model.id, binding.model])),
-    bindings: new Map(bindings.map((binding) => [binding.model.id, [binding]])),
-  };
+  return { dataVersion: DATA_VERSION, bindings: Map.groupBy(bindings, ({ model }) => model.id) };
 }
 
 function openaiBindings(facts: HostFacts): Binding[] {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { completePrices } from "#domain/prices.ts";
 import type { Price } from "#domain/prices.ts";
 import { buildCatalogue } from "./build.ts";
-import { bindingsFor, holdPrices, servedBinding, servedTier, serviceTiersFor } from "./lookup.ts";
+import { holdPrices, servedBinding, servedTier, serviceTiersFor } from "./lookup.ts";
 import type { Binding, Catalogue } from "./types.ts";
 
 const us = buildCatalogue({
@@ -20,7 +20,6 @@ function binding(modelId: string, overrides: Partial<Binding> = {}): Binding {
 function catalogueOf(...bindings: Binding[]): Catalogue {
   return {
     dataVersion: "test",
-    models: new Map(bindings.map(({ model }) => [model.id, model])),
     bindings: Map.groupBy(bindings, ({ model }) => model.id),
   };
 }
@@ -40,39 +39,6 @@ function flat(pico: number, later: Record<number, number> = {}): Price["default"
     ...Object.entries(later).map(([from, each]) => tierAt(Number(from), each)),
   ];
 }
-
-describe("bindings of a model in an area", () => {
-  test("are those of exactly that area, in their order, and the same array each time", () => {
-    const first = binding("sim-flat");
-    const inEu = binding("sim-flat", {
-      id: "sim-flat@eu",
-      host: { ...first.host, slug: "eu", processingArea: "eu" },
-    });
-    const global = binding("sim-flat", {
-      id: "sim-flat@g",
-      host: { ...first.host, slug: "g", processingArea: "global" },
-    });
-    const second = binding("sim-flat", {
-      id: "sim-flat@us2",
-      host: { ...first.host, slug: "us2" },
-    });
-    const catalogue = catalogueOf(first, inEu, global, second);
-    const ids = (area: string) => bindingsFor(catalogue, "sim-flat", area).map(({ id }) => id);
-    expect(ids("us")).toEqual(["sim-flat@simulator", "sim-flat@us2"]);
-    expect(ids("eu")).toEqual(["sim-flat@eu"]);
-    expect(ids("global")).toEqual(["sim-flat@g"]);
-    expect(ids("apac")).toEqual([]);
-    expect(bindingsFor(catalogue, "sim-flat", "us")).toBe(bindingsFor(catalogue, "sim-flat", "us"));
-  });
-
-  test("are none for a name that does not exist", () => {
-    expect(bindingsFor(us, "no-such-model", "us")).toEqual([]);
-  });
-
-  test("remember nothing of areas that a model does not have", () => {
-    expect(bindingsFor(us, "sim-flat", "nowhere")).toBe(bindingsFor(us, "no-such-model", "us"));
-  });
-});
 
 describe("the binding that was served", () => {
   const gpt4o = binding("gpt-4o");
@@ -188,15 +154,6 @@ describe("the prices of a hold", () => {
     expect([prices.salePico.input, prices.salePico.output, prices.costPico.input]).toEqual([
       8, 9, 7,
     ]);
-  });
-
-  test("are computed once for an array of bindings and a tier, and once for all names that nobody knows", () => {
-    const bindings = bindingsFor(us, "sim-tiers", "us");
-    const again = () => holdPrices(bindings, "flex", 500);
-    expect(again()).toBe(again());
-    expect(holdPrices(bindings, "priority", 500)).not.toBe(again());
-    expect(holdPrices(bindings, "flex", 200_000)).not.toBe(again());
-    expect(holdPrices(bindings, "a", 500)).toBe(holdPrices(bindings, "b", 500));
   });
 
   test("do not exist without a binding", () => {

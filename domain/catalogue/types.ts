@@ -47,11 +47,12 @@ export interface Binding {
   readonly price: Price;
 }
 
-/** An immutable snapshot: what can be asked for, where it runs, and what it costs. */
+/** An immutable snapshot of one area: what can be asked for, where it runs, and what it costs. */
 export interface Catalogue {
   readonly dataVersion: string;
-  /** The models that can be asked for here, by their names. */
-  readonly models: ReadonlyMap<string, Model>;
-  /** The bindings of each model, in order of preference; only of hosts that are configured. */
+  /**
+   * By the names of the models that can be asked for here: each one's bindings, in order of preference; only of hosts
+   * that are configured and process in exactly this area. `us` never falls back to `global` nor `global` to `us`.
+   */
   readonly bindings: ReadonlyMap<string, readonly Binding[]>;
 }

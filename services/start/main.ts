@@ -91,7 +91,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     simulator: config.demo,
     processingArea: region,
   });
-  const telemetry = createTelemetry({ log, models: catalogue.models });
+  const telemetry = createTelemetry({ log, models: catalogue.bindings });
   const outside = openai?.processingArea === region ? undefined : openai;
   if (outside) {
     const { processingArea } = outside;
@@ -221,7 +221,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     gatewayUrls,
     demo,
     demoFile,
-    models: [...catalogue.models.keys()],
+    models: [...catalogue.bindings.keys()],
     outside,
     stop: () => stopAll(clock, stops, config.drainMs),
   };

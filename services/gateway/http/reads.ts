@@ -1,4 +1,3 @@
-import { bindingsFor } from "#domain/catalogue/lookup.ts";
 import type { Binding } from "#domain/catalogue/types.ts";
 import { formatDollars } from "#domain/money.ts";
 import { TOKEN_CLASSES, type ContextTier } from "#domain/prices.ts";
@@ -38,9 +37,9 @@ const NOT_GET: ApiError = { code: "method_not_allowed", extra: { allow: "GET" } 
 
 /** `GET /v1/models`: what can be asked for here, in OpenAI's shape, with what relai knows beside it. */
 export const handleModels = reading("/v1/models", ({ parts: { catalogue, region } }) => {
-  const data = [...catalogue.models.keys()]
+  const data = [...catalogue.bindings.keys()]
     .sort()
-    .flatMap((id) => bindingsFor(catalogue, id, region)[0] ?? [])
+    .flatMap((id) => catalogue.bindings.get(id)?.[0] ?? [])
     .map((binding) => modelObject(binding, region));
   return Promise.resolve({ object: "list", data });
 });
@@ -48,7 +47,7 @@ export const handleModels = reading("/v1/models", ({ parts: { catalogue, region 
 /** `GET /v1/models/{id}`. */
 export const handleModel = (id: string): Handle =>
   reading("/v1/models/{id}", ({ parts: { catalogue, region } }) => {
-    const binding = bindingsFor(catalogue, id, region)[0];
+    const binding = catalogue.bindings.get(id)?.[0];
     return Promise.resolve(binding ? modelObject(binding, region) : MODEL_NOT_FOUND);
   });
 

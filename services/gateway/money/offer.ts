@@ -1,7 +1,6 @@
-import { bindingsFor, holdPrices } from "#domain/catalogue/lookup.ts";
+import { holdPrices } from "#domain/catalogue/lookup.ts";
 import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
-import { holdFor, outputTokensThatFit, type HoldBounds } from "#domain/hold.ts";
-import type { ContextTier } from "#domain/prices.ts";
+import { holdFor, outputTokensThatFit, type HoldBounds, type HoldPrices } from "#domain/hold.ts";
 import type { ApiError } from "#services/errors.ts";
 import type { Ask, Shape } from "#services/gateway/shapes/shape.ts";
 
@@ -18,7 +17,7 @@ export interface Offer {
   readonly outputCapTokens: number;
   readonly bounds: HoldBounds;
   /** The dearest prices that can apply. */
-  readonly prices: ContextTier;
+  readonly prices: HoldPrices;
   readonly holdMicro: number;
   readonly holdCostMicro: number;
 }
@@ -49,7 +48,7 @@ export function makeOffer(
       "'global' is the only valid value for model_region; leave it out for processing in the region";
     return { code: "invalid_request", param: "model_region", message };
   }
-  const bindings = bindingsFor(catalogue, ask.model, processingArea);
+  const bindings = catalogue.bindings.get(ask.model) ?? [];
   const [first] = bindings;
   if (!first) return MODEL_NOT_FOUND;
   if (first.model.operation !== shape.operation) {
