@@ -13,10 +13,11 @@ export interface Decider<Command, State, T extends EventType, Refusal extends st
   readonly evolve: (state: State, event: Fact<T>) => State;
 }
 
-/** No events: what the command asks for is recorded already, and it is answered as it was the first time. */
-export type Decision<T extends EventType, Refusal extends string> =
-  | { readonly ok: true; readonly events: readonly Draft<T>[] }
-  | { readonly ok: false; readonly refusal: Refusal };
+/**
+ * The events to record, or the name of the refusal. No events: what the command asks for is recorded already, and it is
+ * answered as it was the first time.
+ */
+export type Decision<T extends EventType, Refusal extends string> = readonly Draft<T>[] | Refusal;
 
 /** An event that is to be recorded; `key` names the fact within its stream. */
 export type Draft<T extends EventType> = {

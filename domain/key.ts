@@ -1,4 +1,4 @@
-import type { Decider, Decision, Fact } from "./decider.ts";
+import type { Decider, Decision } from "./decider.ts";
 import type { EventData } from "./events/schemas.ts";
 import { storedLimits, type KeyLimits, type STORED_LIMITS } from "./key-limits.ts";
 
@@ -29,39 +29,31 @@ function issue(
   command: KeyCommand & { command: "issue" },
   { issued }: KeyState,
 ): Decision<KeyEventType, KeyRefusal> {
-  if (issued !== undefined) {
-    return issued.bodySha256 === command.bodySha256
-      ? { ok: true, events: [] }
-      : { ok: false, refusal: "idempotency_reused" };
-  }
   const { command: _, atMs, limits, ...facts } = command;
-  if ((limits.expiresAtMs ?? Infinity) <= atMs)
-    return { ok: false, refusal: "expiry_not_in_future" };
+  if (issued) return issued.bodySha256 === facts.bodySha256 ? [] : "idempotency_reused";
+  if ((limits.expiresAtMs ?? Infinity) <= atMs) return "expiry_not_in_future";
   const data = { ...facts, scope: "regional" as const, ...storedLimits(limits) };
-  return { ok: true, events: [{ type: "KeyIssued.v1", data, key: "issued" }] };
+  return [{ type: "KeyIssued.v1", data, key: "issued" }];
 }
 
 /** To revoke a revoked key again changes nothing. */
 function revoke({ issued, revokedAtMs }: KeyState): Decision<KeyEventType, KeyRefusal> {
-  if (issued === undefined) return { ok: false, refusal: "key_unknown" };
-  if (revokedAtMs !== undefined) return { ok: true, events: [] };
+  if (!issued) return "key_unknown";
+  if (revokedAtMs !== undefined) return [];
   const { keyId, orgId, tokenHash } = issued;
-  const data = { keyId, orgId, tokenHash };
-  return { ok: true, events: [{ type: "KeyRevoked.v1", data, key: "revoked" }] };
-}
-
-function evolve(state: KeyState, event: Fact<KeyEventType>): KeyState {
-  switch (event.type) {
-    case "KeyIssued.v1":
-      return { ...state, issued: { ...event.data, issuedAtMs: event.recordedAt } };
-    case "KeyRevoked.v1":
-      return { ...state, revokedAtMs: event.recordedAt };
-  }
+  return [{ type: "KeyRevoked.v1", data: { keyId, orgId, tokenHash }, key: "revoked" }];
 }
 
 /** The decider of the stream `key-<keyId>`. */
 export const key: Decider<KeyCommand, KeyState, KeyEventType, KeyRefusal> = {
   initial: () => ({ issued: undefined, revokedAtMs: undefined }),
   decide: (command, state) => (command.command === "issue" ? issue(command, state) : revoke(state)),
-  evolve,
+  evolve(state, event) {
+    switch (event.type) {
+      case "KeyIssued.v1":
+        return { ...state, issued: { ...event.data, issuedAtMs: event.recordedAt } };
+      case "KeyRevoked.v1":
+        return { ...state, revokedAtMs: event.recordedAt };
+    }
+  },
 };

@@ -1,4 +1,4 @@
-import type { Decider, Decision, Fact } from "./decider.ts";
+import type { Decider, Decision } from "./decider.ts";
 import type { EventData } from "./events/schemas.ts";
 import { MICRO_MAX } from "./money.ts";
 
@@ -57,11 +57,8 @@ function create(
   { created }: OrganizationState,
 ): OrganizationDecision {
   const { command: _, ...data } = command;
-  if (created === undefined)
-    return { ok: true, events: [{ type: "OrganizationCreated.v1", data, key: "created" }] };
-  return created.bodySha256 === data.bodySha256
-    ? { ok: true, events: [] }
-    : { ok: false, refusal: "idempotency_reused" };
+  if (created) return created.bodySha256 === data.bodySha256 ? [] : "idempotency_reused";
+  return [{ type: "OrganizationCreated.v1", data, key: "created" }];
 }
 
 function topUp(
@@ -69,32 +66,13 @@ function topUp(
   { created, topUps, fundedMicro }: OrganizationState,
 ): OrganizationDecision {
   const { command: _, unspentLots, ...data } = command;
-  if (created === undefined) return { ok: false, refusal: "organization_unknown" };
+  if (!created) return "organization_unknown";
   const known = topUps.get(data.topUpId);
-  if (known !== undefined) {
-    return known.bodySha256 === data.bodySha256
-      ? { ok: true, events: [] }
-      : { ok: false, refusal: "idempotency_reused" };
-  }
-  if (data.amountMicro < TOP_UP_MICRO_MIN) return { ok: false, refusal: "top_up_too_small" };
-  if (data.amountMicro > MICRO_MAX - fundedMicro)
-    return { ok: false, refusal: "funded_total_too_large" };
-  if (unspentLots >= UNSPENT_LOTS_MAX) return { ok: false, refusal: "too_many_unspent_lots" };
-  const key = `topped-up:${data.topUpId}`;
-  return { ok: true, events: [{ type: "CreditToppedUp.v1", data, key }] };
-}
-
-function evolve(state: OrganizationState, event: Fact<OrganizationEventType>): OrganizationState {
-  const { recordedAt: createdAtMs } = event;
-  switch (event.type) {
-    case "OrganizationCreated.v1":
-      return { ...state, created: { ...event.data, createdAtMs } };
-    case "CreditToppedUp.v1": {
-      const { topUpId, amountMicro, bodySha256 } = event.data;
-      state.topUps.set(topUpId, { topUpId, amountMicro, bodySha256, createdAtMs });
-      return { ...state, fundedMicro: state.fundedMicro + amountMicro };
-    }
-  }
+  if (known) return known.bodySha256 === data.bodySha256 ? [] : "idempotency_reused";
+  if (data.amountMicro < TOP_UP_MICRO_MIN) return "top_up_too_small";
+  if (data.amountMicro > MICRO_MAX - fundedMicro) return "funded_total_too_large";
+  if (unspentLots >= UNSPENT_LOTS_MAX) return "too_many_unspent_lots";
+  return [{ type: "CreditToppedUp.v1", data, key: `topped-up:${data.topUpId}` }];
 }
 
 /** The decider of the stream `org-<orgId>`. */
@@ -107,5 +85,15 @@ export const organization: Decider<
   initial: () => ({ created: undefined, topUps: new Map(), fundedMicro: 0 }),
   decide: (command, state) =>
     command.command === "create" ? create(command, state) : topUp(command, state),
-  evolve,
+  evolve(state, { type, data, recordedAt: createdAtMs }) {
+    switch (type) {
+      case "OrganizationCreated.v1":
+        return { ...state, created: { ...data, createdAtMs } };
+      case "CreditToppedUp.v1": {
+        const { topUpId, amountMicro, bodySha256 } = data;
+        state.topUps.set(topUpId, { topUpId, amountMicro, bodySha256, createdAtMs });
+        return { ...state, fundedMicro: state.fundedMicro + amountMicro };
+      }
+    }
+  },
 };

@@ -55,9 +55,9 @@ export async function handleCommand<
     const loaded = await load(parts, decider, stream);
     const now = typeof command === "function" ? await command(loaded) : command;
     const decision = decider.decide(now, loaded.state);
-    if (!decision.ok) return decision;
-    if (decision.events.length === 0) return { ok: true, fresh: false, ...loaded };
-    const events = decision.events.map(({ type, data, key }) =>
+    if (typeof decision === "string") return { ok: false, refusal: decision };
+    if (decision.length === 0) return { ok: true, fresh: false, ...loaded };
+    const events = decision.map(({ type, data, key }) =>
       newEvent(stream, `${key}:${commandId}`, type, data, metadataOf(clock, author, commandId)),
     );
     const answer = await appendOnce(store, clock, stream, events, loaded.revision);
