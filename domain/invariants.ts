@@ -1,15 +1,13 @@
 import type { CellObserver } from "./accounts/holds.ts";
 import type { Catalogue } from "./catalogue/types.ts";
 import type { RecordedEvent } from "./events/events.ts";
-import type { Violation } from "./invariants/found.ts";
+import type { Report, Violation } from "./invariants/found.ts";
 import { createHoldCheck } from "./invariants/holds.ts";
 import { createMoneyCheck } from "./invariants/money.ts";
 import { createOrderCheck } from "./invariants/order.ts";
 import { createPinCheck } from "./invariants/pins.ts";
 
 export type Audit = ReturnType<typeof createAudit>;
-
-const NONE: readonly Violation[] = [];
 
 /**
  * The invariants of the books, checked over recorded events alone: LIAB, NOSPEND, HOLDCAP, CLOSE, MONO, FENCE, IDEMP,
@@ -19,24 +17,25 @@ const NONE: readonly Violation[] = [];
  * the catalogue that the prices were taken from, PRICE also holds each charge to the price that it names.
  */
 export function createAudit(observe?: CellObserver, catalogue?: Catalogue) {
-  const order = createOrderCheck();
-  const holds = createHoldCheck();
-  const money = createMoneyCheck(observe);
-  const pins = catalogue && createPinCheck(catalogue);
+  let found: Violation[] = [];
+  let position = 0n;
+  const report: Report = (invariant, sentence) => found.push({ invariant, position, sentence });
+  const order = createOrderCheck(report);
+  const holds = createHoldCheck(report);
+  const money = createMoneyCheck(report, observe);
+  const pins = catalogue && createPinCheck(report, catalogue);
   return {
     holds,
     money,
     /** Takes the next event and says what it breaks; nothing while all is well. */
     take(event: RecordedEvent): readonly Violation[] {
-      let found: Violation[] | undefined;
-      const report = (invariant: Violation["invariant"], sentence: string) => {
-        (found ??= []).push({ invariant, position: event.position, sentence });
-      };
-      order(event, report);
-      holds.take(event, report);
-      money.take(event, report);
-      pins?.(event, report);
-      return found ?? NONE;
+      found = [];
+      ({ position } = event);
+      order(event);
+      holds.take(event);
+      money.take(event);
+      pins?.(event);
+      return found;
     },
   };
 }

@@ -5,16 +5,12 @@ import type { Report } from "./found.ts";
 /** A request's hold as the events tell it. */
 export interface AuditedHold {
   readonly requestId: string;
-  readonly orgId: string;
-  readonly keyId: string;
   readonly stream: string;
   totalMicro: number;
   costTotalMicro: number;
   accounts: readonly AccountTaking[];
   /** The event that ended it; undefined while it is open. */
   ended: Terminal["type"] | undefined;
-  /** A note says that usage came after the end. */
-  isLate: boolean;
 }
 
 export type Terminal = Extract<
@@ -29,7 +25,7 @@ export type Terminal = Extract<
  * 13 FENCE: no taking under an older owner stands behind a fence, nor in the journal of a writer that registered
  * after the newer owner had claimed.
  */
-export function createHoldCheck() {
+export function createHoldCheck(report: Report) {
   const holds = new Map<string, AuditedHold>();
   const open = new Set<AuditedHold>();
   const sealed = new Set<string>();
@@ -37,7 +33,7 @@ export function createHoldCheck() {
   const late = new Set<string>();
   let ownerEpoch = 0;
 
-  function taking(stream: string, under: number, requestId: string, report: Report): void {
+  function taking(stream: string, under: number, requestId: string): void {
     const fence = fencedBelow.get(stream);
     if (fence === undefined) report("FENCE", `${stream} belongs to no writer that registered`);
     else if (under < fence)
@@ -45,7 +41,7 @@ export function createHoldCheck() {
     if (under > ownerEpoch) report("FENCE", `${requestId} names owner ${under}, who never claimed`);
   }
 
-  function ends(event: Terminal, report: Report): void {
+  function ends(event: Terminal): void {
     const { requestId, holdMicro, accounts } = event.data;
     const hold = holds.get(requestId);
     if (!hold) return report("CLOSE", `${requestId} ends and was never admitted`);
@@ -58,7 +54,7 @@ export function createHoldCheck() {
     if (event.type === "UsageRecorded.v1") {
       if (event.data.chargedMicro > hold.totalMicro)
         report("HOLDCAP", `${requestId} is charged ${event.data.chargedMicro} of ${holdMicro}`);
-      if (hold.isLate) report("CLOSE", `${requestId} is charged and noted as late`);
+      if (late.has(requestId)) report("CLOSE", `${requestId} is charged and noted as late`);
     } else if (event.data.unbilledMicro > hold.costTotalMicro) {
       report("HOLDCAP", `${requestId} books more as unbilled than it could cost`);
     }
@@ -68,11 +64,10 @@ export function createHoldCheck() {
     open.delete(hold);
   }
 
-  function take(event: RecordedEvent, report: Report): void {
-    if (sealed.has(event.stream) && event.type !== "RequestExpired.v1") {
-      if (event.type !== "OwnerFenced.v1")
-        report("CLOSE", `${event.type} stands behind the seal of ${event.stream}`);
-    }
+  function take(event: RecordedEvent): void {
+    const mayFollowSeal = event.type === "RequestExpired.v1" || event.type === "OwnerFenced.v1";
+    if (sealed.has(event.stream) && !mayFollowSeal)
+      report("CLOSE", `${event.type} stands behind the seal of ${event.stream}`);
     switch (event.type) {
       case "WriterStarted.v1":
         fencedBelow.set(streams.journal(event.metadata.region, Number(event.revision)), ownerEpoch);
@@ -90,19 +85,18 @@ export function createHoldCheck() {
         sealed.add(event.stream);
         return;
       case "RequestAdmitted.v1": {
-        const { requestId, orgId, keyId, holdMicro, holdCostMicro, accounts } = event.data;
+        const { requestId, holdMicro, holdCostMicro, accounts } = event.data;
         const { stream } = event;
-        taking(stream, event.data.ownerEpoch, requestId, report);
+        taking(stream, event.data.ownerEpoch, requestId);
         const totals = { totalMicro: holdMicro, costTotalMicro: holdCostMicro };
-        const state = { ended: undefined, isLate: late.has(requestId) };
-        const hold = { requestId, orgId, keyId, accounts, stream, ...totals, ...state };
+        const hold = { requestId, stream, ...totals, accounts, ended: undefined };
         holds.set(requestId, hold);
         open.add(hold);
         return;
       }
       case "HoldExtended.v1": {
         const { requestId, holdTotalMicro, holdCostTotalMicro, accounts } = event.data;
-        taking(event.stream, event.data.ownerEpoch, requestId, report);
+        taking(event.stream, event.data.ownerEpoch, requestId);
         const hold = holds.get(requestId);
         if (!hold || hold.ended !== undefined)
           return report("CLOSE", `${requestId} is extended and not open`);
@@ -115,19 +109,17 @@ export function createHoldCheck() {
       }
       case "UsageRecorded.v1":
       case "RequestReleased.v1":
-        return ends(event, report);
+        return ends(event);
       case "RequestExpired.v1":
         if (!sealed.has(event.stream))
           report("CLOSE", `${event.data.requestId} expires in a journal that is not sealed`);
-        return ends(event, report);
+        return ends(event);
       case "UsageLate.v1": {
         const { requestId } = event.data;
         if (late.has(requestId)) report("IDEMP", `${requestId} is noted as late twice`);
         late.add(requestId);
-        const hold = holds.get(requestId);
-        if (hold?.ended === "UsageRecorded.v1")
+        if (holds.get(requestId)?.ended === "UsageRecorded.v1")
           report("CLOSE", `${requestId} is charged and noted as late`);
-        if (hold) hold.isLate = true;
         return;
       }
       case "CreditToppedUp.v1":

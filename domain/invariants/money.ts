@@ -8,6 +8,7 @@ import {
 import { applyEffect, type CellObserver } from "#domain/accounts/holds.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { AccountTaking, EventData } from "#domain/events/schemas.ts";
+import { PICO_PER_MICRO } from "#domain/money.ts";
 import { costOf, exactPico } from "#domain/prices.ts";
 import type { Report } from "./found.ts";
 
@@ -29,14 +30,14 @@ export function leftMicro(sum: Sum): number {
  * 15 PRICE: tokens × the prices in the event give the same micro (whether those are the right prices: pins.ts).
  * 16 ROUND: charges × 10^6 plus residuals are exactly the sum of tokens × prices.
  */
-export function createMoneyCheck(observe?: CellObserver) {
+export function createMoneyCheck(report: Report, observe?: CellObserver) {
   // By organization, lot and key: added up here, apart from the accounts' own code.
   const orgs = new Map<string, Sum>();
   const lots = new Map<string, Sum>();
   const budgets = new Map<string, Sum>();
   // The same events through the accounts' own code.
   const accounts = new Map<string, Accounts>();
-  const takings = new Map<string, { keyId: string; accounts: readonly AccountTaking[] }>();
+  const takings = new Map<string, readonly AccountTaking[]>();
   let chargedPico = 0n;
   let exact = 0n;
 
@@ -46,6 +47,11 @@ export function createMoneyCheck(observe?: CellObserver) {
     return sum;
   }
 
+  function notBelowZero(account: string, sum: Sum): void {
+    if (sum.heldMicro < 0) report("NOSPEND", `${account} holds ${sum.heldMicro}`);
+    if (leftMicro(sum) < 0) report("NOSPEND", `${account} is overspent: ${leftMicro(sum)}`);
+  }
+
   /** Puts a taking on its accounts (`sign` 1) or off them (-1), and charges it lot by lot. */
   function move(
     orgId: string,
@@ -53,13 +59,12 @@ export function createMoneyCheck(observe?: CellObserver) {
     of: readonly AccountTaking[],
     sign: 1 | -1,
     chargedMicro: number,
-    report: Report,
   ): void {
     for (const taking of of) {
       const sum = taking.lots ? sumOf(orgs, orgId) : sumOf(budgets, keyId);
       sum.heldMicro += sign * taking.micro;
       sum.chargedMicro += chargedMicro;
-      notBelowZero(taking.account, sum, report);
+      notBelowZero(taking.account, sum);
       let toEat = chargedMicro;
       for (const share of taking.lots ?? []) {
         const lot = sumOf(lots, share.lotId);
@@ -67,44 +72,38 @@ export function createMoneyCheck(observe?: CellObserver) {
         lot.heldMicro += sign * share.micro;
         lot.chargedMicro += eaten;
         toEat -= eaten;
-        notBelowZero(share.lotId, lot, report);
+        notBelowZero(share.lotId, lot);
       }
       if (taking.lots && toEat > 0) report("NOSPEND", `a charge passes the lots of ${orgId}`);
     }
   }
 
+  /** Takes what a request has set aside off its accounts, charged or not, and puts what it has from now on there. */
   function replace(
-    data: Pick<EventData<"RequestAdmitted.v1">, "requestId" | "orgId" | "keyId">,
+    { requestId, orgId, keyId }: { requestId: string; orgId: string; keyId: string },
     next: readonly AccountTaking[],
     chargedMicro: number,
-    report: Report,
   ): void {
-    const { requestId, orgId, keyId } = data;
-    const before = takings.get(requestId);
-    if (before) move(orgId, before.keyId, before.accounts, -1, chargedMicro, report);
-    if (next.length > 0) {
-      move(orgId, keyId, next, 1, 0, report);
-      takings.set(requestId, { keyId, accounts: next });
-    } else takings.delete(requestId);
+    move(orgId, keyId, takings.get(requestId) ?? [], -1, chargedMicro);
+    move(orgId, keyId, next, 1, 0);
+    if (next.length > 0) takings.set(requestId, next);
+    else takings.delete(requestId);
   }
 
-  function priced(event: Extract<RecordedEvent, { type: "UsageRecorded.v1" }>, report: Report) {
-    const { requestId, tokens, salePico, costPico, chargedMicro, overHoldMicro } = event.data;
+  function priced(data: EventData<"UsageRecorded.v1">): void {
+    const { requestId, tokens, salePico, chargedMicro, overHoldMicro, residualPico } = data;
+    const saleMicro = chargedMicro + overHoldMicro;
     const sale = costOf(tokens, salePico);
-    if (
-      sale.micro !== chargedMicro + overHoldMicro ||
-      sale.residualPico !== event.data.residualPico
-    )
+    if (sale.micro !== saleMicro || sale.residualPico !== residualPico)
       report("PRICE", `${requestId} costs ${sale.micro}, not ${chargedMicro} + ${overHoldMicro}`);
-    if (costOf(tokens, costPico).micro !== event.data.providerCostMicro)
+    if (costOf(tokens, data.costPico).micro !== data.providerCostMicro)
       report("PRICE", `${requestId} has another provider cost than its tokens`);
-    chargedPico +=
-      BigInt(chargedMicro + overHoldMicro) * 1_000_000n + BigInt(event.data.residualPico);
+    chargedPico += BigInt(saleMicro) * PICO_PER_MICRO + BigInt(residualPico);
     exact += exactPico(tokens, salePico);
     if (chargedPico !== exact) report("ROUND", "charges and residuals are not the exact sum");
   }
 
-  function add(event: RecordedEvent, report: Report): void {
+  function add(event: RecordedEvent): void {
     if (event.type === "CreditToppedUp.v1") {
       sumOf(orgs, event.data.orgId).fundedMicro += event.data.amountMicro;
       sumOf(lots, event.data.topUpId).fundedMicro += event.data.amountMicro;
@@ -112,16 +111,16 @@ export function createMoneyCheck(observe?: CellObserver) {
       const { keyId, budget } = event.data;
       if (budget) sumOf(budgets, keyId).fundedMicro = budget.micro;
     } else if (event.type === "RequestAdmitted.v1" || event.type === "HoldExtended.v1") {
-      replace(event.data, event.data.accounts, 0, report);
+      replace(event.data, event.data.accounts, 0);
     } else if (event.type === "UsageRecorded.v1") {
-      priced(event, report);
-      replace(event.data, [], event.data.chargedMicro, report);
+      priced(event.data);
+      replace(event.data, [], event.data.chargedMicro);
     } else if (event.type === "RequestReleased.v1" || event.type === "RequestExpired.v1") {
-      replace(event.data, [], 0, report);
+      replace(event.data, [], 0);
     }
   }
 
-  function fold(event: RecordedEvent, orgId: string, report: Report): void {
+  function fold(event: RecordedEvent, orgId: string): void {
     let folded = accounts.get(orgId);
     if (!folded) accounts.set(orgId, (folded = emptyAccounts(orgId)));
     try {
@@ -145,16 +144,11 @@ export function createMoneyCheck(observe?: CellObserver) {
     lots,
     budgets,
     accounts,
-    take(event: RecordedEvent, report: Report): void {
+    take(event: RecordedEvent): void {
       const orgId = orgOf(event);
       if (orgId === undefined) return;
-      add(event, report);
-      fold(event, orgId, report);
+      add(event);
+      fold(event, orgId);
     },
   };
-}
-
-function notBelowZero(account: string, sum: Sum, report: Report): void {
-  if (sum.heldMicro < 0) report("NOSPEND", `${account} holds ${sum.heldMicro}`);
-  if (leftMicro(sum) < 0) report("NOSPEND", `${account} is overspent: ${leftMicro(sum)}`);
 }

@@ -6,7 +6,7 @@ import type { Report } from "./found.ts";
  * and no mark of a journal names an owner who is not there yet.
  * 14 IDEMP: no event id and no request id is there twice; a repeat changes nothing.
  */
-export function createOrderCheck(): (event: RecordedEvent, report: Report) => void {
+export function createOrderCheck(report: Report): (event: RecordedEvent) => void {
   const revisions = new Map<string, bigint>();
   const ids = new Set<string>();
   const admitted = new Set<string>();
@@ -14,7 +14,7 @@ export function createOrderCheck(): (event: RecordedEvent, report: Report) => vo
   let position = -1n;
   let recordedAt = 0;
   let ownerEpoch = 0;
-  return (event, report) => {
+  return (event) => {
     if (event.position <= position) report("MONO", `position ${event.position} after ${position}`);
     if (event.recordedAt < recordedAt) report("MONO", "the store's time went back");
     const revision = (revisions.get(event.stream) ?? -1n) + 1n;
