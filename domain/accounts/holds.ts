@@ -170,7 +170,7 @@ function joinTakings(
   });
 }
 
-/** Ends a hold in the accounts and leaves its marker in the given state. */
+/** Ends a hold in the accounts; its marker stays, with nothing left in it. */
 export function endHold(accounts: Accounts, hold: Hold, chargedMicro: number): void {
   settle(accounts, hold.keyId, hold.accounts, chargedMicro);
   hold.accounts = [];
@@ -187,18 +187,13 @@ export function applyEffect(accounts: Accounts, effect: Effect, observe?: CellOb
       accounts.created = true;
       return;
     case "credited":
-      credit(accounts, effect.lotId, effect.pot, effect.micro);
+      return credit(accounts, effect.lotId, effect.pot, effect.micro);
+    case "key_issued": {
+      const { keyId, limits } = effect;
+      rule(!accounts.keys.has(keyId), "a key is issued once");
+      accounts.keys.set(keyId, { keyId, revoked: false, limits, spentMicro: 0, heldMicro: 0 });
       return;
-    case "key_issued":
-      rule(!accounts.keys.has(effect.keyId), "a key is issued once");
-      accounts.keys.set(effect.keyId, {
-        keyId: effect.keyId,
-        revoked: false,
-        limits: effect.limits,
-        spentMicro: 0,
-        heldMicro: 0,
-      });
-      return;
+    }
     case "key_revoked": {
       const key = accounts.keys.get(effect.keyId);
       rule(key !== undefined, "a revoked key was issued");
@@ -206,64 +201,52 @@ export function applyEffect(accounts: Accounts, effect: Effect, observe?: CellOb
       return;
     }
     case "hold_opened":
-      return applyOpened(accounts, effect, observe);
     case "hold_extended":
-      return applyExtended(accounts, effect, observe);
     case "hold_closed":
-      return applyClosed(accounts, effect, observe);
+      return applyToHold(accounts, effect, observe);
   }
 }
 
-type EffectOf<Name extends Effect["effect"]> = Extract<Effect, { effect: Name }>;
+type HoldEffect = Extract<Effect, { requestId: string }>;
 
-function applyOpened(
-  accounts: Accounts,
-  effect: EffectOf<"hold_opened">,
-  observe?: CellObserver,
-): void {
-  const { hold, act } = holdAct(accounts, effect.requestId, "apply_open", observe);
+const VERB_OF = {
+  hold_opened: "apply_open",
+  hold_extended: "apply_extended",
+  hold_closed: "apply_close",
+} as const satisfies Record<HoldEffect["effect"], HoldVerb>;
+
+function applyToHold(accounts: Accounts, effect: HoldEffect, observe?: CellObserver): void {
+  const { hold, act } = holdAct(accounts, effect.requestId, VERB_OF[effect.effect], observe);
   if (act === "nothing") return;
-  if (act === "confirm" && hold) {
-    hold.state = "open";
-    hold.revision = effect.revision;
-    return;
+  switch (effect.effect) {
+    case "hold_opened":
+      if (act === "confirm" && hold) {
+        hold.state = "open";
+        hold.revision = effect.revision;
+        return;
+      }
+      rule(act === "open", "a hold is recorded as opened once");
+      takeAsRecorded(accounts, effect.keyId, effect.accounts);
+      accounts.holds.set(effect.requestId, openHold(effect));
+      return;
+    case "hold_extended":
+      rule(act === "raise_to_event" && hold !== undefined, "only an open hold is extended");
+      hold.revision = effect.revision;
+      if (hold.totalMicro >= effect.totalMicro) return;
+      settle(accounts, hold.keyId, hold.accounts, 0);
+      takeAsRecorded(accounts, hold.keyId, effect.accounts);
+      hold.accounts = effect.accounts;
+      hold.totalMicro = effect.totalMicro;
+      return;
+    case "hold_closed":
+      rule(act !== "fault" && hold !== undefined, "only a hold that was opened is closed");
+      if (act === "settle_and_forget")
+        settle(accounts, hold.keyId, hold.accounts, effect.chargedMicro);
+      accounts.holds.delete(effect.requestId);
   }
-  rule(act === "open", "a hold is recorded as opened once");
-  takeAsRecorded(accounts, effect.keyId, effect.accounts);
-  accounts.holds.set(effect.requestId, openHold(effect));
 }
 
 /** The hold that a recorded admission opens. */
-export function openHold({ effect: _, ...hold }: EffectOf<"hold_opened">): Hold {
+export function openHold({ effect: _, ...hold }: HoldEffect & { effect: "hold_opened" }): Hold {
   return { ...hold, state: "open" };
-}
-
-function applyExtended(
-  accounts: Accounts,
-  effect: EffectOf<"hold_extended">,
-  observe?: CellObserver,
-): void {
-  const { hold, act } = holdAct(accounts, effect.requestId, "apply_extended", observe);
-  if (act === "nothing") return;
-  rule(act === "raise_to_event" && hold !== undefined, "only an open hold is extended");
-  hold.revision = effect.revision;
-  if (hold.totalMicro >= effect.totalMicro) return;
-  settle(accounts, hold.keyId, hold.accounts, 0);
-  takeAsRecorded(accounts, hold.keyId, effect.accounts);
-  hold.accounts = effect.accounts;
-  hold.totalMicro = effect.totalMicro;
-}
-
-function applyClosed(
-  accounts: Accounts,
-  effect: EffectOf<"hold_closed">,
-  observe?: CellObserver,
-): void {
-  const { hold, act } = holdAct(accounts, effect.requestId, "apply_close", observe);
-  rule(
-    hold !== undefined && (act === "settle_and_forget" || act === "forget"),
-    "only a hold that was opened is closed",
-  );
-  if (act === "settle_and_forget") settle(accounts, hold.keyId, hold.accounts, effect.chargedMicro);
-  accounts.holds.delete(effect.requestId);
 }
