@@ -84,28 +84,15 @@ export function readEvent(
   }
   const data: unknown = JSON.parse(dataJson);
   assertSafeNumbers(data, stored.position);
-  return new StoredEvent(stored, data, metadataJson) as Recorded as RecordedEvent;
+  const event = Object.assign(new StoredMetadata(metadataJson), stored, { data });
+  return event as Recorded as RecordedEvent;
 }
 
 /** A fold looks at data, hardly ever at metadata: that is parsed when it is first asked for. */
-class StoredEvent {
-  readonly id: string;
-  readonly type: string;
-  readonly stream: string;
-  readonly revision: bigint;
-  readonly position: bigint;
-  readonly recordedAt: number;
-  readonly data: unknown;
+class StoredMetadata {
   #metadata: EventMetadata | string;
 
-  constructor(stored: StoredFacts, data: unknown, metadataJson: string) {
-    this.id = stored.id;
-    this.type = stored.type;
-    this.stream = stored.stream;
-    this.revision = stored.revision;
-    this.position = stored.position;
-    this.recordedAt = stored.recordedAt;
-    this.data = data;
+  constructor(metadataJson: string) {
     this.#metadata = metadataJson;
   }
 
