@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { crc32Of } from "./hash.ts";
+import { crc32 } from "./hash.ts";
 import { displayKey, makeKeyText, parseKeyText } from "./key-text.ts";
 
 const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -19,7 +19,7 @@ function bytes(seed: string): (count: number) => Uint8Array {
 /** The text with the checksum that belongs to it, written a second time. */
 function withChecksum(body: string): string {
   let text = "";
-  for (let rest = crc32Of(body); text.length < 6; rest = Math.floor(rest / 62))
+  for (let rest = crc32(body); text.length < 6; rest = Math.floor(rest / 62))
     text = BASE62.charAt(rest % 62) + text;
   return body + text;
 }

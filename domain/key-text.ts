@@ -1,4 +1,4 @@
-import { crc32Of } from "./hash.ts";
+import { crc32 } from "./hash.ts";
 
 /**
  * The text of an API key: `relai_sk_<region>_live_<secret>`, or `relai_sk_gbl_<region>_live_<secret>` for a key of
@@ -13,30 +13,24 @@ const CHECKSUM_CHARACTERS = 6;
 const KEY_TEXT = /^relai_sk_(gbl_)?([a-z][a-z0-9-]{0,15})_live_[0-9A-Za-z]{38}$/;
 const OLDER_KEY_TEXT = /^rk-([a-z]{2,16})-[0-9A-Za-z_-]{16,128}$/;
 
-export type KeyScope = "regional" | "global";
-
 export type ParsedKey =
+  | { readonly ok: false }
   | {
       readonly ok: true;
-      readonly scope: KeyScope;
+      readonly scope: "regional" | "global";
       readonly region: string;
       readonly older: boolean;
-    }
-  | { readonly ok: false };
+    };
 
 /** What the text alone says of a key. Not ok: malformed, or its checksum is wrong. The older `rk-` form has no checksum. */
 export function parseKeyText(text: string): ParsedKey {
-  const match = KEY_TEXT.exec(text);
-  if (match) {
-    const body = text.slice(0, -CHECKSUM_CHARACTERS);
-    if (checksum(body) !== text.slice(-CHECKSUM_CHARACTERS)) return { ok: false };
-    const scope = match[1] ? "global" : "regional";
-    return { ok: true, scope, region: match[2] ?? "", older: false };
-  }
   const older = OLDER_KEY_TEXT.exec(text);
-  return older
-    ? { ok: true, scope: "regional", region: older[1] ?? "", older: true }
-    : { ok: false };
+  if (older) return { ok: true, scope: "regional", region: older[1] ?? "", older: true };
+  const match = KEY_TEXT.exec(text);
+  const body = text.slice(0, -CHECKSUM_CHARACTERS);
+  if (!match || checksum(body) !== text.slice(-CHECKSUM_CHARACTERS)) return { ok: false };
+  const scope = match[1] ? "global" : "regional";
+  return { ok: true, scope, region: match[2] ?? "", older: false };
 }
 
 /**
@@ -61,7 +55,7 @@ export function displayKey(text: string): string {
 }
 
 function checksum(body: string): string {
-  let rest = crc32Of(body);
+  let rest = crc32(body);
   let text = "";
   for (let place = 0; place < CHECKSUM_CHARACTERS; place++) {
     text = BASE62.charAt(rest % 62) + text;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { crc32Of } from "#domain/hash.ts";
+import { crc32 } from "#domain/hash.ts";
 import { openaiErrorBody } from "#services/errors.ts";
 import {
   chat,
@@ -23,7 +23,7 @@ const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 function keyOf(scope: string): string {
   const body = `relai_sk_${scope}_live_${"7".repeat(32)}`;
   let text = "";
-  for (let rest = crc32Of(body); text.length < 6; rest = Math.floor(rest / 62))
+  for (let rest = crc32(body); text.length < 6; rest = Math.floor(rest / 62))
     text = BASE62.charAt(rest % 62) + text;
   return body + text;
 }
