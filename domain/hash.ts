@@ -1,14 +1,14 @@
 import { hash } from "node:crypto";
 
-/** CRC-32 (IEEE) of a text, as an unsigned 32-bit integer. */
-export { crc32 } from "node:zlib";
-
 /** The one place where the domain uses Node: three pure functions of its input, nothing else. */
 
 /** SHA-256 of a text, as lower-case hex. */
 export function sha256Hex(text: string | Uint8Array): string {
   return hash("sha256", text, "hex");
 }
+
+/** CRC-32 (IEEE) of a text, as an unsigned 32-bit integer. */
+export { crc32 } from "node:zlib";
 
 // The namespace of relai's event ids: a random UUID, fixed for ever, because ids must come out the same on every machine.
 const NAMESPACE = Buffer.from("6f1d1c0e8a3b4b7e9d5c2f4a7b1e3d90", "hex");

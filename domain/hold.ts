@@ -20,11 +20,7 @@ export type HoldPrices = Omit<ContextTier, "fromInputTokens">;
  * output class, rounded up to a whole micro. Usage within the bounds, however it divides into classes, never costs more.
  * `holdMicro` is on the sale side, `holdCostMicro` on the cost side; either is the largest amount when the sum passes it.
  */
-export function holdFor(
-  bounds: HoldBounds,
-  prices: HoldPrices,
-): { holdMicro: number; holdCostMicro: number } {
-  const { salePico, costPico } = prices;
+export function holdFor(bounds: HoldBounds, { salePico, costPico }: HoldPrices) {
   return { holdMicro: holdAt(bounds, salePico), holdCostMicro: holdAt(bounds, costPico) };
 }
 

@@ -68,14 +68,13 @@ export function totalInput(tokens: Tokens): number {
 
 /** The context tier that a request of this many input tokens falls into; it reprices the whole request. */
 export function tierFor(tiers: readonly ContextTier[], inputTokens: number): ContextTier {
-  let chosen = tiers[0];
-  for (const tier of tiers) if (tier.fromInputTokens <= inputTokens) chosen = tier;
+  const chosen = tiers.findLast((tier) => tier.fromInputTokens <= inputTokens);
   if (!chosen) throw new RangeError("a price has no context tier");
   return chosen;
 }
 
 /** The exact sum of tokens × price, in pico. BigInt, because it can pass 2^53. */
-export function exactPico(tokens: Tokens, prices: Partial<Record<TokenClass, number>>): bigint {
+export function exactPico(tokens: Tokens, prices: Partial<ClassPrices>): bigint {
   let sum = 0n;
   for (const name of TOKEN_CLASSES) {
     const count = tokens[name];
@@ -88,17 +87,14 @@ export function exactPico(tokens: Tokens, prices: Partial<Record<TokenClass, num
 }
 
 /** A request's cost: the exact sum, rounded once, half to even. Throws past {@link MICRO_MAX}. */
-export function costOf(
-  tokens: Tokens,
-  prices: Partial<Record<TokenClass, number>>,
-): { micro: number; residualPico: number } {
+export function costOf(tokens: Tokens, prices: Partial<ClassPrices>) {
   const { micro, residualPico } = roundHalfToEven(exactPico(tokens, prices));
   if (micro > BigInt(MICRO_MAX)) throw new RangeError("a cost passes the largest amount");
   return { micro: Number(micro), residualPico };
 }
 
 /** The same sum rounded up, for holds; the largest amount stands for anything beyond it (no balance can pay it). */
-export function holdOf(tokens: Tokens, prices: Partial<Record<TokenClass, number>>): number {
+export function holdOf(tokens: Tokens, prices: Partial<ClassPrices>): number {
   const rounded = roundUp(exactPico(tokens, prices));
   return rounded > BigInt(MICRO_MAX) ? MICRO_MAX : Number(rounded);
 }

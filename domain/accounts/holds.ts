@@ -123,10 +123,11 @@ export function admitHold(
 export function raiseHold(accounts: Accounts, hold: Hold, totalMicro: number): void {
   const key = accounts.keys.get(hold.keyId);
   rule(key !== undefined, "a hold's key exists");
+  const shares = hold.accounts.flatMap(({ lots }) => lots ?? []).length;
   const available = Math.min(
     availableMicro(accounts),
     budgetAvailableMicro(key),
-    availableInLots(accounts, SHARES_MAX - sharesOf(hold)),
+    availableInLots(accounts, Math.max(0, SHARES_MAX - shares)),
   );
   const more = Math.min(totalMicro - hold.totalMicro, available);
   if (more <= 0) return;
@@ -134,20 +135,10 @@ export function raiseHold(accounts: Accounts, hold: Hold, totalMicro: number): v
   hold.totalMicro += more;
 }
 
-function sharesOf(hold: Hold): number {
-  return hold.accounts.reduce((count, { lots }) => count + (lots?.length ?? 0), 0);
-}
-
 /** What the oldest `count` of the lots that have money have together. Micro. */
 function availableInLots(accounts: Accounts, count: number): number {
-  let [left, micro] = [count, 0];
-  for (const lot of accounts.lots.values()) {
-    if (left <= 0) break;
-    if (lot.availableMicro === 0) continue;
-    micro += lot.availableMicro;
-    left -= 1;
-  }
-  return micro;
+  const withMoney = accounts.lots.values().filter((lot) => lot.availableMicro > 0);
+  return withMoney.take(count).reduce((micro, lot) => micro + lot.availableMicro, 0);
 }
 
 /** The takings of a raised hold: the same accounts, what was added behind what was there, lot by lot. */
