@@ -38,9 +38,9 @@ export function buildCatalogue(options: CatalogueOptions): Catalogue {
 
 function openaiBindings(facts: HostFacts): Binding[] {
   const host: Host = { slug: "openai", ...facts };
-  return OPENAI_MODELS.flatMap((row) => {
+  return OPENAI_MODELS.flatMap(({ snapshots, ...row }) => {
     const price = priceOf(row.id);
-    const names = { [row.id]: row.createdUnix, ...row.snapshots };
+    const names = { [row.id]: row.createdUnix, ...snapshots };
     return Object.entries(names).map(([id, createdUnix]) =>
       bind(modelOf({ ...row, id, createdUnix }, "openai"), host, "max_completion_tokens", price),
     );
@@ -49,23 +49,14 @@ function openaiBindings(facts: HostFacts): Binding[] {
 
 function simulatorBindings(processingArea: string): Binding[] {
   const host: Host = { slug: "simulator", processingArea, pinsServiceTier: false };
-  return SIMULATOR_MODELS.map((row) =>
-    bind(modelOf(row, "relai"), host, row.outputCapName, row.price),
+  return SIMULATOR_MODELS.map(({ outputCapName, price, ...row }) =>
+    bind(modelOf(row, "relai"), host, outputCapName, price),
   );
 }
 
 function modelOf(row: ModelRow, ownedBy: string): Model {
-  const { id, createdUnix, contextWindowTokens, outputTokensMax, imageTokensMax } = row;
-  return {
-    id,
-    ownedBy,
-    createdUnix,
-    operation: row.operation ?? "chat",
-    contextWindowTokens,
-    outputTokensMax,
-    outputTokensDefault: Math.min(outputTokensMax, OUTPUT_TOKENS_DEFAULT_MAX),
-    ...(imageTokensMax === undefined ? {} : { imageTokensMax }),
-  };
+  const outputTokensDefault = Math.min(row.outputTokensMax, OUTPUT_TOKENS_DEFAULT_MAX);
+  return { ...row, ownedBy, outputTokensDefault };
 }
 
 function bind(model: Model, host: Host, outputCapName: OutputCapName, price: Price): Binding {

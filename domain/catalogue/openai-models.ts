@@ -1,15 +1,9 @@
-import type { Operation } from "./types.ts";
+import type { Model } from "./types.ts";
 
-/** A model as the shipped data writes it; the bounds are the provider's published ones. */
-export interface ModelRow {
-  readonly id: string;
-  /** Unix seconds of the release date at midnight UTC. */
-  readonly createdUnix: number;
-  /** Chat where nothing is said. */
-  readonly operation?: Operation;
-  readonly contextWindowTokens: number;
-  readonly outputTokensMax: number;
-  readonly imageTokensMax?: number;
+/** A model as the shipped data writes it: released at midnight UTC, within the provider's published bounds. */
+export type ModelRow = Omit<Model, "ownedBy" | "outputTokensDefault">;
+
+interface OpenaiModel extends ModelRow {
   /** Dated names that can be asked for as well, at the same price and with the same bounds. */
   readonly snapshots?: Readonly<Record<string, number>>;
 }
@@ -48,9 +42,10 @@ function chat(
   bounds: Pick<ModelRow, "contextWindowTokens" | "outputTokensMax">,
   imageTokensMax?: number,
   days: readonly string[] = [],
-): ModelRow {
+): OpenaiModel {
   return {
     id,
+    operation: "chat",
     createdUnix: unixOf(released),
     ...bounds,
     ...(imageTokensMax === undefined ? {} : { imageTokensMax }),
@@ -64,7 +59,7 @@ const unixOf = (day: string) => Date.parse(day) / 1000;
  * OpenAI's models that answer chat completions or make embeddings and are still served on the data version's day. Left out are models that
  * only the Responses API serves (`-pro`, `-codex`, deep research), fine-tuned ones, and those already shut down.
  */
-export const OPENAI_MODELS: readonly ModelRow[] = [
+export const OPENAI_MODELS: readonly OpenaiModel[] = [
   chat("gpt-6.1-sol", "2026-09-29", long, PATCHES_UNLIMITED),
   chat("gpt-6.1-terra", "2026-10-26", long, PATCHES_UNLIMITED),
   chat("gpt-6-astra", "2026-09-03", long, PATCHES_UNLIMITED),

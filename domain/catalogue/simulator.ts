@@ -16,8 +16,9 @@ export interface SimulatorModel extends ModelRow {
 const COST_PERCENT = 80;
 const createdUnix = 1_795_219_200; // 2026-11-21
 const outputCapName: OutputCapName = "max_completion_tokens";
-const small = { createdUnix, outputCapName, contextWindowTokens: 128_000, outputTokensMax: 16_384 };
-const large = { ...small, contextWindowTokens: 1_000_000, outputTokensMax: 65_536 };
+const chat = { operation: "chat", createdUnix, outputCapName } as const;
+const small = { ...chat, contextWindowTokens: 128_000, outputTokensMax: 16_384 };
+const large = { ...chat, contextWindowTokens: 1_000_000, outputTokensMax: 65_536 };
 
 /**
  * A context tier of the simulator. The cost side is a fifth below the sale side, so that a mix-up of the two shows in a
