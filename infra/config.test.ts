@@ -24,11 +24,7 @@ function refusal(env: Record<string, string>, file?: string): string {
 }
 
 test("without settings the defaults hold", () => {
-  const {
-    sources: _sources,
-    settings: _settings,
-    ...config
-  } = readConfig({ env: { PATH: "/bin", HOME: "/" } });
+  const { sources: _sources, ...config } = readConfig({ env: { PATH: "/bin", HOME: "/" } });
   expect(config).toEqual({
     dataDir: "./.relai",
     regions: ["us"],

@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
-import type { z } from "zod";
-import { SECRETS, SETTINGS } from "./config-schema.ts";
-import type { SettingName, Settings } from "./config-schema.ts";
-import type { LogLevel } from "./log.ts";
+import { isIP } from "node:net";
+import { z } from "zod";
+import { LOG_LEVELS } from "./log.ts";
 
 /**
  * The settings: environment variables, or the same names in a JSON file; the environment wins, and an empty variable
- * counts as none. One schema says what each allows and what it is when nobody sets it.
+ * counts as none. One schema says what each allows and what it is when nobody sets it. A message completes the sentence
+ * "… must be …".
  */
 
 /** A setting that relai cannot start with: one sentence that names it, what is wrong, and what is allowed. */
@@ -14,54 +14,128 @@ export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
 
-export type SettingSource = "default" | "environment" | "file";
+/** A text with a rule; what the parser turns into undefined is refused. */
+function setting<Value>(allowed: string, parse: (text: string) => Value | undefined) {
+  return z.string().transform((text, context) => {
+    const value = parse(text);
+    if (value !== undefined) return value;
+    context.addIssue({ code: "custom", message: allowed });
+    return z.NEVER;
+  });
+}
+
+function whole(min: number, max: number, note = "") {
+  return setting(`a whole number from ${min} to ${max}${note}`, (text) => {
+    const value = /^(0|[1-9]\d{0,15})$/u.test(text) ? Number(text) : -1;
+    return value >= min && value <= max ? value : undefined;
+  });
+}
+
+function matching(pattern: RegExp, allowed: string) {
+  return setting(allowed, (text) => (pattern.test(text) ? text : undefined));
+}
+
+const port = whole(0, 65_535, " (0 takes a free port)");
+/** A time-out of a day is a mistake, and longer ones overflow timers. */
+const milliseconds = whole(1, 86_400_000, " (milliseconds)");
+const bytes = whole(1, 2 ** 40, " (bytes)");
+
+/** Whether a URL's host name stands for this machine. */
+export function isThisMachine(hostname: string): boolean {
+  return /^(localhost|127(\.\d+){3}|\[::1\])$/u.test(hostname);
+}
+
+/** `localhost` may be two addresses, and a listener has one. */
+const address = setting("an IP address or localhost", (text) => {
+  if (text === "localhost") return "127.0.0.1";
+  return isIP(text) === 0 ? undefined : text;
+});
+
+const url = setting(
+  "a URL with https, or with http to this machine (localhost, 127.…, [::1]), without user name, query or fragment",
+  (text) => {
+    const parsed = URL.parse(text);
+    if (parsed === null || parsed.username !== "" || parsed.password !== "" || /[?#]/u.test(text))
+      return undefined;
+    const { protocol, hostname } = parsed;
+    if (protocol !== "https:" && !(protocol === "http:" && isThisMachine(hostname)))
+      return undefined;
+    // Base URLs end without a slash.
+    return parsed.href.replace(/\/+$/u, "");
+  },
+);
+
+/**
+ * What each setting allows, and its default. Units stand last; times are milliseconds. A setting's variable is its name
+ * in capitals: {@link variableOf}.
+ */
+const SETTINGS = z.object({
+  dataDir: matching(/^[^\0]+$/u, "a path").default("./.relai"),
+  /** Exactly one, until a second region is built. */
+  regions: setting("one name such as us; this version runs a single region", (text) =>
+    /^[a-z][a-z0-9-]{0,15}$/u.test(text) ? [text] : undefined,
+  ).default(["us"]),
+  gatewayPort: port.default(8080),
+  internalPort: port.default(8070),
+  controlPort: port.default(8090),
+  simulatorPort: port.default(8099),
+  demo: setting("1 or 0", (text) =>
+    text === "1" ? true : text === "0" ? false : undefined,
+  ).default(true),
+  adminToken: matching(/^[\x21-\x7e]{16,256}$/u, "16 to 256 visible ASCII characters").optional(),
+  openaiApiKey: matching(/^[\x21-\x7e]{1,512}$/u, "1 to 512 visible ASCII characters").optional(),
+  openaiBaseUrl: url.default("https://api.openai.com/v1"),
+  /** Where what `openaiBaseUrl` names processes; undefined where its address says so. */
+  openaiArea: matching(/^[a-z][a-z0-9-]{0,15}$/u, "one name such as us, eu or global").optional(),
+  /** The addresses that the gateway, the control API and the internal listener bind to. */
+  bind: address.default("127.0.0.1"),
+  controlBind: address.default("127.0.0.1"),
+  internalBind: address.default("127.0.0.1"),
+  /** Where the command line finds a running process; undefined looks into the data folder. */
+  controlUrl: url.optional(),
+  drainMs: whole(0, 86_400_000, " (milliseconds)").default(30_000),
+  logLevel: setting(`one of ${LOG_LEVELS.join(", ")}`, (text) =>
+    LOG_LEVELS.find((level) => level === text),
+  ).default("info"),
+  upstreamConnectMs: milliseconds.default(5_000),
+  upstreamFirstByteMs: milliseconds.default(300_000),
+  upstreamIdleMs: milliseconds.default(120_000),
+  /** To one host, and the requests that wait for one of those connections. */
+  upstreamConnectionsMax: whole(1, 65_535).default(512),
+  upstreamWaitingMax: whole(0, 65_535).default(512),
+  /** How long and how far an answer is read on after its client left. */
+  readOnMs: milliseconds.default(600_000),
+  readOnBytes: bytes.default(64 * 1024 * 1024),
+  /** Of one request's body. */
+  bodyBytesMax: bytes.default(20 * 1024 * 1024),
+  /** Of one answer that is not streamed. */
+  answerBytesMax: bytes.default(64 * 1024 * 1024),
+  /** How deep a request's JSON may nest. */
+  bodyDepthMax: whole(1, 1_000).default(64),
+  /** Bodies and buffered answers of one process together; beyond it requests are refused as `overloaded`. */
+  inFlightBytesMax: bytes.default(256 * 1024 * 1024),
+});
+
+type Settings = Readonly<z.infer<typeof SETTINGS>>;
+type SettingName = keyof Settings;
+type SettingSource = "default" | "environment" | "file";
+
+/** Every setting in force, and where those that somebody set come from. */
+export interface Config extends Settings {
+  readonly sources: ReadonlyMap<SettingName, SettingSource>;
+}
+
+/** Their values are never shown, not even when they are wrong. */
+const SECRETS: ReadonlySet<SettingName> = new Set(["adminToken", "openaiApiKey"] as const);
+
+/** The variable of a setting: of `drainMs` it is RELAI_DRAIN_MS, of `openaiArea` it is OPENAI_AREA. */
+function variableOf(name: SettingName): string {
+  const capitals = name.replaceAll(/[A-Z]/g, "_$&").toUpperCase();
+  return capitals.startsWith("OPENAI_") ? capitals : `RELAI_${capitals}`;
+}
 
 const NAMES = Object.keys(SETTINGS.shape) as SettingName[];
-
-export interface Config {
-  readonly dataDir: string;
-  /** Exactly one, until a second region is built. */
-  readonly regions: readonly string[];
-  /** 0 takes a free port, here and below. */
-  readonly gatewayPort: number;
-  readonly internalPort: number;
-  readonly controlPort: number;
-  readonly simulatorPort: number;
-  readonly demo: boolean;
-  readonly adminToken: string | undefined;
-  readonly openaiApiKey: string | undefined;
-  /** Base URLs end without a slash. */
-  readonly openaiBaseUrl: string;
-  /** Where what `openaiBaseUrl` names processes; undefined where its address says so. */
-  readonly openaiArea: string | undefined;
-  /** The addresses that the gateway, the control API and the internal listener bind to. */
-  readonly bind: string;
-  readonly controlBind: string;
-  readonly internalBind: string;
-  /** Where the command line finds a running process; undefined looks into the data folder. */
-  readonly controlUrl: string | undefined;
-  readonly drainMs: number;
-  readonly logLevel: LogLevel;
-  readonly upstreamConnectMs: number;
-  readonly upstreamFirstByteMs: number;
-  readonly upstreamIdleMs: number;
-  /** To one host. */
-  readonly upstreamConnectionsMax: number;
-  /** Requests that wait for one of those connections. */
-  readonly upstreamWaitingMax: number;
-  /** How long and how far an answer is read on after its client left. */
-  readonly readOnMs: number;
-  readonly readOnBytes: number;
-  /** Of one request's body, and how deep its JSON may nest. */
-  readonly bodyBytesMax: number;
-  readonly bodyDepthMax: number;
-  /** Of one answer that is not streamed. */
-  readonly answerBytesMax: number;
-  /** Bodies and buffered answers of one process together; beyond it requests are refused as `overloaded`. */
-  readonly inFlightBytesMax: number;
-  readonly sources: ReadonlyMap<string, SettingSource>;
-  readonly settings: Readonly<Settings>;
-}
+const BY_VARIABLE = new Map(NAMES.map((name) => [variableOf(name), name]));
 
 /**
  * Reads and checks every setting. `file` is the path given with `--config`. Throws `ConfigError` for a value that is
@@ -72,22 +146,36 @@ export function readConfig(from: {
   env: Readonly<Record<string, string | undefined>>;
   file?: string | undefined;
 }): Config {
-  const given: Record<string, string> = {};
-  const sources = new Map<string, SettingSource>(NAMES.map((name) => [name, "default"]));
-  for (const [name, text] of from.file === undefined ? [] : fileEntries(from.file)) {
+  const given: Partial<Record<SettingName, string>> = {};
+  const sources = new Map<SettingName, SettingSource>();
+  const inFile = ` in ${from.file}`;
+  function take(variable: string, text: string, source: SettingSource): void {
+    const name = BY_VARIABLE.get(variable);
+    if (name === undefined) {
+      const where = source === "file" ? inFile : "";
+      throw new ConfigError(
+        `${variable}${where} is not a setting of relai; the nearest is ${nearest(variable)}.`,
+      );
+    }
     given[name] = text;
-    sources.set(name, "file");
+    sources.set(name, source);
   }
-  for (const [name, text] of Object.entries(from.env)) {
-    if (text === undefined || text === "" || !(name.startsWith("RELAI_") || sources.has(name)))
-      continue;
-    given[name] = text;
-    sources.set(name, "environment");
+  for (const [variable, text] of from.file === undefined ? [] : fileEntries(from.file))
+    take(variable, text, "file");
+  for (const [variable, text] of Object.entries(from.env)) {
+    const isOurs = variable.startsWith("RELAI_") || BY_VARIABLE.has(variable);
+    if (isOurs && text) take(variable, text, "environment");
   }
-  const parsed = SETTINGS.safeParse(given);
-  if (!parsed.success) throw new ConfigError(sentence(parsed.error, given, sources, from.file));
-  checkTogether(parsed.data);
-  return { ...named(parsed.data), sources, settings: parsed.data };
+  const { data: settings, error } = SETTINGS.safeParse(given);
+  if (error) {
+    const [issue] = error.issues;
+    const name = issue?.path[0] as SettingName;
+    const where = sources.get(name) === "file" ? inFile : "";
+    const is = isShowable(name, given[name] ?? "") ? `is "${given[name]}" but ` : "";
+    throw new ConfigError(`${variableOf(name)}${where} ${is}must be ${issue?.message}.`);
+  }
+  checkTogether(settings);
+  return { ...settings, sources };
 }
 
 /** What `relai config` and the control API tell: every setting in force, with its source. A value is null when there is none. */
@@ -95,17 +183,11 @@ export function describeConfig(
   config: Config,
 ): { name: string; value: string | null; source: SettingSource }[] {
   return NAMES.map((name) => {
-    const value = config.settings[name];
-    const shown = SECRETS.has(name)
-      ? "(hidden)"
-      : typeof value === "boolean"
-        ? value
-          ? "1"
-          : "0"
-        : String(value);
+    const value = config[name];
+    const shown = String(typeof value === "boolean" ? Number(value) : value);
     return {
-      name,
-      value: value === undefined ? null : shown,
+      name: variableOf(name),
+      value: value === undefined ? null : SECRETS.has(name) ? "(hidden)" : shown,
       source: config.sources.get(name) ?? "default",
     };
   });
@@ -117,12 +199,8 @@ function fileEntries(file: string): [string, string][] {
     content = JSON.parse(readFileSync(file, "utf8"));
   } catch (error) {
     // JSON.parse's own message would quote the file, and a file of settings holds secrets.
-    const why =
-      error instanceof SyntaxError
-        ? "it is not JSON"
-        : error instanceof Error
-          ? error.message
-          : "no reason given";
+    const isNoJson = error instanceof SyntaxError || !(error instanceof Error);
+    const why = isNoJson ? "it is not JSON" : error.message;
     throw new ConfigError(`The settings file ${file} cannot be read: ${why}.`);
   }
   if (typeof content !== "object" || content === null || Array.isArray(content)) {
@@ -137,90 +215,38 @@ function fileEntries(file: string): [string, string][] {
   });
 }
 
-/** One sentence for the first thing that is wrong. */
-function sentence(
-  error: z.ZodError,
-  given: Readonly<Record<string, string>>,
-  sources: ReadonlyMap<string, SettingSource>,
-  file: string | undefined,
-): string {
-  const [issue] = error.issues;
-  const name = String(issue?.code === "unrecognized_keys" ? issue.keys[0] : issue?.path[0]);
-  const where = sources.get(name) === "file" ? ` in ${file}` : "";
-  if (issue?.code === "unrecognized_keys") {
-    return `${name}${where} is not a setting of relai; the nearest is ${nearest(name)}.`;
-  }
-  const shown = showable(name, given[name] ?? "");
-  return `${name}${where} ${shown === undefined ? "" : `is ${shown} but `}must be ${issue?.message}.`;
-}
-
 /** A wrong value helps to find the slip, unless a credential has slipped into the wrong place. */
-function showable(name: string, text: string): string | undefined {
-  const harmless = /^[\w.:,\- ]{1,32}$/u.test(text) && !/sk[-_]/u.test(text);
-  return harmless && !SECRETS.has(name) ? `"${text}"` : undefined;
+function isShowable(name: SettingName, text: string): boolean {
+  return !SECRETS.has(name) && /^[\w.:,\- ]{1,32}$/u.test(text) && !/sk[-_]/u.test(text);
 }
 
 /** What no single setting can say for itself. */
 function checkTogether(settings: Settings): void {
-  const ports = [
-    "RELAI_GATEWAY_PORT",
-    "RELAI_INTERNAL_PORT",
-    "RELAI_CONTROL_PORT",
-    "RELAI_SIMULATOR_PORT",
-  ] as const;
   const taken = new Map<number, string>();
-  for (const name of ports) {
-    const other = taken.get(settings[name]);
-    if (settings[name] !== 0 && other !== undefined) {
-      throw new ConfigError(`${name} is ${settings[name]} but must be another port than ${other}.`);
+  for (const name of ["gatewayPort", "internalPort", "controlPort", "simulatorPort"] as const) {
+    const port = settings[name];
+    const other = taken.get(port);
+    if (port !== 0 && other !== undefined) {
+      throw new ConfigError(
+        `${variableOf(name)} is ${port} but must be another port than ${other}.`,
+      );
     }
-    taken.set(settings[name], name);
+    taken.set(port, variableOf(name));
   }
-  if (settings.RELAI_BODY_BYTES_MAX > settings.RELAI_IN_FLIGHT_BYTES_MAX) {
+  const { bodyBytesMax, inFlightBytesMax } = settings;
+  if (bodyBytesMax > inFlightBytesMax) {
     throw new ConfigError(
-      `RELAI_BODY_BYTES_MAX is ${settings.RELAI_BODY_BYTES_MAX} but must be at most ` +
-        `RELAI_IN_FLIGHT_BYTES_MAX, which is ${settings.RELAI_IN_FLIGHT_BYTES_MAX}.`,
+      `RELAI_BODY_BYTES_MAX is ${bodyBytesMax} but must be at most ` +
+        `RELAI_IN_FLIGHT_BYTES_MAX, which is ${inFlightBytesMax}.`,
     );
   }
 }
 
-function named(settings: Settings): Omit<Config, "sources" | "settings"> {
-  return {
-    dataDir: settings.RELAI_DATA_DIR,
-    regions: settings.RELAI_REGIONS,
-    gatewayPort: settings.RELAI_GATEWAY_PORT,
-    internalPort: settings.RELAI_INTERNAL_PORT,
-    controlPort: settings.RELAI_CONTROL_PORT,
-    simulatorPort: settings.RELAI_SIMULATOR_PORT,
-    demo: settings.RELAI_DEMO,
-    adminToken: settings.RELAI_ADMIN_TOKEN,
-    openaiApiKey: settings.OPENAI_API_KEY,
-    openaiBaseUrl: settings.OPENAI_BASE_URL,
-    openaiArea: settings.OPENAI_AREA,
-    bind: settings.RELAI_BIND,
-    controlBind: settings.RELAI_CONTROL_BIND,
-    internalBind: settings.RELAI_INTERNAL_BIND,
-    controlUrl: settings.RELAI_CONTROL_URL,
-    drainMs: settings.RELAI_DRAIN_MS,
-    logLevel: settings.RELAI_LOG_LEVEL,
-    upstreamConnectMs: settings.RELAI_UPSTREAM_CONNECT_MS,
-    upstreamFirstByteMs: settings.RELAI_UPSTREAM_FIRST_BYTE_MS,
-    upstreamIdleMs: settings.RELAI_UPSTREAM_IDLE_MS,
-    upstreamConnectionsMax: settings.RELAI_UPSTREAM_CONNECTIONS_MAX,
-    upstreamWaitingMax: settings.RELAI_UPSTREAM_WAITING_MAX,
-    readOnMs: settings.RELAI_READ_ON_MS,
-    readOnBytes: settings.RELAI_READ_ON_BYTES,
-    bodyBytesMax: settings.RELAI_BODY_BYTES_MAX,
-    bodyDepthMax: settings.RELAI_BODY_DEPTH_MAX,
-    answerBytesMax: settings.RELAI_ANSWER_BYTES_MAX,
-    inFlightBytesMax: settings.RELAI_IN_FLIGHT_BYTES_MAX,
-  };
-}
-
-/** The setting whose name needs the fewest letters changed (Levenshtein's distance). */
-function nearest(name: string): string {
-  const distances = NAMES.map((known) => ({ known, distance: distance(name, known) }));
-  return distances.reduce((best, each) => (each.distance < best.distance ? each : best)).known;
+/** The variable whose name needs the fewest letters changed (Levenshtein's distance). */
+function nearest(variable: string): string {
+  return [...BY_VARIABLE.keys()].reduce((best, each) =>
+    distance(variable, each) < distance(variable, best) ? each : best,
+  );
 }
 
 function distance(a: string, b: string): number {

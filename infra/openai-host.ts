@@ -1,6 +1,5 @@
 import type { HostFacts } from "#domain/catalogue/build.ts";
-import { isThisMachine } from "./config-schema.ts";
-import { ConfigError, type Config } from "./config.ts";
+import { ConfigError, isThisMachine, type Config } from "./config.ts";
 
 /** OpenAI's own addresses: the plain one processes in the United States, a regional one where it says. */
 const OPENAI = /^(?:([a-z]{2})\.)?api\.openai\.com$/u;
