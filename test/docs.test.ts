@@ -155,9 +155,7 @@ describe("docs/operations.md", () => {
 
   test("has every metric, and no other", () => {
     const made = [
-      ...textOf("infra/telemetry-metrics.ts").matchAll(
-        /name: "(relai_\w+)",[^}]*?\n {4}registers/g,
-      ),
+      ...textOf("infra/telemetry.ts").matchAll(/name: "(relai_\w+)",[^}]*?\n {4}registers/g),
     ].map(([found, name]) => [name, labelsIn(found)]);
     const told = tableWith(text, ["name", "labels", "counts"]).map(([name = "", labels]) => [
       inCode(name),
