@@ -33,9 +33,7 @@ export function systemClock(onJump?: (jumpMs: number) => void): Clock {
         return () => clearImmediate(immediate);
       }
       if (!(delayMs >= 0)) throw new RangeError(`a timer cannot wait ${delayMs} ms`);
-      const timer = new Timer(performance.now() + delayMs, callback);
-      timer.arm(delayMs);
-      return () => timer.cancel();
+      return startTimer(delayMs, callback);
     },
   };
 }
@@ -53,41 +51,34 @@ function watchedNow(onJump: (jumpMs: number) => void): () => number {
   };
 }
 
-class Timer {
-  private readonly dueMs: number;
-  private readonly callback: () => void;
-  private node: NodeJS.Timeout | undefined;
-  private afterGrace: NodeJS.Immediate | undefined;
-  private graced = false;
+function startTimer(delayMs: number, callback: () => void): () => void {
+  const dueMs = performance.now() + delayMs;
+  let isGraced = false;
+  let afterGrace: NodeJS.Immediate | undefined;
+  let node = arm(delayMs);
 
-  constructor(dueMs: number, callback: () => void) {
-    this.dueMs = dueMs;
-    this.callback = callback;
+  function arm(ms: number): NodeJS.Timeout {
+    return setTimeout(fired, Math.min(Math.ceil(ms), NODE_DELAY_MS_MAX)).unref();
   }
 
-  arm(delayMs: number): void {
-    this.node = setTimeout(() => this.fired(), Math.min(Math.ceil(delayMs), NODE_DELAY_MS_MAX));
-    this.node.unref();
-  }
-
-  cancel(): void {
-    clearTimeout(this.node);
-    clearImmediate(this.afterGrace);
-  }
-
-  private fired(): void {
-    const lateMs = performance.now() - this.dueMs;
+  function fired(): void {
+    const lateMs = performance.now() - dueMs;
     if (lateMs < 0) {
       // Node counts whole milliseconds, so its timers may come up to one early.
-      this.arm(-lateMs);
-    } else if (this.graced) {
+      node = arm(-lateMs);
+    } else if (isGraced) {
       // Immediates run after the sockets were looked at, also when the grace itself ran out in a busy turn.
-      this.afterGrace = setImmediate(this.callback);
+      afterGrace = setImmediate(callback);
     } else if (lateMs > LATE_MS) {
-      this.graced = true;
-      this.arm(GRACE_MS);
+      isGraced = true;
+      node = arm(GRACE_MS);
     } else {
-      this.callback();
+      callback();
     }
   }
+
+  return () => {
+    clearTimeout(node);
+    clearImmediate(afterGrace);
+  };
 }
