@@ -1,6 +1,5 @@
 import {
   closeSync,
-  fchmodSync,
   fstatSync,
   fsyncSync,
   openSync,
@@ -24,16 +23,9 @@ export function writeSecretFile(path: string, text: string): void {
   const aside = `${path}.new`;
   // One that a kill left behind may have another mode; it is made anew, so that no moment exists in which others can read.
   rmSync(aside, { force: true });
-  const file = openSync(aside, "wx", 0o600);
-  try {
-    fchmodSync(file, 0o600);
-    writeFileSync(file, text);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
+  writeFileSync(aside, text, { flag: "wx", mode: 0o600, flush: true });
   renameSync(aside, path);
-  syncFolder(dirname(path));
+  syncPath(dirname(path));
 }
 
 /**
@@ -62,12 +54,12 @@ export function readSecretFile(path: string): string | undefined {
   }
 }
 
-/** A new name in a folder outlives a power loss only when the folder was synced too. */
-export function syncFolder(path: string): void {
-  const folder = openSync(path, "r");
+/** Syncs a file, or a folder: a new name in it outlives a power loss only when it was synced too. */
+export function syncPath(path: string): void {
+  const opened = openSync(path, "r");
   try {
-    fsyncSync(folder);
+    fsyncSync(opened);
   } finally {
-    closeSync(folder);
+    closeSync(opened);
   }
 }

@@ -2,19 +2,16 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import type { FolderLock } from "#services/ports.ts";
+import { codeOf, SQLITE_BUSY } from "./sqlite.ts";
 
 /** Two starts at the same moment can meet in the middle of locking; within this time one of the two gets through. */
 const CONTENTION_MS = 250;
-/** SQLite's primary result code for a lock that somebody else has; extended codes carry more above the low byte. */
-const SQLITE_BUSY = 5;
 
 /** Another process (or another part of this one) works on the data folder. */
 export class FolderLocked extends Error {
   override readonly name = "FolderLocked";
-  readonly path: string;
   constructor(path: string) {
     super(`The data folder ${path} is in use by another relai process.`);
-    this.path = path;
   }
 }
 
@@ -35,14 +32,7 @@ export function lockFolder(path: string): FolderLock {
     database.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     database.close();
-    if (
-      error instanceof Error &&
-      "errcode" in error &&
-      Number(error.errcode) % 256 === SQLITE_BUSY
-    ) {
-      throw new FolderLocked(path);
-    }
-    throw error;
+    throw codeOf(error) === SQLITE_BUSY ? new FolderLocked(path) : error;
   }
   held.add(database);
   return {

@@ -1,7 +1,7 @@
 import { closeSync, existsSync, linkSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
-import { syncFolder } from "#infra/files.ts";
+import { syncPath } from "#infra/files.ts";
 import {
   BUSY_MS_MAX,
   codeOf,
@@ -40,7 +40,7 @@ export async function backUpEventStore(from: string, to: string): Promise<StoreC
   try {
     const copy = await copyStore(from, part, () => undefined);
     renameSync(part, to);
-    syncFolder(dirname(to));
+    syncPath(dirname(to));
     return copy;
   } catch (error) {
     rmSync(part, { force: true });
@@ -67,7 +67,7 @@ export async function restoreEventStore(
     if (aside !== undefined) putAside(to, aside);
     for (const suffix of ["-wal", "-shm"]) rmSync(`${to}${suffix}`, { force: true });
     renameSync(part, to);
-    syncFolder(dirname(to));
+    syncPath(dirname(to));
     return { ...copy, aside };
   } catch (error) {
     rmSync(part, { force: true });
@@ -98,7 +98,9 @@ async function copyStore(
     // Out of the write-ahead log's mode: such a file needs no other beside it and can be read from anywhere.
     db.exec("PRAGMA journal_mode = DELETE");
     change(db);
-    return { ...wholeOf(db, from), bytes: syncFile(to) };
+    const whole = wholeOf(db, from);
+    syncPath(to);
+    return { ...whole, bytes: statSync(to).size };
   } catch (error) {
     throw new Error(sentenceOf(error, from), { cause: error });
   }
@@ -112,12 +114,6 @@ function wholeOf(db: DatabaseSync, name: string): { events: number; position: nu
   const position = numberOf(db, "SELECT ifnull(max(position), 0) FROM events");
   if (damaged || events !== position) throw new Error(`${name} is damaged`);
   return { events, position };
-}
-
-/** A file is synced as a folder is. Returns the size, in bytes. */
-function syncFile(path: string): number {
-  syncFolder(path);
-  return statSync(path).size;
 }
 
 /**
