@@ -16,9 +16,6 @@ import { openSqliteFile, pragmaOf, type Pragma } from "./sqlite-file.ts";
  * memory store write with it; reading stands in sqlite-slices.ts, so that the writer thread loads no event schema.
  */
 
-/** Names of streams kept in memory; past this many they are forgotten and looked up again. */
-const STREAMS_CACHED_MAX = 100_000;
-
 /** Opens the store's file for writing; see {@link openSqliteFile} for what it throws. */
 export function openSqliteCore(path: string) {
   const db = openSqliteFile(path);
@@ -36,61 +33,31 @@ export function openSqliteCore(path: string) {
   };
 }
 
+/** A stream's number, by its name. */
+const NUMBER = "(SELECT stream FROM streams WHERE name = ?)";
+
 /** What is to be done with an append: it stands at `next`, or it is settled already. */
 type Look = { readonly next: number } | Judged;
 
-/** The streams' numbers, by name. */
-function streamNumbers(db: DatabaseSync) {
-  const named = arrays(db, "SELECT stream FROM streams WHERE name = ?");
-  const add = db.prepare("INSERT INTO streams (name) VALUES (?)");
-  const known = new Map<string, number>();
-
-  function remember(name: string, stream: number): number {
-    if (known.size >= STREAMS_CACHED_MAX) known.clear();
-    known.set(name, stream);
-    return stream;
-  }
-  function get(name: string): number | undefined {
-    const cached = known.get(name);
-    if (cached !== undefined) return cached;
-    const found = first(named, name)?.[0];
-    return typeof found === "number" ? remember(name, found) : undefined;
-  }
-  return {
-    get,
-    getOrAdd: (name: string): number =>
-      get(name) ?? remember(name, Number(add.run(name).lastInsertRowid)),
-    /** After a rollback: what was added is gone. */
-    forget: () => known.clear(),
-  };
-}
-
 /** Prepares the look at what is stored already that judges an append; it writes nothing. */
-function preparedLook(db: DatabaseSync, numbers: ReturnType<typeof streamNumbers>) {
-  const lastRevision = arrays(db, "SELECT max(revision) FROM events WHERE stream = ?");
+function preparedLook(db: DatabaseSync) {
+  const lastRevision = arrays(db, `SELECT max(revision) FROM events WHERE stream = ${NUMBER}`);
   const idsBetween = arrays(
     db,
-    "SELECT id, position FROM events WHERE stream = ? AND revision BETWEEN ? AND ? ORDER BY revision",
+    `SELECT id, position FROM events WHERE stream = ${NUMBER} AND revision BETWEEN ? AND ? ORDER BY revision`,
   );
   const fenceWithId = arrays(
     db,
-    "SELECT revision, position FROM events WHERE stream = ? AND id = ? AND type = 'OwnerFenced.v1'",
+    `SELECT revision, position FROM events WHERE stream = ${NUMBER} AND id = ? AND type = 'OwnerFenced.v1'`,
   );
 
-  function look({ stream: name, expected, rows }: AppendRequest): Look {
-    const stream = numbers.get(name);
-    const actual =
-      stream === undefined ? NO_STREAM : Number(first(lastRevision, stream)?.[0] ?? NO_STREAM);
-    if (expected === actual || stream === undefined) {
-      return expected === actual || expected === ANY_REVISION
-        ? { next: actual + 1 }
-        : { outcome: "conflict", actual };
-    }
+  function look({ stream, expected, rows }: AppendRequest): Look {
+    const actual = Number(first(lastRevision, stream)?.[0] ?? NO_STREAM);
     if (expected === ANY_REVISION) {
       const fence = first(fenceWithId, stream, rows[0] ?? "");
-      if (!fence) return { next: actual + 1 };
-      return repeat(Number(fence[0]), Number(fence[1]));
+      return fence ? repeat(Number(fence[0]), Number(fence[1])) : { next: actual + 1 };
     }
+    if (expected === actual) return { next: actual + 1 };
     return repeatOf(stream, expected, rows) ?? { outcome: "conflict", actual };
   }
 
@@ -99,12 +66,10 @@ function preparedLook(db: DatabaseSync, numbers: ReturnType<typeof streamNumbers
   };
 
   /** The first outcome of an identical append, if there was one: every id stands where it would stand. */
-  function repeatOf(stream: number, expected: number, rows: readonly string[]): Judged | undefined {
+  function repeatOf(stream: string, expected: number, rows: readonly string[]): Judged | undefined {
     const count = rows.length / ROW_FIELDS;
-    const stored = idsBetween.all(stream, expected + 1, expected + count) as unknown as [
-      string,
-      number,
-    ][];
+    const found: unknown[] = idsBetween.all(stream, expected + 1, expected + count);
+    const stored = found as [string, number][];
     if (stored.length !== count) return undefined;
     if (stored.some(([id], at) => id !== rows[at * ROW_FIELDS])) return undefined;
     return repeat(expected + count, Number(stored.at(-1)?.[1]));
@@ -116,29 +81,24 @@ function preparedLook(db: DatabaseSync, numbers: ReturnType<typeof streamNumbers
 function preparedWriter(db: DatabaseSync) {
   const begin = db.prepare("BEGIN IMMEDIATE");
   const commit = db.prepare("COMMIT");
-  const insert = db.prepare("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+  const addStream = db.prepare("INSERT INTO streams (name) VALUES (?)");
+  const insert = db.prepare(
+    `INSERT INTO events (position, stream, revision, recorded_at, id, type, data, metadata)
+    VALUES (?, ${NUMBER}, ?, ?, ?, ?, ?, ?)`,
+  );
   const tail = arrays(
     db,
     "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1",
   );
-  const numbers = streamNumbers(db);
-  const look = preparedLook(db, numbers);
+  const look = preparedLook(db);
 
-  function write(
-    request: AppendRequest,
-    revision: number,
-    position: number,
-    recordedAt: number,
-  ): void {
-    const { rows } = request;
-    const stream = numbers.getOrAdd(request.stream);
-    for (let at = 0, offset = 0; at < rows.length; at += ROW_FIELDS, offset += 1) {
-      const place = [position + offset, stream, revision + offset];
-      const [id = null, type = null, data = null, metadata = null] = rows.slice(
-        at,
-        at + ROW_FIELDS,
-      );
-      insert.run(...place, id, type, recordedAt, data, metadata);
+  /** Inserts an append's rows, dated `at`; the first stands at a revision and a position. */
+  function write(request: AppendRequest, revision: number, position: number, at: number): void {
+    const { stream, rows } = request;
+    if (revision === 0) addStream.run(stream);
+    for (let row = 0; row * ROW_FIELDS < rows.length; row += 1) {
+      const texts = rows.slice(row * ROW_FIELDS, (row + 1) * ROW_FIELDS);
+      insert.run(position + row, stream, revision + row, at, ...texts);
     }
   }
 
@@ -173,7 +133,6 @@ function preparedWriter(db: DatabaseSync) {
     } catch (error) {
       // SQLite ends the transaction itself after some errors, after others it leaves that to us.
       if (db.isTransaction) db.exec("ROLLBACK");
-      numbers.forget();
       const reason = refusalOf(error);
       if (!reason) throw error;
       return { judged: requests.map((request) => refused(request, reason)), recordedAt: nowMs };
