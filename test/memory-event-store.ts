@@ -1,16 +1,17 @@
 import type { NewEvent } from "#domain/events/events.ts";
 import type { AppendOutcome, Clock, EventStore } from "#services/ports.ts";
 import { createFollowers } from "#infra/event-store/followers.ts";
-import { recordedFrom, storeReads, toOutcome } from "#infra/event-store/outcomes.ts";
 import {
   ANY_REVISION,
   expectedNumber,
+  recordedFrom,
   rowsOf,
+  toOutcome,
   type AppendRequest,
 } from "#infra/event-store/append-request.ts";
 import { openSqliteCore } from "#infra/event-store/sqlite-core.ts";
 import type { Pragma } from "#infra/event-store/sqlite-file.ts";
-import { createSlices } from "#infra/event-store/sqlite-slices.ts";
+import { openReads } from "#infra/event-store/sqlite-reads.ts";
 
 export interface MemoryEventStore extends EventStore {
   /** Reads a setting of the connection, after changing it if a value is given: how tests fill the disk. */
@@ -27,11 +28,11 @@ export function createMemoryEventStore(options: {
   clock: Clock;
   followEventsMax?: number;
 }): MemoryEventStore {
-  const { clock, followEventsMax = 10_000 } = options;
+  const { clock, followEventsMax: bufferEventsMax } = options;
   const core = openSqliteCore(":memory:");
-  const slices = createSlices(core.db);
   const pause = () => Promise.resolve();
-  const followers = createFollowers({ slices, pause, bufferEventsMax: followEventsMax });
+  const { reads, after } = openReads(core.db, pause);
+  const followers = createFollowers({ after, pause, bufferEventsMax });
   let closed = false;
 
   function write(request: AppendRequest, events: readonly NewEvent[]): AppendOutcome {
@@ -63,7 +64,7 @@ export function createMemoryEventStore(options: {
         cause: outcome,
       });
     },
-    ...storeReads(slices, pause),
+    ...reads,
     follow: followers.follow,
     pragma: async (name, value) => core.pragma(name, value),
     async close() {

@@ -1,5 +1,10 @@
-import type { NewEvent } from "#domain/events/events.ts";
-import { APPEND_BYTES_MAX, APPEND_EVENTS_MAX, type ExpectedRevision } from "#services/ports.ts";
+import type { NewEvent, RecordedEvent } from "#domain/events/events.ts";
+import {
+  APPEND_BYTES_MAX,
+  APPEND_EVENTS_MAX,
+  type AppendOutcome,
+  type ExpectedRevision,
+} from "#services/ports.ts";
 
 /**
  * An append on its way to the writer thread and its judgement on the way back: strings and plain numbers only, which
@@ -66,4 +71,33 @@ export function bytesOfRows(rows: readonly string[]): number {
 /** Whether an append is over the limits that every store keeps to. */
 export function isTooLarge(rows: readonly string[]): boolean {
   return rows.length > APPEND_EVENTS_MAX * ROW_FIELDS || bytesOfRows(rows) > APPEND_BYTES_MAX;
+}
+
+/** The core's judgement as the port's outcome. */
+export function toOutcome(judged: Judged): AppendOutcome {
+  if (judged.outcome === "refused") return judged;
+  if (judged.outcome === "conflict") {
+    const { outcome, actual } = judged;
+    return { outcome, actual: actual === NO_STREAM ? "no_stream" : BigInt(actual) };
+  }
+  const { outcome, revision, position } = judged;
+  return { outcome, revision: BigInt(revision), position: BigInt(position) };
+}
+
+/** The events of an append as recorded, made of the very objects that were appended; none if it wrote nothing new. */
+export function recordedFrom(
+  stream: string,
+  events: readonly NewEvent[],
+  judged: Judged,
+  recordedAt: number,
+): RecordedEvent[] {
+  if (judged.outcome !== "appended" || !judged.fresh) return [];
+  const revision = BigInt(judged.revision - events.length + 1);
+  const position = BigInt(judged.position - events.length + 1);
+  return events.map((event, at) => {
+    const { id, type, data, metadata } = event;
+    const here = { revision: revision + BigInt(at), position: position + BigInt(at) };
+    // The type and the data of a NewEvent belong together, which the compiler loses sight of here.
+    return { id, type, data, metadata, stream, ...here, recordedAt } as RecordedEvent;
+  });
 }

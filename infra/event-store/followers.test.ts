@@ -20,16 +20,14 @@ function setUp(bufferEventsMax = 100) {
   const stored: RecordedEvent[] = [];
   let reads = 0;
   const followers: ReturnType<typeof createFollowers> = createFollowers({
-    slices: {
-      after(position) {
-        reads += 1;
-        const events = stored.filter((event) => event.position > position).slice(0, 2);
-        return {
-          events,
-          position: Number(events.at(-1)?.position ?? position),
-          atEnd: events.length < 2,
-        };
-      },
+    after(position) {
+      reads += 1;
+      const events = stored.filter((event) => event.position > position).slice(0, 2);
+      return {
+        events,
+        position: Number(events.at(-1)?.position ?? position),
+        atEnd: events.length < 2,
+      };
     },
     pause: () => Promise.resolve(),
     bufferEventsMax,

@@ -1,6 +1,6 @@
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
-import type { SqliteSlices } from "./sqlite-slices.ts";
+import type { Slice } from "./sqlite-reads.ts";
 
 interface Follower {
   /** The last position that is in `buffer`, or was before. */
@@ -18,11 +18,11 @@ interface Follower {
  * `pause` lets other work of the thread run between two reads of a long catching-up.
  */
 export function createFollowers(options: {
-  slices: Pick<SqliteSlices, "after">;
+  after: (position: number) => Slice;
   pause: () => Promise<void>;
-  bufferEventsMax: number;
+  bufferEventsMax?: number | undefined;
 }) {
-  const { slices, pause, bufferEventsMax } = options;
+  const { pause, bufferEventsMax = 10_000 } = options;
   const followers = new Set<Follower>();
   const ending = new AbortController();
 
@@ -33,7 +33,7 @@ export function createFollowers(options: {
 
   /** The switch to live has no gap: reading the last slice and leaving `behind` is one step, with no wait in between. */
   function catchUp(follower: Follower): RecordedEvent[] {
-    const slice = slices.after(follower.position);
+    const slice = options.after(follower.position);
     follower.position = slice.position;
     follower.behind = !slice.atEnd;
     return slice.events;

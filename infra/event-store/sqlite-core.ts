@@ -13,7 +13,7 @@ import { openSqliteFile, pragmaOf, type Pragma } from "./sqlite-file.ts";
 
 /**
  * The synchronous heart of the embedded event store: the judging and writing of appends. The writer thread and the
- * memory store write with it; reading stands in sqlite-slices.ts, so that the writer thread loads no event schema.
+ * memory store write with it; reading stands in sqlite-reads.ts, so that the writer thread loads no event schema.
  */
 
 /** Opens the store's file for writing; see {@link openSqliteFile} for what it throws. */

@@ -1,8 +1,8 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { Clock, EventStore } from "#services/ports.ts";
-import { storeReads } from "./outcomes.ts";
+import type { Clock } from "#services/ports.ts";
+import { createFollowers } from "./followers.ts";
 import { openSqliteReadOnly } from "./sqlite-file.ts";
-import { createSlices } from "./sqlite-slices.ts";
+import { openReads } from "./sqlite-reads.ts";
 
 /**
  * Reads an event store's file beside the process or thread that writes it. Following looks for new events every
@@ -12,48 +12,24 @@ import { createSlices } from "./sqlite-slices.ts";
 export function openSqliteEventReader(options: { path: string; clock: Clock; pollMs: number }) {
   const { path, clock, pollMs } = options;
   const db = openSqliteReadOnly(path);
-  const slices = createSlices(db);
-  const closing = new AbortController();
-  const asleep = new Set<() => void>();
+  const { reads, after } = openReads(db, nextTurn);
+  const { follow, lookAgain, end } = createFollowers({ after, pause: nextTurn });
+  let cancel = clock.timer(pollMs, look);
 
-  /** Waits, at most until the signal aborts. */
-  function sleep(delayMs: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const cancel = clock.timer(delayMs, awake);
-      function awake(): void {
-        cancel();
-        signal.removeEventListener("abort", awake);
-        asleep.delete(awake);
-        resolve();
-      }
-      asleep.add(awake);
-      signal.addEventListener("abort", awake);
-    });
+  function look(): void {
+    lookAgain();
+    cancel = clock.timer(pollMs, look);
   }
 
-  const follow: EventStore["follow"] = async function* follow({ after, signal }) {
-    const stopped = AbortSignal.any([signal, closing.signal]);
-    let position = after === "start" ? 0 : Number(after);
-    while (!stopped.aborted) {
-      const slice = slices.after(position);
-      position = slice.position;
-      if (slice.events.length > 0) yield slice.events;
-      await (slice.atEnd ? sleep(pollMs, stopped) : nextTurn());
-    }
-  };
-
   return {
-    ...storeReads(slices, nextTurn),
+    ...reads,
     follow,
     /** Has those who follow look for new events now, and not only when it is time again. */
-    lookNow(): void {
-      for (const wake of asleep) wake();
-    },
+    lookNow: lookAgain,
     async close(): Promise<void> {
-      if (closing.signal.aborted) return;
-      closing.abort();
-      db.close();
+      cancel();
+      end();
+      if (db.isOpen) db.close();
     },
   };
 }

@@ -3,11 +3,17 @@ import type { Worker } from "node:worker_threads";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { Clock, EventStore } from "#services/ports.ts";
 import { createAppendQueue, type Waiting } from "./append-queue.ts";
-import { ANY_REVISION, expectedNumber, rowsOf, type Written } from "./append-request.ts";
+import {
+  ANY_REVISION,
+  expectedNumber,
+  recordedFrom,
+  rowsOf,
+  toOutcome,
+  type Written,
+} from "./append-request.ts";
 import { createFollowers } from "./followers.ts";
-import { recordedFrom, storeReads, toOutcome } from "./outcomes.ts";
 import { openSqliteReadOnly, type Pragma } from "./sqlite-file.ts";
-import { createSlices } from "./sqlite-slices.ts";
+import { openReads } from "./sqlite-reads.ts";
 import { startWriterThread, superviseWriter } from "./sqlite-thread.ts";
 
 const OUT_OF_ORDER = "the event store's writer answered out of order";
@@ -45,13 +51,13 @@ export async function openSqliteEventStore(
   const { path, clock, startWriter = startWriterThread } = options;
   const { queueEventsMax: eventsMax = 20_000, queueBytesMax: bytesMax = 64 * 1024 * 1024 } =
     options;
-  const { answerMsMax = 10_000, followEventsMax: bufferEventsMax = 10_000 } = options;
+  const { answerMsMax = 10_000, followEventsMax: bufferEventsMax } = options;
   const writer = superviseWriter(() => startWriter(path), clock);
   // The first order starts the thread, which makes the file: only then can it be opened for reading.
   await writer.ask({ order: "pragma", name: "journal_mode", value: undefined });
   const db = openSqliteReadOnly(path);
-  const slices = createSlices(db);
-  const followers = createFollowers({ slices, pause: nextTurn, bufferEventsMax });
+  const { reads, after } = openReads(db, nextTurn);
+  const followers = createFollowers({ after, pause: nextTurn, bufferEventsMax });
 
   const queue = createAppendQueue({
     clock,
@@ -100,7 +106,7 @@ export async function openSqliteEventStore(
       if (cause.outcome === "appended") return cause.position;
       throw new Error(`the fence of ${stream} was not written: ${cause.outcome}`, { cause });
     },
-    ...storeReads(slices, nextTurn),
+    ...reads,
     follow: followers.follow,
     async pragma(name, value) {
       const answer = await writer.ask({ order: "pragma", name, value });
