@@ -1,6 +1,6 @@
 import type { NewEvent } from "#domain/events/events.ts";
 import type { AppendOutcome, Clock, RefusedAppend } from "#services/ports.ts";
-import { bytesOfRows, isTooLarge, type AppendRequest, type Written } from "./append-request.ts";
+import { bytesOfRows, isTooLarge, type AppendRequest } from "./append-request.ts";
 
 /** An append that waits for its outcome. */
 export interface Waiting {
@@ -12,19 +12,17 @@ export interface Waiting {
 
 /**
  * The bounded queue before the writer thread: one transaction at a time is with the thread, and what comes in the
- * meantime makes up the next one. `write` gives a transaction over; `answerAll` answers its appends when it is written,
- * `lost` hears of one of which nobody knows whether it was.
+ * meantime makes up the next one. `write` gives a transaction over and answers its appends when it is written; it
+ * rejects when nobody knows whether it was.
  */
 export function createAppendQueue(options: {
   clock: Clock;
   eventsMax: number;
   bytesMax: number;
   answerMsMax: number;
-  write: (requests: AppendRequest[]) => Promise<Written>;
-  answerAll: (batch: readonly Waiting[], written: Written) => void;
-  lost: () => void;
+  write: (batch: readonly Waiting[]) => Promise<void>;
 }) {
-  const { clock, eventsMax, bytesMax, answerMsMax } = options;
+  const { clock, eventsMax, bytesMax, answerMsMax, write } = options;
   let queue: Waiting[] = [];
   let heldEvents = 0;
   let heldBytes = 0;
@@ -70,11 +68,9 @@ export function createAppendQueue(options: {
       cancel = clock.timer(answerMsMax, giveUp);
     }
     try {
-      const requests = batch.map((waiting) => waiting.request);
-      options.answerAll(batch, await options.write(requests));
+      await write(batch);
     } catch (error) {
       answerUnknown(batch, error instanceof Error ? error.message : "the writer thread is gone");
-      options.lost();
     } finally {
       cancel();
     }

@@ -1,6 +1,8 @@
 import { Worker } from "node:worker_threads";
 import type { Clock } from "#services/ports.ts";
-import type { WriterAnswer, WriterOrder } from "./sqlite-writer.ts";
+import type { AppendRequest, Written } from "./append-request.ts";
+import type { Pragma } from "./sqlite-file.ts";
+import type { WriterOrder } from "./sqlite-writer.ts";
 
 const RESTART_MS_MIN = 20;
 const RESTART_MS_MAX = 2_000;
@@ -17,63 +19,50 @@ export function startWriterThread(path: string): Worker {
  */
 export function superviseWriter(start: () => Worker, clock: Clock) {
   let current: Worker | undefined;
-  let starting: Promise<Worker> | undefined;
   let deaths = 0;
-  const waiting: PromiseWithResolvers<WriterAnswer>[] = [];
+  const waiting: PromiseWithResolvers<unknown>[] = [];
 
-  function launch(): Promise<Worker> {
-    const up = Promise.withResolvers<Worker>();
+  function launch(): Worker {
     const thread = start();
     let cause: unknown;
-    thread.on("message", (message: WriterAnswer) => {
-      if (message.answer === "ready") {
-        current = thread;
-        up.resolve(thread);
-        return;
-      }
-      if (message.answer === "written") deaths = 0;
-      waiting.shift()?.resolve(message);
+    thread.on("message", (answer: unknown) => {
+      deaths = 0;
+      waiting.shift()?.resolve(answer);
     });
     thread.on("error", (error) => {
       cause = error;
     });
     thread.on("exit", () => {
       deaths += 1;
+      current = undefined;
       const why = cause instanceof Error ? cause.message : "it ended";
       const gone = new Error(`the event store's writer thread is gone: ${why}`, { cause });
-      if (current === thread) current = undefined;
-      up.reject(gone);
       for (const order of waiting.splice(0)) order.reject(gone);
     });
-    return up.promise;
+    return thread;
   }
 
-  async function restart(): Promise<Worker> {
-    if (deaths > 0) {
+  async function ask(order: WriterOrder): Promise<unknown> {
+    if (!current && deaths > 0) {
       const pauseMs = Math.min(RESTART_MS_MAX, RESTART_MS_MIN * 2 ** Math.min(deaths - 1, 20));
       await new Promise<void>((resolve) => clock.timer(pauseMs, resolve));
     }
-    return launch();
+    current ??= launch();
+    const answer = Promise.withResolvers<unknown>();
+    waiting.push(answer);
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
+    current.postMessage(order);
+    return answer.promise;
   }
 
-  const thread = () =>
-    (starting ??= restart().finally(() => {
-      starting = undefined;
-    }));
-
+  // Orders are answered one after the other. Each rejects when the thread died before, or could not be started.
   return {
-    /**
-     * Gives an order and waits for its answer; orders are answered one after the other.
-     * Rejects when the thread died before it answered, or could not be started.
-     */
-    async ask(order: Exclude<WriterOrder, { order: "close" }>): Promise<WriterAnswer> {
-      const worker = current ?? (await thread());
-      const answer = Promise.withResolvers<WriterAnswer>();
-      waiting.push(answer);
-      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
-      worker.postMessage(order);
-      return answer.promise;
-    },
+    /** Writes appends in one transaction, and answers when they are on the disk. */
+    append: (requests: readonly AppendRequest[], nowMs: number) =>
+      ask({ order: "append", requests, nowMs }) as Promise<Written>,
+    /** Reads a setting of the thread's connection, after changing it if a value is given. */
+    pragma: (name: Pragma, value?: number) =>
+      ask({ order: "pragma", name, value }) as Promise<string | number>,
     /** Lets the thread close its file and waits for its end, at most `closeMsMax`. */
     async close(closeMsMax: number): Promise<void> {
       const worker = current;

@@ -1,6 +1,6 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { openSqliteCore } from "./sqlite-core.ts";
-import type { AppendRequest, Written } from "./append-request.ts";
+import type { AppendRequest } from "./append-request.ts";
 import type { Pragma } from "./sqlite-file.ts";
 
 /**
@@ -18,24 +18,17 @@ export type WriterOrder =
   | { readonly order: "pragma"; readonly name: Pragma; readonly value: number | undefined }
   | { readonly order: "close" };
 
-export type WriterAnswer =
-  | { readonly answer: "ready" }
-  | { readonly answer: "written"; readonly written: Written }
-  | { readonly answer: "pragma"; readonly value: string | number };
-
 if (!parentPort) throw new Error("the event store's writer runs as a worker thread only");
 const port = parentPort;
 // The store's path, from whoever starts the thread.
 const core = openSqliteCore(workerData as string);
-const answer = (message: WriterAnswer) => port.postMessage(message);
 port.on("message", (message: WriterOrder) => {
   if (message.order === "append") {
-    answer({ answer: "written", written: core.appendAll(message.requests, message.nowMs) });
+    port.postMessage(core.appendAll(message.requests, message.nowMs));
   } else if (message.order === "pragma") {
-    answer({ answer: "pragma", value: core.pragma(message.name, message.value) });
+    port.postMessage(core.pragma(message.name, message.value));
   } else {
     core.close();
     port.close();
   }
 });
-answer({ answer: "ready" });

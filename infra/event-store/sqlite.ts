@@ -3,20 +3,11 @@ import type { Worker } from "node:worker_threads";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { Clock, EventStore } from "#services/ports.ts";
 import { createAppendQueue, type Waiting } from "./append-queue.ts";
-import {
-  ANY_REVISION,
-  expectedNumber,
-  recordedFrom,
-  rowsOf,
-  toOutcome,
-  type Written,
-} from "./append-request.ts";
+import { ANY_REVISION, expectedNumber, recordedFrom, rowsOf, toOutcome } from "./append-request.ts";
 import { createFollowers } from "./followers.ts";
 import { openSqliteReadOnly, type Pragma } from "./sqlite-file.ts";
 import { openReads } from "./sqlite-reads.ts";
 import { startWriterThread, superviseWriter } from "./sqlite-thread.ts";
-
-const OUT_OF_ORDER = "the event store's writer answered out of order";
 
 export interface SqliteEventStoreOptions {
   /** The file; made if it is not there. Its folder must be there, on a local disk, and used by one process. */
@@ -48,33 +39,33 @@ export interface SqliteEventStore extends EventStore {
 export async function openSqliteEventStore(
   options: SqliteEventStoreOptions,
 ): Promise<SqliteEventStore> {
-  const { path, clock, startWriter = startWriterThread } = options;
-  const { queueEventsMax: eventsMax = 20_000, queueBytesMax: bytesMax = 64 * 1024 * 1024 } =
-    options;
-  const { answerMsMax = 10_000, followEventsMax: bufferEventsMax } = options;
+  const { path, clock, startWriter = startWriterThread, answerMsMax = 10_000 } = options;
   const writer = superviseWriter(() => startWriter(path), clock);
   // The first order starts the thread, which makes the file: only then can it be opened for reading.
-  await writer.ask({ order: "pragma", name: "journal_mode", value: undefined });
+  await writer.pragma("journal_mode");
   const db = openSqliteReadOnly(path);
   const { reads, after } = openReads(db, nextTurn);
-  const followers = createFollowers({ after, pause: nextTurn, bufferEventsMax });
-
+  const followers = createFollowers({
+    after,
+    pause: nextTurn,
+    bufferEventsMax: options.followEventsMax,
+  });
   const queue = createAppendQueue({
     clock,
-    eventsMax,
-    bytesMax,
+    eventsMax: options.queueEventsMax ?? 20_000,
+    bytesMax: options.queueBytesMax ?? 64 * 1024 * 1024,
     answerMsMax,
-    async write(requests) {
-      const answer = await writer.ask({ order: "append", requests, nowMs: clock.now() });
-      if (answer.answer !== "written") throw new Error(OUT_OF_ORDER);
-      return answer.written;
-    },
-    answerAll,
-    lost: () => followers.lookAgain(),
+    write,
   });
   let closing: Promise<void> | undefined;
 
-  function answerAll(batch: readonly Waiting[], { judged, recordedAt }: Written): void {
+  async function write(batch: readonly Waiting[]): Promise<void> {
+    const requests = batch.map(({ request }) => request);
+    const { judged, recordedAt } = await writer.append(requests, clock.now()).catch((error) => {
+      // Nobody knows whether it was written, so neither do those who follow.
+      followers.lookAgain();
+      throw error;
+    });
     const fresh: RecordedEvent[] = [];
     const followed = followers.any();
     for (const [at, { request, events, answer }] of batch.entries()) {
@@ -108,11 +99,7 @@ export async function openSqliteEventStore(
     },
     ...reads,
     follow: followers.follow,
-    async pragma(name, value) {
-      const answer = await writer.ask({ order: "pragma", name, value });
-      if (answer.answer !== "pragma") throw new Error(OUT_OF_ORDER);
-      return answer.value;
-    },
+    pragma: writer.pragma,
     close: () => (closing ??= shut()),
   };
 }
