@@ -22,8 +22,6 @@ function open(): Projector {
     eventStorePath: join(root, "events.sqlite"),
     folder: join(root, "read-models"),
     clock,
-    pollMs: 5,
-    batchMs: 5,
     onAlarm: (what, facts) => alarms.push(`${what}: ${facts["reason"]}`),
     onStart: (thread) => threads.push(thread),
   });

@@ -1,6 +1,5 @@
 import { Worker } from "node:worker_threads";
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
-import type { PackedRows } from "#projections/rows.ts";
 import type { Clock, Projector, RebuildProgress, Telemetry } from "#services/ports.ts";
 
 /** What the projector's thread is started with. */
@@ -9,13 +8,10 @@ export interface ProjectorThreadData {
   readonly eventStorePath: string;
   /** Where the read models' files lie. */
   readonly folder: string;
-  /** How often the thread looks for new events, and how long it gathers them before it stores. */
-  readonly pollMs: number;
-  readonly batchMs: number;
 }
 
-/** What is asked of the projector's thread; the answer carries the same id. */
-export type ProjectorAsk = { readonly id: number } & (
+/** What is asked of the projector's thread. */
+type Ask =
   | {
       readonly ask: "rows";
       readonly projection: ProjectionName;
@@ -23,31 +19,23 @@ export type ProjectorAsk = { readonly id: number } & (
       readonly tables: readonly TableOf<ProjectionName>[] | undefined;
     }
   | { readonly ask: "rebuild"; readonly projection: ProjectionName }
-  | { readonly ask: "close" }
-);
+  | { readonly ask: "close" };
 
-/** What the projector's thread says. */
+/** An ask on its way; what is said to it carries the same id. */
+export type ProjectorAsk = Ask & { readonly id: number };
+
+/** What the projector's thread says. An answer is what its ask is for: rows with their position, or the last progress. */
 export type ProjectorSaid =
-  | {
-      readonly said: "rows";
-      readonly id: number;
-      readonly position: bigint | "start";
-      readonly rows: PackedRows;
-    }
+  | { readonly said: "answer"; readonly id: number; readonly answer: unknown }
   | { readonly said: "progress"; readonly id: number; readonly progress: RebuildProgress }
-  | { readonly said: "rebuilt"; readonly id: number; readonly progress: RebuildProgress }
-  | { readonly said: "closed"; readonly id: number }
   | { readonly said: "failed"; readonly id: number; readonly message: string }
   | {
       readonly said: "alarm";
       readonly what: string;
-      readonly facts: Readonly<Record<string, string | number | boolean>>;
+      readonly facts: Parameters<Telemetry["alarm"]>[1];
     };
 
-export interface WorkerProjectorOptions
-  extends
-    Omit<ProjectorThreadData, "pollMs" | "batchMs">,
-    Partial<Pick<ProjectorThreadData, "pollMs" | "batchMs">> {
+export interface WorkerProjectorOptions extends ProjectorThreadData {
   /** The thread's program: services/projector/main.ts, as the main program that wires it names it. */
   readonly entry: URL;
   readonly clock: Clock;
@@ -56,10 +44,8 @@ export interface WorkerProjectorOptions
   readonly onStart?: (thread: Worker) => void;
 }
 
-type Unsaid<T> = T extends unknown ? Omit<T, "id"> : never;
-
 interface Asked {
-  readonly answered: (said: ProjectorSaid) => void;
+  readonly answered: (answer: unknown) => void;
   readonly failed: (error: Error) => void;
   readonly onProgress: ((progress: RebuildProgress) => void) | undefined;
 }
@@ -77,7 +63,6 @@ const LIVED_MS = 60_000;
  */
 export function openWorkerProjector(options: WorkerProjectorOptions): Projector {
   const { clock, onAlarm, entry, eventStorePath, folder } = options;
-  const { pollMs = 100, batchMs = 250 } = options;
   const asked = new Map<number, Asked>();
   let asks = 0;
   let deaths = 0;
@@ -86,9 +71,9 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
   let closing: Promise<void> | undefined;
 
   function start(): void {
-    const data: ProjectorThreadData = { eventStorePath, folder, pollMs, batchMs };
     const startedMs = clock.elapsed();
-    const started = new Worker(entry, { workerData: data, name: "projector" });
+    const workerData: ProjectorThreadData = { eventStorePath, folder };
+    const started = new Worker(entry, { workerData, name: "projector" });
     let why = "it ended";
     started.on("message", heard);
     started.on("error", (error) => {
@@ -121,24 +106,19 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
     if (said.said === "progress") return one.onProgress?.(said.progress);
     asked.delete(said.id);
     if (said.said === "failed") one.failed(new Error(said.message));
-    else one.answered(said);
+    else one.answered(said.answer);
   }
 
-  function ask(
-    what: Unsaid<ProjectorAsk>,
-    onProgress?: (progress: RebuildProgress) => void,
-  ): Promise<ProjectorSaid> {
-    const to = thread;
-    if (closing) return Promise.reject(new Error("the projector is closed"));
-    if (!to) return Promise.reject(new Error("the projector's thread is being started again"));
-    if (asked.size >= ASKED_MAX)
-      return Promise.reject(new Error("too much is asked of the projector at once"));
-    return new Promise((answered, failed) => {
-      asks += 1;
-      asked.set(asks, { answered, failed, onProgress });
-      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
-      to.postMessage({ id: asks, ...what } satisfies ProjectorAsk);
-    });
+  async function ask(what: Ask, onProgress?: (progress: RebuildProgress) => void) {
+    if (closing) throw new Error("the projector is closed");
+    if (!thread) throw new Error("the projector's thread is being started again");
+    if (asked.size >= ASKED_MAX) throw new Error("too much is asked of the projector at once");
+    const { promise, resolve: answered, reject: failed } = Promise.withResolvers<unknown>();
+    asks += 1;
+    asked.set(asks, { answered, failed, onProgress });
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
+    thread.postMessage({ id: asks, ...what } satisfies ProjectorAsk);
+    return promise;
   }
 
   /** Lets the thread store what it has folded, and ends it if that takes too long. */
@@ -157,16 +137,11 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
   start();
   return {
     async rows(projection, atLeast, tables) {
-      const said = await ask({ ask: "rows", projection, atLeast, tables });
-      if (said.said !== "rows") throw new Error("the projector's thread gave another answer");
-      // The thread answers with the rows of the read model that it was asked for.
-      return { position: said.position, rows: said.rows as RowsOf<typeof projection> };
+      const answer = await ask({ ask: "rows", projection, atLeast, tables });
+      return answer as { position: bigint | "start"; rows: RowsOf<typeof projection> };
     },
-    async rebuild(projection, onProgress) {
-      const said = await ask({ ask: "rebuild", projection }, onProgress);
-      if (said.said !== "rebuilt") throw new Error("the projector's thread gave another answer");
-      return said.progress;
-    },
+    rebuild: (projection, onProgress) =>
+      ask({ ask: "rebuild", projection }, onProgress) as Promise<RebuildProgress>,
     close: () => (closing ??= close()),
   };
 }
