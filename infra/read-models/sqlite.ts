@@ -16,11 +16,6 @@ import {
 import type { PackedRows } from "#projections/rows.ts";
 import type { ReadModel, ReadModels } from "#services/ports.ts";
 
-export interface SqliteReadModels extends ReadModels {
-  /** Lets every open file grow to so many pages at most: how tests fill the disk. Zero lifts the limit. */
-  limitPages(pagesMax: number): void;
-}
-
 // "rlrm" in a file's header: a read model of relai.
 const APPLICATION_ID = 0x726c726d;
 /** The layout of the tables here; a projection's own version says what its rows mean. */
@@ -29,8 +24,6 @@ const LAYOUT = 1;
 const CHECKED_BYTES_MAX = 64 * 1024 * 1024;
 /** Rows that are read at once, so that no text comes near to the longest that there can be. */
 const PIECE_ROWS_MAX = 5_000;
-/** What SQLite takes as "no limit". */
-const PAGES_MAX = 4_294_967_294;
 
 const SCHEMA = `
 CREATE TABLE rows (tbl TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (tbl, key)) STRICT, WITHOUT ROWID;
@@ -53,10 +46,11 @@ PRAGMA user_version = ${LAYOUT};`;
 export function openSqliteReadModels(options: {
   folder: string;
   onDropped: (name: string, reason: string) => void;
-}): SqliteReadModels {
+  /** Told of each file that is opened. Tests that fill the disk keep hold of it here. */
+  onOpen?: (db: DatabaseSync) => void;
+}): ReadModels {
   const { folder, onDropped } = options;
   const open = new Map<string, DatabaseSync>();
-  let pagesMax = 0;
   mkdirSync(folder, { recursive: true, mode: 0o700 });
 
   const pathOf = (name: string) => join(folder, `${name}.sqlite`);
@@ -68,31 +62,29 @@ export function openSqliteReadModels(options: {
   }
 
   function keep(name: string, db: DatabaseSync): ReadModel {
-    const model = modelOf(db);
     open.set(name, db);
-    if (pagesMax > 0) limit(db, pagesMax);
-    return model;
+    options.onOpen?.(db);
+    return modelOf(db);
   }
 
-  function openOrDrop(name: string, version: number): ReadModel {
+  /** An empty one in the place of whatever is there. */
+  function anew(name: string, version: number): ReadModel {
     close(name);
-    const path = pathOf(name);
-    if (existsSync(path)) {
-      const found = openWhole(path, version);
-      if (typeof found !== "string") return keep(name, found);
-      onDropped(name, found);
-    }
-    drop(path);
-    return keep(name, create(path, version));
+    drop(pathOf(name));
+    return keep(name, create(pathOf(name), version));
   }
 
   return {
-    open: async (name, version) => openOrDrop(name, version),
-    async openAside(name, version) {
-      close(asideOf(name));
-      drop(pathOf(asideOf(name)));
-      return keep(asideOf(name), create(pathOf(asideOf(name)), version));
+    async open(name, version) {
+      close(name);
+      if (existsSync(pathOf(name))) {
+        const found = openWhole(pathOf(name), version);
+        if (typeof found !== "string") return keep(name, found);
+        onDropped(name, found);
+      }
+      return anew(name, version);
     },
+    openAside: async (name, version) => anew(asideOf(name), version),
     async swapIn(name) {
       if (!open.has(asideOf(name))) throw new Error(`no read model ${name} was made aside`);
       // To close is to bring the write-ahead log into the file; a crash between the steps leaves nothing, or the new one.
@@ -102,19 +94,11 @@ export function openSqliteReadModels(options: {
       renameSync(pathOf(asideOf(name)), pathOf(name));
       return keep(name, connect(pathOf(name)));
     },
-    limitPages(count) {
-      pagesMax = count;
-      for (const db of open.values()) limit(db, count === 0 ? PAGES_MAX : count);
-    },
     async close() {
       for (const db of open.values()) db.close();
       open.clear();
     },
   };
-}
-
-function limit(db: DatabaseSync, pagesMax: number): void {
-  db.exec(`PRAGMA max_page_count = ${pagesMax}`);
 }
 
 function connect(path: string): DatabaseSync {

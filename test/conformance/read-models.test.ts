@@ -38,7 +38,9 @@ readModelsSuite(
 
 readModelsSuite("SQLite", async () => {
   const folder = newFolder();
-  const open = () => openSqliteReadModels({ folder, onDropped: () => undefined });
+  const files: DatabaseSync[] = [];
+  const onOpen = (db: DatabaseSync) => files.push(db);
+  const open = () => openSqliteReadModels({ folder, onDropped: () => undefined, onOpen });
   let models = open();
   return {
     models,
@@ -46,7 +48,9 @@ readModelsSuite("SQLite", async () => {
       await models.close();
       return (models = open());
     },
-    fillDisk: (full) => models.limitPages(full ? 4 : 0),
+    fillDisk(full) {
+      for (const db of files) db.exec(`PRAGMA max_page_count = ${full ? 4 : 2 ** 30}`);
+    },
     cleanUp: () => models.close(),
   };
 });
