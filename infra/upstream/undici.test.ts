@@ -40,7 +40,15 @@ function setUp(options: Partial<UpstreamOptions> = {}): {
   upstream: UpstreamClient;
 } {
   const clock = handClock();
-  const upstream = createUpstream({ clock, ...options });
+  const upstream = createUpstream({
+    clock,
+    connectMs: 5_000,
+    firstByteMs: 300_000,
+    idleMs: 120_000,
+    connectionsMax: 512,
+    waitingMax: 512,
+    ...options,
+  });
   closers.push(() => upstream.close());
   return { clock, upstream };
 }

@@ -13,29 +13,28 @@ import { createPlaces } from "./places.ts";
 export interface UpstreamOptions {
   readonly clock: Clock;
   /** How long a call waits for a free connection; and then, until it is handed to that one, which may have to be dialled. */
-  readonly connectMs?: number;
+  readonly connectMs: number;
   /** From there until the first byte of the answer's body. Headers alone are not an answer. */
-  readonly firstByteMs?: number;
+  readonly firstByteMs: number;
   /** Between two pieces of the body; while the receiver has asked the upstream to wait it does not run. */
-  readonly idleMs?: number;
+  readonly idleMs: number;
   /** Connections to one origin, each with one exchange at a time. */
-  readonly connectionsMax?: number;
+  readonly connectionsMax: number;
   /** Calls that wait for one of them; one more fails as `overloaded` at once. */
-  readonly waitingMax?: number;
-  /**
-   * How long an unused connection is kept when the upstream names no time. Less than the 5 s after which common
-   * servers close it without having named one: a request written to a closing connection is lost, as `reset`.
-   */
-  readonly keepAliveMs?: number;
+  readonly waitingMax: number;
 }
+
+/**
+ * How long an unused connection is kept when the upstream names no time. Less than the 5 s after which common servers
+ * close it without having named one: a request written to a closing connection is lost, as `reset`.
+ */
+const KEEP_ALIVE_MS = 4_000;
 
 /** An `Upstream` that holds connections. */
 export interface UpstreamClient extends Upstream {
   /** Closes every connection: what runs fails as `reset`, what waits or comes later as `connect`. */
   close(): Promise<void>;
 }
-
-type Settings = Required<UpstreamOptions>;
 
 /**
  * The upstream client, on undici's pools: HTTP/1.1, keep-alive, one exchange per connection, no redirects, no
@@ -47,41 +46,23 @@ type Settings = Required<UpstreamOptions>;
  * what was already read from the connection, at most 64 KiB.
  */
 export function createUpstream(options: UpstreamOptions): UpstreamClient {
-  const settings: Settings = {
-    connectMs: 5_000,
-    firstByteMs: 300_000,
-    idleMs: 120_000,
-    connectionsMax: 512,
-    waitingMax: 512,
-    keepAliveMs: 4_000,
-    ...options,
-  };
   const hosts = new Map<string, Host>();
-  const prefixes = new Map<string, { host: Host; path: string }>();
   let closed = false;
 
-  /** The host of a base URL, and the path that stands before every call's own. */
-  function prefixOf(baseUrl: string): { host: Host; path: string } {
-    let prefix = prefixes.get(baseUrl);
-    if (prefix === undefined) {
-      const url = new URL(baseUrl);
-      let host = hosts.get(url.origin);
-      if (host === undefined) {
-        host = openHost(url.origin, settings);
-        hosts.set(url.origin, host);
-      }
-      prefix = { host, path: url.pathname.replace(/\/+$/u, "") };
-      prefixes.set(baseUrl, prefix);
-    }
-    return prefix;
+  function hostOf(origin: string): Host {
+    const known = hosts.get(origin);
+    if (known) return known;
+    const host = openHost(origin, options);
+    hosts.set(origin, host);
+    return host;
   }
 
   return {
     send(call, receiver) {
-      const { host, path } = prefixOf(call.baseUrl);
-      const { places } = host;
-      const sending = dispatchOptions(path, call);
-      const exchange = new Exchange(places, settings, receiver, call.orgId, sending);
+      const { origin, pathname } = new URL(call.baseUrl);
+      const { places } = hostOf(origin);
+      const sending = dispatchOptions(pathname.replace(/\/+$/u, "") + call.path, call);
+      const exchange = new Exchange(places, options, receiver, call.orgId, sending);
       if (closed) exchange.failSoon("connect");
       else if (!places.take(exchange)) exchange.failSoon("overloaded");
       return exchange;
@@ -115,7 +96,7 @@ function dispatchOptions(path: string, call: UpstreamCall): Dispatcher.DispatchO
   }
   headers.push("accept-encoding", "identity");
   const { body } = call;
-  const request = { method: "POST", path: path + call.path, headers } as const;
+  const request = { method: "POST", path, headers } as const;
   if (body.length <= LARGE_BODY_BYTES) return { ...request, body };
   // undici would keep a buffer until the answer has ended; what it reads from a stream it keeps until it is sent.
   headers.push("content-length", String(body.length));
@@ -123,12 +104,12 @@ function dispatchOptions(path: string, call: UpstreamCall): Dispatcher.DispatchO
 }
 
 /** One origin: its pool, and the calls that have a connection of it or wait for one. */
-function openHost(origin: string, settings: Settings) {
+function openHost(origin: string, settings: UpstreamOptions) {
   const pool = new Pool(origin, {
     connections: settings.connectionsMax,
     pipelining: 1,
     allowH2: false,
-    keepAliveTimeout: settings.keepAliveMs,
+    keepAliveTimeout: KEEP_ALIVE_MS,
     // Ours run on the Clock.
     headersTimeout: 0,
     bodyTimeout: 0,
@@ -167,7 +148,7 @@ const GIVEN_UP = new Error("The call was given up before it was sent.");
 class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
   readonly orgId: string;
   private readonly places: Host["places"];
-  private readonly settings: Settings;
+  private readonly settings: UpstreamOptions;
   private readonly receiver: UpstreamReceiver;
   private options: Dispatcher.DispatchOptions | undefined;
   private controller: Dispatcher.DispatchController | undefined;
@@ -185,7 +166,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
 
   constructor(
     places: Host["places"],
-    settings: Settings,
+    settings: UpstreamOptions,
     receiver: UpstreamReceiver,
     orgId: string,
     options: Dispatcher.DispatchOptions,
