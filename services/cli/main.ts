@@ -1,5 +1,6 @@
 import { systemClock } from "#infra/clock.ts";
 import { readConfig } from "#infra/config.ts";
+import { systemRandom } from "#infra/random.ts";
 import { runCli } from "./program.ts";
 import type { Output } from "./world.ts";
 
@@ -25,8 +26,8 @@ process.exitCode = await runCli(
       await runStart({ config: readConfig({ env: process.env, file }), json });
     },
     async simulator(options) {
-      const { runSimulator } = await import("#services/simulator/main.ts");
-      return runSimulator(options);
+      const { startSimulator } = await import("#services/simulator/server.ts");
+      return startSimulator({ clock: systemClock(), random: systemRandom(), ...options });
     },
   },
   process.argv.slice(2),

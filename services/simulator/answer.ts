@@ -1,12 +1,10 @@
+import type { Tokens } from "#domain/prices.ts";
 import { FINGERPRINT, firstHalf, streamEvents, toolCallId } from "./chunks.ts";
-import { whatIsSaid } from "./said.ts";
-import { disjointTokens, usageObject } from "./usage.ts";
 import type { AnswerStamp, StreamEvent } from "./chunks.ts";
 import type { Directives, Failure } from "./directives.ts";
 import type { ChatRequest } from "./request.ts";
-import type { Said } from "./said.ts";
-import type { Counts } from "./usage.ts";
-import type { Tokens } from "#domain/prices.ts";
+import { whatIsSaid, type Said } from "./said.ts";
+import { disjointTokens, usageObject, type Counts } from "./usage.ts";
 
 /** An answer that is decided and not yet sent. */
 export interface AnswerPlan {
@@ -31,14 +29,9 @@ export function planAnswer(request: ChatRequest, stamp: AnswerStamp): AnswerPlan
   const said = whatIsSaid(request);
   const { directives } = request;
   if (!request.stream) return planWhole(directives, said.counts, completion(request, stamp, said));
-  return (
-    statusPlan(directives) ?? {
-      ...served(directives, said.counts),
-      contentType: "text/event-stream",
-      body: streamEvents(request, stamp, said),
-      tellsUsage: false,
-    }
-  );
+  const body = streamEvents(request, stamp, said);
+  const stream = { contentType: "text/event-stream", body, tellsUsage: false } as const;
+  return served(directives, said.counts, stream);
 }
 
 /** The answer of one body, as the directives ask for it. */
@@ -46,50 +39,53 @@ export function planWhole(directives: Directives, counts: Counts, body: object):
   const { failure, noUsage } = directives;
   if (failure?.how === "error" || failure?.how === "no-done") {
     const message = `simulator directive: '${failure.how}' needs a stream`;
-    return errorPlan(400, message, { param: "messages" });
+    return errorPlan({ status: 400, message, param: "messages" });
   }
   const text = JSON.stringify(body);
   const garbage = failure?.how === "garbage";
-  return (
-    statusPlan(directives) ?? {
-      ...served(directives, counts),
-      contentType: "application/json",
-      body: garbage ? firstHalf(text) : text,
-      tellsUsage: !garbage && !noUsage,
-    }
-  );
+  return served(directives, counts, {
+    contentType: "application/json",
+    body: garbage ? firstHalf(text) : text,
+    tellsUsage: !garbage && !noUsage,
+  });
 }
 
-function statusPlan({ failure }: Directives): AnswerPlan | undefined {
-  if (failure?.how !== "status") return undefined;
-  const { status, retryAfterSeconds } = failure;
-  return errorPlan(status, `simulated status ${status}`, { retryAfterSeconds });
-}
-
-function served({ failure }: Directives, counts: Counts) {
+function served(
+  { failure }: Directives,
+  counts: Counts,
+  answer: Pick<AnswerPlan, "contentType" | "body" | "tellsUsage">,
+): AnswerPlan {
+  if (failure?.how === "status") {
+    const { status, retryAfterSeconds } = failure;
+    return errorPlan({ status, message: `simulated status ${status}`, retryAfterSeconds });
+  }
   return {
     status: 200,
     retryAfterSeconds: undefined,
     tokens: failure?.how === "garbage" ? {} : disjointTokens(counts),
     cut: isCut(failure) ? failure : undefined,
     complete: failure === undefined,
+    ...answer,
   };
 }
 
 /** An error in OpenAI's shape, with the type and code that go with its status. */
-export function errorPlan(
-  status: number,
-  message: string,
-  extra: { retryAfterSeconds?: number | undefined; param?: string | null } = {},
-): AnswerPlan {
-  const [type, code] =
-    ERROR_KINDS[status] ??
-    (status < 500 ? ["invalid_request_error", null] : ["server_error", null]);
+export function errorPlan(error: {
+  status: number;
+  message: string;
+  param?: string | null;
+  retryAfterSeconds?: number | undefined;
+}): AnswerPlan {
+  const { status, message, param = null, retryAfterSeconds } = error;
+  const [type, code] = ERROR_KINDS[status] ?? [
+    status < 500 ? "invalid_request_error" : "server_error",
+    null,
+  ];
   return {
     status,
-    retryAfterSeconds: extra.retryAfterSeconds,
+    retryAfterSeconds,
     contentType: "application/json",
-    body: JSON.stringify({ error: { message, type, param: extra.param ?? null, code } }),
+    body: JSON.stringify({ error: { message, type, param, code } }),
     tokens: {},
     tellsUsage: false,
     cut: undefined,

@@ -1,7 +1,6 @@
-import { tokenise } from "./said.ts";
-import { usageObject } from "./usage.ts";
 import type { ChatRequest } from "./request.ts";
-import type { Said } from "./said.ts";
+import { tokenise, type Said } from "./said.ts";
+import { usageObject } from "./usage.ts";
 
 /** What makes one answer different from another: from the server, because this file is pure. */
 export interface AnswerStamp {
@@ -35,12 +34,8 @@ export function* streamEvents(
     else yield { text: `${firstHalf(event.text.trimEnd())}\n\n`, tellsUsage: false };
   }
   if (failure?.how === "error") {
-    const error = {
-      message: "simulated error in the stream",
-      type: "server_error",
-      param: null,
-      code: null,
-    };
+    const message = "simulated error in the stream";
+    const error = { message, type: "server_error", param: null, code: null };
     yield { text: `data: ${JSON.stringify({ error })}\n\n`, tellsUsage: false };
   } else if (failure?.how !== "no-done") {
     yield { text: "data: [DONE]\n\n", tellsUsage: false };
@@ -66,18 +61,17 @@ function* chunkEvents(
     text: `data: ${head},"choices":[{"index":${index},"delta":${delta},"logprobs":null,"finish_reason":${finish}}]${tail}`,
     tellsUsage: false,
   });
-  const content = said.toolCalls.length > 0 ? "null" : '""';
-  for (let index = 0; index < request.choices; index += 1)
-    yield chunk(index, `{"role":"assistant","content":${content},"refusal":null}`, "null");
-  const deltas = said.toolCalls.length > 0 ? [] : contentDeltas(request, said);
-  for (const delta of deltas)
-    for (let index = 0; index < request.choices; index += 1) yield chunk(index, delta, "null");
+  const choices = Array.from({ length: request.choices }, (_, index) => index);
+  const toEach = (delta: string, finish = "null") =>
+    choices.map((index) => chunk(index, delta, finish));
+  const hasTools = said.toolCalls.length > 0;
+  yield* toEach(`{"role":"assistant","content":${hasTools ? "null" : '""'},"refusal":null}`);
+  if (!hasTools) for (const delta of contentDeltas(request, said)) yield* toEach(delta);
   for (const [at, call] of said.toolCalls.entries())
-    for (let index = 0; index < request.choices; index += 1)
+    for (const index of choices)
       for (const delta of toolDeltas(at, toolCallId(stamp, index, at), call))
         yield chunk(index, delta, "null");
-  for (let index = 0; index < request.choices; index += 1)
-    yield chunk(index, "{}", `"${said.finish}"`);
+  yield* toEach("{}", `"${said.finish}"`);
   if (!tellsUsage) return;
   const usage = JSON.stringify(usageObject(said.counts));
   yield { text: `data: ${head},"choices":[],"usage":${usage}}\n\n`, tellsUsage: true };

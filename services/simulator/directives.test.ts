@@ -1,15 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { parseDirectives } from "./directives.ts";
 
-const directivesOf = (text: string): unknown => {
-  const parsed = parseDirectives(text);
-  return parsed.ok ? parsed.directives : parsed.message;
-};
+const directivesOf = (text: string) => parseDirectives(text, "messages");
 
 describe("directives", () => {
   test("a text without a bracket asks for nothing", () => {
     for (const text of ["", "hello", "[simple output=5]", "sim output=5", "[sim]"])
-      expect(directivesOf(text)).toEqual({});
+      expect(directivesOf(text)).toEqual({ counts: {} });
   });
 
   test("every word has its place", () => {
@@ -19,14 +16,16 @@ describe("directives", () => {
           " no-usage chunks=9 tool=2 model=sim-flat-2026 tier=priority hold=a.1 first=100 delay=20] thanks",
       ),
     ).toEqual({
-      input: 1200,
-      cached: 600,
-      cacheWrite: 10,
-      audioIn: 3,
-      imageIn: 4,
-      output: 500,
-      reasoning: 20,
-      audioOut: 7,
+      counts: {
+        input: 1200,
+        cached: 600,
+        cacheWrite: 10,
+        audioIn: 3,
+        imageIn: 4,
+        output: 500,
+        reasoning: 20,
+        audioOut: 7,
+      },
       noUsage: true,
       chunks: 9,
       tool: 2,
@@ -49,7 +48,7 @@ describe("directives", () => {
     ["garbage", { how: "garbage" }],
     ["no-done", { how: "no-done" }],
   ])("%s is a way to fail", (words, failure) => {
-    expect(directivesOf(`[sim ${words}]`)).toEqual({ failure });
+    expect(directivesOf(`[sim ${words}]`)).toEqual({ counts: {}, failure });
   });
 
   test.each([
@@ -71,6 +70,6 @@ describe("directives", () => {
     [`[sim ${" ".repeat(2000)}]`, "not closed"],
     ["[sim output=5] [sim input=5]", "two brackets"],
   ])("%s is refused by name", (text, part) => {
-    expect(directivesOf(text)).toContain(part);
+    expect(() => directivesOf(text)).toThrow(part);
   });
 });

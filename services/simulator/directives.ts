@@ -1,19 +1,17 @@
+import { Refused } from "./refused.ts";
+import type { Counts } from "./usage.ts";
+
 /**
  * What a test or a person asks of the simulated upstream, written into the last user message:
  * `[sim output=500 cached=600 delay=20]`. At most one bracket, words in any order, each word once.
  */
 export interface Directives {
-  // Usage as the answer tells it. Totals include their parts, as OpenAI counts: `input` includes `cached`,
-  // `cache-write`, `audio-in` and `image-in`; `output` includes `reasoning` and `audio-out`. Nothing keeps a part
-  // below its total or `output` below the caller's cap: wrong figures are worth testing too.
-  readonly input?: number;
-  readonly cached?: number;
-  readonly cacheWrite?: number;
-  readonly audioIn?: number;
-  readonly imageIn?: number;
-  readonly output?: number;
-  readonly reasoning?: number;
-  readonly audioOut?: number;
+  /**
+   * Usage as the answer tells it. Totals include their parts, as OpenAI counts: `input` includes `cached`,
+   * `cache-write`, `audio-in` and `image-in`; `output` includes `reasoning` and `audio-out`. Nothing keeps a part
+   * below its total or `output` below the caller's cap: wrong figures are worth testing too.
+   */
+  readonly counts: Partial<Counts>;
   /** The answer tells no usage, even if it is asked to. */
   readonly noUsage?: true;
 
@@ -61,10 +59,6 @@ export type Failure =
   /** Everything but the stream's `[DONE]`. */
   | { readonly how: "no-done" };
 
-export type ParsedDirectives =
-  | { readonly ok: true; readonly directives: Directives }
-  | { readonly ok: false; readonly message: string };
-
 // Largest values that are taken. They keep a misspelt figure from turning into a request that never ends.
 const TOKENS_MAX = 1_000_000_000;
 const CHUNKS_MAX = 1_000_000;
@@ -74,120 +68,102 @@ const RETRY_AFTER_SECONDS_MAX = 86_400;
 const BRACKET_CHARACTERS_MAX = 1_000;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$/;
 
+const COUNTS = {
+  input: "input",
+  cached: "cached",
+  "cache-write": "cacheWrite",
+  "audio-in": "audioIn",
+  "image-in": "imageIn",
+  output: "output",
+  reasoning: "reasoning",
+  "audio-out": "audioOut",
+} as const;
 const NUMBERS = {
-  input: ["input", TOKENS_MAX],
-  cached: ["cached", TOKENS_MAX],
-  "cache-write": ["cacheWrite", TOKENS_MAX],
-  "audio-in": ["audioIn", TOKENS_MAX],
-  "image-in": ["imageIn", TOKENS_MAX],
-  output: ["output", TOKENS_MAX],
-  reasoning: ["reasoning", TOKENS_MAX],
-  "audio-out": ["audioOut", TOKENS_MAX],
-  chunks: ["chunks", CHUNKS_MAX],
-  tool: ["tool", TOOLS_MAX],
-  first: ["first", WAIT_MS_MAX],
-  delay: ["delay", WAIT_MS_MAX],
-} as const satisfies Record<string, readonly [keyof Directives, number]>;
-const NAMES = { model: "model", tier: "tier", hold: "hold" } as const satisfies Record<
-  string,
-  keyof Directives
->;
+  chunks: CHUNKS_MAX,
+  tool: TOOLS_MAX,
+  first: WAIT_MS_MAX,
+  delay: WAIT_MS_MAX,
+} as const;
 const CUTS = {
   "reset-after": "reset",
   "end-after": "end",
   "stall-after": "stall",
   "error-after": "error",
 } as const;
-const FAILING_FLAGS = ["hang-up", "garbage", "no-done"] as const;
+
+const BRACKET = /\[sim(?=[\]\s]|$)/;
+
+type Refuse = (problem: string) => never;
 
 /**
  * The directives in a text, none if there is no bracket. A word that is not known, stands twice or has a value out
- * of range is refused with a message that names it, so that a misspelt test cannot pass.
+ * of range is refused with a message that names it, so that a misspelt test cannot pass. `param` is the member of the
+ * request in which the text stands.
  */
-export function parseDirectives(text: string): ParsedDirectives {
-  const found = findBracket(text);
-  if (found === undefined) return { ok: true, directives: {} };
-  if (typeof found !== "string") return refuse(found.problem);
-  const directives: { -readonly [K in keyof Directives]: Directives[K] } = {};
+export function parseDirectives(text: string, param: string): Directives {
+  const refuse: Refuse = (problem) => {
+    throw new Refused(`simulator directive: ${problem}`, { param });
+  };
+  const counts: Directives["counts"] = {};
+  const directives: { -readonly [K in keyof Directives]: Directives[K] } = { counts };
   const failures: Failure[] = [];
   const seen = new Set<string>();
   let retryAfterSeconds: number | undefined;
-  for (const word of found.split(/\s+/).filter((part) => part !== "")) {
+  for (const word of wordsIn(text, refuse)) {
     const equals = word.indexOf("=");
     const name = equals < 0 ? word : word.slice(0, equals);
     const value = equals < 0 ? undefined : word.slice(equals + 1);
-    if (seen.has(name)) return refuse(`'${name}' stands twice`);
+    const number = (what: string, min: number, max: number): number => {
+      const read = /^\d{1,10}$/.test(value ?? "") ? Number(value) : NaN;
+      if (read >= min && read <= max) return read;
+      return refuse(`'${name}' needs ${what} from ${min} to ${max}`);
+    };
+    if (seen.has(name)) refuse(`'${name}' stands twice`);
     seen.add(name);
-    if (isKeyOf(NUMBERS, name)) {
-      const [field, max] = NUMBERS[name];
-      const number = wholeNumber(value, 0, max);
-      if (number === undefined) return refuse(`'${name}' needs a whole number from 0 to ${max}`);
-      directives[field] = number;
-    } else if (isKeyOf(NAMES, name)) {
-      if (value === undefined || !NAME.test(value)) return refuse(`'${name}' needs a name`);
-      directives[NAMES[name]] = value;
+    if (isKeyOf(COUNTS, name)) {
+      counts[COUNTS[name]] = number("a whole number", 0, TOKENS_MAX);
+    } else if (isKeyOf(NUMBERS, name)) {
+      directives[name] = number("a whole number", 0, NUMBERS[name]);
     } else if (isKeyOf(CUTS, name)) {
-      const after = wholeNumber(value, 0, CHUNKS_MAX);
-      if (after === undefined)
-        return refuse(`'${name}' needs a whole number from 0 to ${CHUNKS_MAX}`);
-      failures.push({ how: CUTS[name], after });
+      failures.push({ how: CUTS[name], after: number("a whole number", 0, CHUNKS_MAX) });
     } else if (name === "status") {
-      const status = wholeNumber(value, 300, 599);
-      if (status === undefined) return refuse("'status' needs a number from 300 to 599");
-      failures.push({ how: "status", status });
+      failures.push({ how: name, status: number("a number", 300, 599) });
     } else if (name === "retry-after") {
-      retryAfterSeconds = wholeNumber(value, 0, RETRY_AFTER_SECONDS_MAX);
-      if (retryAfterSeconds === undefined)
-        return refuse(`'retry-after' needs seconds from 0 to ${RETRY_AFTER_SECONDS_MAX}`);
+      retryAfterSeconds = number("seconds", 0, RETRY_AFTER_SECONDS_MAX);
+    } else if (name === "model" || name === "tier" || name === "hold") {
+      if (value === undefined || !NAME.test(value)) refuse(`'${name}' needs a name`);
+      directives[name] = value;
     } else if (value !== undefined) {
-      return refuse(`'${name}' is not known or takes no value`);
+      refuse(`'${name}' is not known or takes no value`);
     } else if (name === "no-usage") {
       directives.noUsage = true;
+    } else if (name === "hang-up" || name === "garbage" || name === "no-done") {
+      failures.push({ how: name });
     } else {
-      const flag = FAILING_FLAGS.find((known) => known === name);
-      if (flag === undefined) return refuse(`'${name}' is not known or needs a value`);
-      failures.push({ how: flag });
+      refuse(`'${name}' is not known or needs a value`);
     }
   }
   const [failure, second] = failures;
-  if (second !== undefined) return refuse("an answer can fail in one way only");
+  if (second !== undefined) refuse("an answer can fail in one way only");
   if (failure !== undefined) directives.failure = failure;
   if (retryAfterSeconds !== undefined) {
-    if (failure?.how !== "status") return refuse("'retry-after' needs 'status'");
+    if (failure?.how !== "status") refuse("'retry-after' needs 'status'");
     directives.failure = { ...failure, retryAfterSeconds };
   }
-  return { ok: true, directives };
+  return directives;
 }
 
 /** The words inside the bracket. Looks through the text once, however many brackets it opens. */
-function findBracket(text: string): string | { problem: string } | undefined {
-  const start = findStart(text, 0);
-  if (start < 0) return undefined;
+function wordsIn(text: string, refuse: Refuse): string[] {
+  const start = text.search(BRACKET);
+  if (start < 0) return [];
   const end = text.indexOf("]", start);
-  if (end < 0 || end - start > BRACKET_CHARACTERS_MAX)
-    return { problem: "the bracket is not closed" };
-  if (findStart(text, end) >= 0) return { problem: "there are two brackets" };
-  return text.slice(start + "[sim".length, end);
-}
-
-function findStart(text: string, from: number): number {
-  for (let at = text.indexOf("[sim", from); at >= 0; at = text.indexOf("[sim", at + 1)) {
-    const next = text.charAt(at + "[sim".length);
-    if (next === "]" || next.trim() === "") return at;
-  }
-  return -1;
-}
-
-function wholeNumber(text: string | undefined, min: number, max: number): number | undefined {
-  if (text === undefined || !/^\d{1,10}$/.test(text)) return undefined;
-  const number = Number(text);
-  return number < min || number > max ? undefined : number;
+  if (end < 0 || end - start > BRACKET_CHARACTERS_MAX) refuse("the bracket is not closed");
+  if (BRACKET.test(text.slice(end))) refuse("there are two brackets");
+  const words = text.slice(start + "[sim".length, end).split(/\s+/);
+  return words.filter((word) => word !== "");
 }
 
 function isKeyOf<T extends object>(table: T, name: string): name is Extract<keyof T, string> {
   return Object.hasOwn(table, name);
-}
-
-function refuse(problem: string): ParsedDirectives {
-  return { ok: false, message: `simulator directive: ${problem}` };
 }

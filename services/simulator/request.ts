@@ -1,5 +1,6 @@
-import { parseDirectives } from "./directives.ts";
-import type { Directives } from "./directives.ts";
+import { z } from "zod";
+import { parseDirectives, type Directives } from "./directives.ts";
+import { Refused } from "./refused.ts";
 
 /** What the simulator reads of a chat completion request. No text of the prompt is in it. */
 export interface ChatRequest {
@@ -15,153 +16,106 @@ export interface ChatRequest {
   readonly messages: number;
   readonly textBytes: number;
   readonly images: number;
-  readonly tools: readonly ToolOffer[];
+  readonly tools: readonly { readonly name: string; readonly parameters?: unknown }[];
   /** The tool that the caller insists on; `any` when it only insists on some tool. */
   readonly toolWanted: { readonly name: string } | "any" | undefined;
   /** The answer is to be JSON of this schema. */
   readonly jsonSchema: unknown;
+  /** The tier that is served when no directive says otherwise: the one asked for, if it is one with a price of its own. */
   readonly serviceTier: string;
   readonly directives: Directives;
 }
-
-export interface ToolOffer {
-  readonly name: string;
-  readonly parameters: unknown;
-}
-
-export type ReadRequest = { readonly ok: true; readonly request: ChatRequest } | Refused;
-
-export interface Refused {
-  readonly ok: false;
-  readonly message: string;
-  readonly param: string | null;
-}
-
-type Fields = Readonly<Record<string, unknown>>;
 
 const IMAGE_TOKENS = 85;
 const CHOICES_MAX = 128;
 const MODEL_CHARACTERS_MAX = 256;
 
+const NO_MODEL = "model is not a name";
+const NO_MESSAGES = "messages is not a list with at least one message";
+
+export const modelName = z.string(NO_MODEL).min(1, NO_MODEL).max(MODEL_CHARACTERS_MAX, NO_MODEL);
+
+const unread = z.unknown().optional();
+const named = z.object({ name: z.string() });
+const part = z.object({ type: unread, text: z.string().catch("") }).catch({ text: "" });
+const parts = z.union([z.string().transform((text) => [{ type: "text", text }]), z.array(part)]);
+const message = z.object({ role: unread, content: parts.catch([]) }).catch({ content: [] });
+const offer = z.object({ function: named.extend({ parameters: unread }) });
+const toolChoice = z.union([
+  z.literal("required").transform(() => "any" as const),
+  z.object({ function: named }).transform((choice) => choice.function),
+]);
+const answerFormat = z.union([
+  z.object({ type: z.literal("json_object") }).transform(() => ({ type: "object" })),
+  z
+    .object({ type: z.literal("json_schema"), json_schema: z.object({ schema: unread }) })
+    .transform((format) => format.json_schema.schema ?? {}),
+]);
+
+/** What is acted on is checked; what is only looked at is nothing where it is not understood. */
+const chatBody = z.object({
+  model: modelName,
+  messages: z.array(message, NO_MESSAGES).min(1, NO_MESSAGES),
+  n: countOf("n", CHOICES_MAX),
+  max_completion_tokens: capOf("max_completion_tokens"),
+  stream: z.boolean().catch(false),
+  stream_options: z.object({ include_usage: z.boolean() }).optional().catch(undefined),
+  tools: z.array(z.unknown()).optional().catch(undefined),
+  tool_choice: toolChoice.optional().catch(undefined),
+  response_format: answerFormat.optional().catch(undefined),
+  service_tier: z.enum(["default", "flex", "priority"]).catch("default"),
+});
+const olderCapBody = z.object({ max_tokens: capOf("max_tokens") });
+
+/** A member that may be an integer from 1 on. */
+export function countOf(name: string, max: number) {
+  const problem = `${name} is not an integer from 1 to ${max}`;
+  return z.int(problem).min(1, problem).max(max, problem).nullish();
+}
+
+function capOf(name: string) {
+  const problem = `${name} is not a positive integer`;
+  return z.int(problem).positive(problem).nullish();
+}
+
 /**
  * Reads the parsed body of `POST /chat/completions`. Only what the simulator acts on is checked; other fields are
  * ignored. Refused: no model, no messages, counts that are no positive integers, a directive that is not understood.
  */
-export function readRequest(body: unknown): ReadRequest {
-  const unnamed = modelFault(body);
-  if (unnamed) return unnamed;
-  const fields = body as Fields;
-  const model = fields["model"] as string;
-  const messages = fields["messages"];
-  if (!Array.isArray(messages) || messages.length === 0)
-    return refuse("messages is not a list with at least one message", "messages");
-  const choices = positiveInteger(fields["n"]);
-  if (choices === "bad" || (choices ?? 1) > CHOICES_MAX)
-    return refuse(`n is not an integer from 1 to ${CHOICES_MAX}`, "n");
-  const capName =
-    fields["max_completion_tokens"] === undefined ? "max_tokens" : "max_completion_tokens";
-  const cap = positiveInteger(fields[capName]);
-  if (cap === "bad") return refuse(`${capName} is not a positive integer`, capName);
-  const content = measure(messages);
-  const parsed = parseDirectives(lastUserText(messages));
-  if (!parsed.ok) return refuse(parsed.message, "messages");
-  const options = fields["stream_options"];
-  const tools = fields["tools"];
-  const toolBytes = Array.isArray(tools) ? Buffer.byteLength(JSON.stringify(tools)) : 0;
+export function readRequest(body: unknown): ChatRequest {
+  const { messages, tools, ...fields } = readBody(chatBody, body);
+  // The older name of the cap counts only where the newer one is not given.
+  const { max_completion_tokens: cap = readBody(olderCapBody, body).max_tokens } = fields;
+  const contents = messages.flatMap(({ content }) => content);
+  const textBytes = contents.reduce((bytes, { text }) => bytes + Buffer.byteLength(text), 0);
+  const toolBytes = tools ? Buffer.byteLength(JSON.stringify(tools)) : 0;
+  const images = contents.filter(({ type }) => type === "image_url").length;
+  const lastOfUser = messages.findLast(({ role }) => role === "user")?.content ?? [];
+  const words = lastOfUser.map(({ text }) => text).join("\n");
   return {
-    ok: true,
-    request: {
-      model,
-      stream: fields["stream"] === true,
-      includeUsage: isFields(options) && options["include_usage"] === true,
-      choices: choices ?? 1,
-      outputTokensCap: cap,
-      inputTokens: Math.ceil((content.textBytes + toolBytes) / 4) + content.images * IMAGE_TOKENS,
-      messages: messages.length,
-      ...content,
-      tools: readTools(tools),
-      toolWanted: readToolChoice(fields["tool_choice"]),
-      jsonSchema: readJsonSchema(fields["response_format"]),
-      serviceTier: readTier(fields["service_tier"]),
-      directives: parsed.directives,
-    },
+    model: fields.model,
+    stream: fields.stream,
+    includeUsage: fields.stream_options?.include_usage ?? false,
+    choices: fields.n ?? 1,
+    outputTokensCap: cap ?? undefined,
+    inputTokens: Math.ceil((textBytes + toolBytes) / 4) + images * IMAGE_TOKENS,
+    messages: messages.length,
+    textBytes,
+    images,
+    tools: (tools ?? []).flatMap((tool) => offer.safeParse(tool).data?.function ?? []),
+    toolWanted: fields.tool_choice,
+    jsonSchema: fields.response_format,
+    serviceTier: fields.service_tier,
+    directives: parseDirectives(words, "messages"),
   };
 }
 
-function measure(messages: readonly unknown[]): { textBytes: number; images: number } {
-  let textBytes = 0;
-  let images = 0;
-  for (const message of messages) {
-    if (!isFields(message)) continue;
-    const content = message["content"];
-    if (typeof content === "string") textBytes += Buffer.byteLength(content);
-    if (!Array.isArray(content)) continue;
-    for (const part of content) {
-      if (!isFields(part)) continue;
-      if (part["type"] === "image_url") images += 1;
-      if (typeof part["text"] === "string") textBytes += Buffer.byteLength(part["text"]);
-    }
-  }
-  return { textBytes, images };
-}
-
-/** The text of the last message of role user, its text parts one after another. */
-function lastUserText(messages: readonly unknown[]): string {
-  const message = messages.findLast((one) => isFields(one) && one["role"] === "user");
-  const content = isFields(message) ? message["content"] : undefined;
-  if (typeof content === "string") return content;
-  if (!Array.isArray(content)) return "";
-  const texts = content.map((part) =>
-    isFields(part) && typeof part["text"] === "string" ? part["text"] : "",
-  );
-  return texts.join("\n");
-}
-
-function readTools(tools: unknown): ToolOffer[] {
-  if (!Array.isArray(tools)) return [];
-  return tools.flatMap((tool) => {
-    const offer = isFields(tool) ? tool["function"] : undefined;
-    if (!isFields(offer) || typeof offer["name"] !== "string") return [];
-    return [{ name: offer["name"], parameters: offer["parameters"] }];
-  });
-}
-
-function readToolChoice(choice: unknown): ChatRequest["toolWanted"] {
-  if (choice === "required") return "any";
-  const named = isFields(choice) ? choice["function"] : undefined;
-  return isFields(named) && typeof named["name"] === "string" ? { name: named["name"] } : undefined;
-}
-
-function readJsonSchema(format: unknown): unknown {
-  if (!isFields(format)) return undefined;
-  if (format["type"] === "json_object") return { type: "object" };
-  const named = format["type"] === "json_schema" ? format["json_schema"] : undefined;
-  return isFields(named) ? (named["schema"] ?? {}) : undefined;
-}
-
-/** The tier that is served when no directive says otherwise: the one asked for, if it is one with a price of its own. */
-function readTier(tier: unknown): string {
-  return tier === "flex" || tier === "priority" ? tier : "default";
-}
-
-function positiveInteger(value: unknown): number | undefined | "bad" {
-  if (value === undefined || value === null) return undefined;
-  return typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : "bad";
-}
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** What is wrong with a body of any kind: it is no object, or names no model. */
-export function modelFault(body: unknown): Refused | undefined {
-  if (!isFields(body)) return refuse("the body is not a JSON object", null);
-  const model = body["model"];
-  if (typeof model === "string" && model !== "" && model.length <= MODEL_CHARACTERS_MAX)
-    return undefined;
-  return refuse("model is not a name", "model");
-}
-
-function refuse(message: string, param: string | null): Refused {
-  return { ok: false, message, param };
+/** What a schema takes of a body of any kind; refused with the first thing that is wrong. */
+export function readBody<T>(schema: z.ZodType<T>, body: unknown): T {
+  if (typeof body !== "object" || body === null || Array.isArray(body))
+    throw new Refused("the body is not a JSON object");
+  const read = schema.safeParse(body);
+  if (read.success) return read.data;
+  const [issue] = read.error.issues;
+  throw new Refused(issue?.message ?? "the body cannot be read", { param: String(issue?.path[0]) });
 }

@@ -1,6 +1,6 @@
 import { exampleOf } from "./schema-example.ts";
 import type { ChatRequest } from "./request.ts";
-import type { Counts } from "./usage.ts";
+import { NO_COUNTS, type Counts } from "./usage.ts";
 
 /** What every choice of an answer says. */
 export interface Said {
@@ -23,41 +23,33 @@ const TOKENS_SAID_MAX = 16_384;
 
 /** The words, tool calls and counts of an answer. A directive wins over the caller's output cap, the default obeys it. */
 export function whatIsSaid(request: ChatRequest): Said {
-  const { directives, choices } = request;
+  const { choices } = request;
+  const { chunks = 0, counts: told } = request.directives;
+  const counts = { ...NO_COUNTS, input: request.inputTokens, ...told };
   const cap = request.outputTokensCap ?? Infinity;
   const toolCalls = toolCallsOf(request);
   const all = allPieces(request);
-  const unheard = (directives.reasoning ?? 0) + (directives.audioOut ?? 0);
-  const wanted =
-    toolCalls.length > 0 ? tokensOf(toolCalls) : Math.max(all.count, directives.chunks ?? 0);
+  const unheard = counts.reasoning + counts.audioOut;
+  const wanted = toolCalls.length > 0 ? tokensOf(toolCalls) : Math.max(all.count, chunks);
   const spoken = Math.min(wanted, cap);
-  const output = directives.output ?? Math.min(spoken * choices + unheard, cap * choices);
+  const output = told.output ?? Math.min(spoken * choices + unheard, cap * choices);
   const heard =
-    directives.output === undefined ? spoken : Math.ceil(Math.max(0, output - unheard) / choices);
-  const cutShort = directives.output === undefined ? wanted > cap : output >= cap * choices;
+    told.output === undefined ? spoken : Math.ceil(Math.max(0, output - unheard) / choices);
+  const cutShort = told.output === undefined ? wanted > cap : output >= cap * choices;
   return {
     pieces: { count: piecesSaid(request, all, heard), text: all.text },
     toolCalls,
     finish: toolCalls.length > 0 ? "tool_calls" : cutShort ? "length" : "stop",
-    counts: {
-      input: directives.input ?? request.inputTokens,
-      cached: directives.cached ?? 0,
-      cacheWrite: directives.cacheWrite ?? 0,
-      audioIn: directives.audioIn ?? 0,
-      imageIn: directives.imageIn ?? 0,
-      output,
-      reasoning: directives.reasoning ?? 0,
-      audioOut: directives.audioOut ?? 0,
-    },
+    counts: { ...counts, output },
   };
 }
 
 /** How many pieces each choice says. JSON is cut by the caller's cap only, and not because a directive counts it otherwise. */
 function piecesSaid(request: ChatRequest, all: AllPieces, heard: number): number {
-  const { output, chunks } = request.directives;
+  const { chunks = 0, counts } = request.directives;
   const most = all.repeats ? TOKENS_SAID_MAX : all.count;
-  const said = all.repeats || output === undefined ? Math.min(heard, most) : all.count;
-  return Math.max(said, chunks ?? 0);
+  const said = all.repeats || counts.output === undefined ? Math.min(heard, most) : all.count;
+  return Math.max(said, chunks);
 }
 
 function tokensOf(toolCalls: Said["toolCalls"]): number {

@@ -26,8 +26,7 @@ function example(schema: unknown, walk: Walk, depth: number): unknown {
   walk.valuesLeft -= 1;
   if (!isSchema(schema) || depth > DEPTH_MAX || walk.valuesLeft < 0) return null;
   if ("const" in schema) return schema["const"];
-  const values = schema["enum"];
-  if (Array.isArray(values)) return firstOf(values);
+  if (Array.isArray(schema["enum"])) return schema["enum"][0] as unknown;
   const reference = schema["$ref"];
   if (typeof reference === "string")
     return example(followReference(reference, walk.root), walk, depth + 1);
@@ -71,7 +70,8 @@ function exampleNumber(schema: Schema): number {
 /** A union of types is its first; deep inside it is null where that is allowed. */
 function typeOf(schema: Schema, depth: number): unknown {
   const type = schema["type"];
-  if (Array.isArray(type)) return depth > 4 && type.includes("null") ? "null" : firstOf(type);
+  if (Array.isArray(type))
+    return depth > 4 && type.includes("null") ? "null" : (type[0] as unknown);
   return type ?? ("properties" in schema ? "object" : undefined);
 }
 
@@ -88,10 +88,6 @@ function followReference(reference: string, root: Schema): unknown {
     at = at[part.replaceAll("~1", "/").replaceAll("~0", "~")];
   }
   return at;
-}
-
-function firstOf(values: readonly unknown[]): unknown {
-  return values[0];
 }
 
 function numberOf(value: unknown): number | undefined {

@@ -1,6 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { createSimulator } from "./server.ts";
-import type { Simulator } from "./server.ts";
+import { startSimulator, type Simulator } from "./server.ts";
 import type { Clock } from "#services/ports.ts";
 
 /** A clock that moves when the test says so. */
@@ -30,14 +29,17 @@ function handClock(): Clock & { advance(byMs: number): void; waiting(): number }
 let clock = handClock();
 let simulator: Simulator;
 let url = "";
-beforeEach(async () => {
-  clock = handClock();
-  simulator = createSimulator({
+const start = (): Promise<Simulator> =>
+  startSimulator({
     clock,
     random: { bytes: (count) => new Uint8Array(count) },
+    port: 0,
     bodyBytesMax: 10_000,
   });
-  url = await simulator.listen(0);
+beforeEach(async () => {
+  clock = handClock();
+  simulator = await start();
+  ({ url } = simulator);
 });
 afterEach(() => simulator.close());
 
@@ -137,7 +139,7 @@ test("closing the simulator is not the caller's leaving", async () => {
   expect(simulator.book()).toMatchObject([
     { finished: false, clientGone: false, endedAtMs: 1_000_000 },
   ]);
-  simulator = createSimulator({ clock, random: { bytes: (count) => new Uint8Array(count) } });
+  simulator = await start();
 });
 
 test("what is no call is refused and booked without charge", async () => {

@@ -1,27 +1,25 @@
-import { createServer } from "node:http";
-import type { IncomingMessage, ServerResponse } from "node:http";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
 import { SIMULATOR_MODELS } from "#domain/catalogue/simulator.ts";
-import { errorPlan, planAnswer } from "./answer.ts";
-import { openBook } from "./book.ts";
-import { planEmbeddings, readEmbeddings } from "./embeddings.ts";
-import { createGates } from "./gates.ts";
-import { readRequest } from "./request.ts";
-import { sendAnswer } from "./send.ts";
-import type { AnswerPlan } from "./answer.ts";
-import type { Book, BookCall, CallBeginning } from "./book.ts";
-import type { Directives } from "./directives.ts";
-import type { Gates } from "./gates.ts";
-import type { Refused } from "./request.ts";
 import { guardLoopback } from "#services/loopback.ts";
 import type { Clock, Random } from "#services/ports.ts";
+import { errorPlan, planAnswer, type AnswerPlan } from "./answer.ts";
+import { openBook, type Book, type BookCall, type CallBeginning } from "./book.ts";
+import type { AnswerStamp } from "./chunks.ts";
+import { planEmbeddings, readEmbeddings } from "./embeddings.ts";
+import { createGates, type Gates } from "./gates.ts";
+import { Refused } from "./refused.ts";
+import { readRequest, type ChatRequest } from "./request.ts";
+import { sendAnswer } from "./send.ts";
 
 export interface SimulatorOptions {
   readonly clock: Clock;
   readonly random: Random;
+  /** 0 takes a free port. */
+  readonly port: number;
   /** File of the book; without it the book is in memory only. */
   readonly bookPath?: string;
-  /** Calls that `book()` and `GET /book` know, the newest. */
-  readonly bookCallsMax?: number;
   readonly bodyBytesMax?: number;
   /** Told in one sentence, without any text of a caller, what went wrong on this side. */
   readonly warn?: (message: string) => void;
@@ -29,8 +27,8 @@ export interface SimulatorOptions {
 
 /** A simulated upstream host in OpenAI's shape. */
 export interface Simulator {
-  /** Starts to listen on loopback (0 takes a free port) and gives its address, without a path. Rejects when it cannot. */
-  listen(port: number): Promise<string>;
+  /** Its address on loopback, without a path. */
+  readonly url: string;
   /** Closes all connections, running answers included, and the book. */
   close(): Promise<void>;
   book(afterCall?: number): BookCall[];
@@ -66,11 +64,11 @@ interface Host {
   closing: boolean;
 }
 
-/** Makes a simulated upstream. Throws when the book cannot be opened or is damaged. */
-export function createSimulator(options: SimulatorOptions): Simulator {
+/** Starts a simulated upstream. Rejects when the port is taken, or the book cannot be opened or is damaged. */
+export async function startSimulator(options: SimulatorOptions): Promise<Simulator> {
   const host: Host = {
     options,
-    book: openBook({ path: options.bookPath, callsMax: options.bookCallsMax ?? BOOK_CALLS_MAX }),
+    book: openBook({ path: options.bookPath, callsMax: BOOK_CALLS_MAX }),
     gates: createGates(RELEASED_NAMES_MAX),
     startId: Buffer.from(options.random.bytes(6)).toString("hex"),
     answers: 0,
@@ -79,27 +77,24 @@ export function createSimulator(options: SimulatorOptions): Simulator {
   const running = new Set<Promise<void>>();
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (req, res) => {
     const run = handle(host, req, res).catch((error: unknown) => {
+      if (error instanceof Refused) return sendPlan(res, errorPlan(error));
       warn(host, "a call failed", error);
       res.destroy();
     });
     running.add(run);
     void run.finally(() => running.delete(run));
   });
+  guardLoopback(server, LOOPBACK, (res, { message = "" }) => {
+    sendPlan(res, errorPlan({ status: 403, message }));
+  });
+  try {
+    await once(server.listen(options.port, LOOPBACK), "listening");
+  } catch (error) {
+    host.book.close();
+    throw error;
+  }
   return {
-    listen: (port) =>
-      new Promise((resolve, reject) => {
-        server.once("error", reject);
-        guardLoopback(server, LOOPBACK, (res, { message }) => {
-          sendPlan(res, errorPlan(403, message ?? ""));
-        });
-        server.listen(port, LOOPBACK, () => {
-          server.off("error", reject);
-          const bound = server.address();
-          if (typeof bound !== "object" || bound === null)
-            throw new Error("the server has no address");
-          resolve(`http://${LOOPBACK}:${bound.port}`);
-        });
-      }),
+    url: `http://${LOOPBACK}:${(server.address() as AddressInfo).port}`,
     async close() {
       host.closing = true;
       await new Promise((resolve) => {
@@ -116,54 +111,43 @@ export function createSimulator(options: SimulatorOptions): Simulator {
 
 async function handle(host: Host, req: IncomingMessage, res: ServerResponse): Promise<void> {
   const url = URL.parse(req.url ?? "/", "http://simulator");
-  if (url === null) return sendPlan(res, errorPlan(400, "the address cannot be read"));
+  if (url === null) throw new Refused("the address cannot be read");
   const route = `${req.method} ${url.pathname}`;
-  const plan = CALLS[route];
-  if (plan) return answer(host, plan, req, res);
+  const call = CALLS[route];
+  if (call) return answer(host, call, req, res);
   req.resume();
   const released = /^POST \/release\/([^/]{1,128})$/.exec(route)?.[1];
   if (released !== undefined) {
     const name = decoded(released);
-    if (name === undefined) return sendPlan(res, errorPlan(400, "the name cannot be read"));
     return sendJson(res, { name, released: host.gates.release(name) });
   }
   if (route === "GET /openai/v1/models") {
-    if (keyOf(req) === undefined) return sendPlan(res, noKeyPlan());
+    if (keyOf(req) === undefined) throw noKey();
     return sendJson(res, { object: "list", data: SIMULATOR_MODELS.map(modelObject) });
   }
   if (route === "GET /book") return sendBook(host, url, res);
   if (route === "GET /healthz") return sendJson(res, { status: "ok" });
-  sendPlan(res, errorPlan(404, `there is no ${req.method} on this path of the simulator`));
+  throw new Refused(`there is no ${req.method} on this path of the simulator`, { status: 404 });
 }
 
-/** What a call asks of the simulator besides its answer. */
-interface Asked {
-  readonly model: string;
-  readonly stream: boolean;
-  readonly directives: Directives;
-}
+/** How a call is answered, and what it asks besides its answer. */
 interface Planned {
   readonly plan: AnswerPlan;
-  readonly asked?: Asked;
+  readonly asked?: Pick<ChatRequest, "model" | "stream" | "directives">;
 }
-type PlanCall = (body: unknown, id: string, createdUnix: number) => Planned;
+type PlanCall = (body: unknown, stamp: AnswerStamp) => Planned;
 
 /** The routes whose calls are booked, each with what decides its answers. */
 const CALLS: Readonly<Record<string, PlanCall>> = {
-  "POST /openai/v1/chat/completions": (body, id, createdUnix) =>
-    planned(readRequest(body), (request) =>
-      planAnswer(request, { id: `chatcmpl-${id}`, createdUnix }),
-    ),
-  "POST /openai/v1/embeddings": (body) => planned(readEmbeddings(body), planEmbeddings),
+  "POST /openai/v1/chat/completions"(body, { id, createdUnix }) {
+    const asked = readRequest(body);
+    return { plan: planAnswer(asked, { id: `chatcmpl-${id}`, createdUnix }), asked };
+  },
+  "POST /openai/v1/embeddings"(body) {
+    const asked = readEmbeddings(body);
+    return { plan: planEmbeddings(asked), asked };
+  },
 };
-
-function planned<Request extends Asked>(
-  read: { readonly ok: true; readonly request: Request } | Refused,
-  plan: (request: Request) => AnswerPlan,
-): Planned {
-  if (!read.ok) return { plan: errorPlan(400, read.message, { param: read.param }) };
-  return { plan: plan(read.request), asked: read.request };
-}
 
 /** One call: read, decided, booked, answered, booked as ended. */
 async function answer(
@@ -172,17 +156,15 @@ async function answer(
   req: IncomingMessage,
   res: ServerResponse,
 ): Promise<void> {
-  const { clock } = host.options;
-  const body = await readBody(req, host.options.bodyBytesMax ?? BODY_BYTES_MAX);
-  if (body === "gone") return;
+  const { clock, bodyBytesMax = BODY_BYTES_MAX } = host.options;
+  const text = await readText(req, bodyBytesMax).catch(() => null);
+  if (text === null) return;
   const key = keyOf(req);
   const atMs = clock.now();
   host.answers += 1;
   const id = `sim${host.startId}${host.answers.toString(36)}`;
-  const { plan, asked }: Planned =
-    key === undefined
-      ? { plan: noKeyPlan() }
-      : planBody(body, (json) => planCall(json, id, Math.floor(atMs / 1000)));
+  const stamp = { id, createdUnix: Math.floor(atMs / 1000) };
+  const { plan, asked } = decide(planCall, key, text, stamp);
   const call = begin(host, {
     atMs,
     requestId: headerText(req, "x-client-request-id") ?? null,
@@ -192,8 +174,6 @@ async function answer(
     status: plan.cut?.how === "hang-up" ? 0 : plan.status,
     tokens: plan.tokens,
   });
-  if (call === undefined)
-    return sendPlan(res, errorPlan(500, "the simulator cannot write its book"));
   const headers = { ...ACCOUNT_HEADERS, "x-request-id": `req_${id}` };
   const waits = asked?.directives ?? {};
   const outcome = await sendAnswer({ plan, waits, headers, clock, gates: host.gates }, res);
@@ -201,45 +181,50 @@ async function answer(
   host.book.end({ call, endedAtMs: clock.now(), ...outcome, clientGone });
 }
 
-/** The call's number in the book; undefined when the book cannot be written, and then nothing may be answered. */
-function begin(host: Host, facts: Omit<CallBeginning, "call">): number | undefined {
+/** The whole body as text, undefined past the limit. Rejects when the caller leaves first. */
+async function readText(req: IncomingMessage, bytesMax: number): Promise<string | undefined> {
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for await (const part of req as AsyncIterable<Buffer>) {
+    bytes += part.length;
+    if (bytes <= bytesMax) parts.push(part);
+    else parts.length = 0;
+  }
+  return bytes > bytesMax ? undefined : Buffer.concat(parts).toString();
+}
+
+function decide(
+  planCall: PlanCall,
+  key: string | undefined,
+  text: string | undefined,
+  stamp: AnswerStamp,
+): Planned {
+  try {
+    if (key === undefined) throw noKey();
+    if (text === undefined) throw new Refused("the body is too large", { status: 413 });
+    return planCall(parsed(text), stamp);
+  } catch (error) {
+    if (error instanceof Refused) return { plan: errorPlan(error) };
+    throw error;
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Refused("the body is not JSON, or nested too deep");
+  }
+}
+
+/** The call's number in the book. Where the book cannot be written, nothing may be answered as asked. */
+function begin(host: Host, facts: Omit<CallBeginning, "call">): number {
   try {
     return host.book.begin(facts);
   } catch (error) {
     warn(host, "the book cannot be written", error);
-    return undefined;
+    throw new Refused("the simulator cannot write its book", { status: 500 });
   }
-}
-
-/** The whole body, as text; `too_large` past the limit, `gone` when the caller left first. */
-function readBody(
-  req: IncomingMessage,
-  bytesMax: number,
-): Promise<{ text: string } | "too_large" | "gone"> {
-  return new Promise((resolve) => {
-    const parts: Buffer[] = [];
-    let bytes = 0;
-    req.on("data", (part: Buffer) => {
-      bytes += part.length;
-      if (bytes <= bytesMax) parts.push(part);
-      else parts.length = 0;
-    });
-    req.once("end", () =>
-      resolve(bytes > bytesMax ? "too_large" : { text: Buffer.concat(parts).toString() }),
-    );
-    req.once("close", () => resolve("gone"));
-  });
-}
-
-function planBody(body: { text: string } | "too_large", plan: (json: unknown) => Planned): Planned {
-  if (body === "too_large") return { plan: errorPlan(413, "the body is too large") };
-  let json: unknown;
-  try {
-    json = JSON.parse(body.text);
-  } catch {
-    return { plan: errorPlan(400, "the body is not JSON, or nested too deep") };
-  }
-  return plan(json);
 }
 
 /** The key of `Authorization: Bearer <key>`. Any key will do. */
@@ -252,8 +237,9 @@ function headerText(req: IncomingMessage, name: string): string | undefined {
   return typeof value === "string" ? value.slice(0, HEADER_CHARACTERS_MAX) : undefined;
 }
 
-function noKeyPlan(): AnswerPlan {
-  return errorPlan(401, "no API key: the simulator takes any key as 'Authorization: Bearer <key>'");
+function noKey(): Refused {
+  const message = "no API key: the simulator takes any key as 'Authorization: Bearer <key>'";
+  return new Refused(message, { status: 401 });
 }
 
 /** The models of the catalogue are listed; any other name is answered as well. */
@@ -264,8 +250,7 @@ function modelObject(model: { readonly id: string; readonly createdUnix: number 
 /** The book as JSON lines, one per call; `?after=N` leaves out the calls up to number N. */
 function sendBook(host: Host, url: URL, res: ServerResponse): void {
   const after = url.searchParams.get("after") ?? "0";
-  if (!/^\d{1,15}$/.test(after))
-    return sendPlan(res, errorPlan(400, "after is not the number of a call"));
+  if (!/^\d{1,15}$/.test(after)) throw new Refused("after is not the number of a call");
   res.writeHead(200, { "content-type": "application/x-ndjson" });
   const lines = host.book.calls(Number(after)).map((call) => `${JSON.stringify(call)}\n`);
   res.end(lines.join(""));
@@ -282,11 +267,11 @@ function sendJson(res: ServerResponse, value: object): void {
   res.end(JSON.stringify(value));
 }
 
-function decoded(part: string): string | undefined {
+function decoded(part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {
-    return undefined;
+    throw new Refused("the name cannot be read");
   }
 }
 

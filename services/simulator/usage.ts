@@ -1,16 +1,17 @@
 import type { Tokens, TokenClass } from "#domain/prices.ts";
 
 /** Token counts as OpenAI tells them: totals that include their parts. */
-export interface Counts {
-  readonly input: number;
-  readonly cached: number;
-  readonly cacheWrite: number;
-  readonly audioIn: number;
-  readonly imageIn: number;
-  readonly output: number;
-  readonly reasoning: number;
-  readonly audioOut: number;
-}
+export type Counts = Record<keyof typeof NO_COUNTS, number>;
+export const NO_COUNTS = {
+  input: 0,
+  cached: 0,
+  cacheWrite: 0,
+  audioIn: 0,
+  imageIn: 0,
+  output: 0,
+  reasoning: 0,
+  audioOut: 0,
+};
 
 /** The `usage` object of an answer. Cache writes and image tokens are named only where there are some. */
 export function usageObject(counts: Counts): Record<string, unknown> {
@@ -38,30 +39,25 @@ export function usageObject(counts: Counts): Record<string, unknown> {
  * must come to. Parts that together pass their total are cut, in the order in which they stand here.
  */
 export function disjointTokens(counts: Counts): Tokens {
-  const tokens: Tokens = {};
-  const share = (
-    total: number,
-    parts: readonly (readonly [TokenClass, number])[],
-    rest: TokenClass,
-  ): void => {
-    let left = total;
-    for (const [name, count] of parts) {
-      const taken = Math.min(count, left);
-      if (taken > 0) tokens[name] = taken;
-      left -= taken;
-    }
-    if (left > 0) tokens[rest] = left;
+  const inputParts = {
+    cacheRead: counts.cached,
+    cacheWriteShort: counts.cacheWrite,
+    inputAudio: counts.audioIn,
+    inputImage: counts.imageIn,
   };
-  share(
-    counts.input,
-    [
-      ["cacheRead", counts.cached],
-      ["cacheWriteShort", counts.cacheWrite],
-      ["inputAudio", counts.audioIn],
-      ["inputImage", counts.imageIn],
-    ],
-    "input",
-  );
-  share(counts.output, [["outputAudio", counts.audioOut]], "output");
+  return {
+    ...dealtOut(counts.input, inputParts, "input"),
+    ...dealtOut(counts.output, { outputAudio: counts.audioOut }, "output"),
+  };
+}
+
+function dealtOut(total: number, parts: Tokens, rest: TokenClass): Tokens {
+  const tokens: Tokens = {};
+  let left = total;
+  for (const [name, count] of Object.entries({ ...parts, [rest]: total })) {
+    const taken = Math.min(count, left);
+    if (taken > 0) tokens[name as TokenClass] = taken;
+    left -= taken;
+  }
   return tokens;
 }

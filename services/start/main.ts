@@ -22,7 +22,7 @@ import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-fi
 import { closeControlServer, createControlServer } from "#services/control/server.ts";
 import { createInternalServer } from "#services/internal/server.ts";
 import type { EventStore } from "#services/ports.ts";
-import { createSimulator } from "#services/simulator/server.ts";
+import { startSimulator } from "#services/simulator/server.ts";
 import { banner, readyLine, type Addresses } from "./banner.ts";
 import { completeDemo, type Demo } from "./demo.ts";
 import type { RegionParts } from "./embedded.ts";
@@ -105,9 +105,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     onAlarm: telemetry.alarm,
   });
   stops.projector = () => projector.close();
-  const simulator = config.demo
-    ? await startSimulator(config, dataDir, log.warn, stops)
-    : undefined;
+  const simulator = config.demo ? await openSimulator(config, dataDir, log.warn, stops) : undefined;
   const upstream = createUpstream({
     clock,
     connectMs: config.upstreamConnectMs,
@@ -241,25 +239,24 @@ async function tellIfAhead(
   if (aheadMs > CLOCK_JUMP_MS) telemetry.alarm("events_dated_ahead", { aheadMs });
 }
 
-async function startSimulator(
+async function openSimulator(
   config: Config,
   dataDir: string,
   warn: (facts: Record<string, never>, message: string) => void,
   stops: Stops,
 ): Promise<string> {
-  const simulator = createSimulator({
+  const options = {
     clock: systemClock(),
     random: systemRandom(),
-    bookPath: join(dataDir, "simulator-book.jsonl"),
-    warn: (message) => warn({}, message),
-  });
-  stops.simulator = () => simulator.close();
-  // Only this process has anything to ask of it, whatever else is opened to others.
-  return orTaken(() => simulator.listen(config.simulatorPort), {
-    host: "127.0.0.1",
     port: config.simulatorPort,
-    setting: "RELAI_SIMULATOR_PORT",
-  });
+    bookPath: join(dataDir, "simulator-book.jsonl"),
+    warn: (message: string) => warn({}, message),
+  };
+  // Only this process has anything to ask of it, whatever else is opened to others.
+  const where = { host: "127.0.0.1", port: options.port, setting: "RELAI_SIMULATOR_PORT" };
+  const simulator = await orTaken(() => startSimulator(options), where);
+  stops.simulator = () => simulator.close();
+  return simulator.url;
 }
 
 /** The hosts that serve, each with its credential; `openai` is false where it processes outside of the region. */

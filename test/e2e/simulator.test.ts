@@ -6,19 +6,26 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import OpenAI, { APIConnectionError, InternalServerError, RateLimitError } from "openai";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { systemClock } from "#infra/clock.ts";
+import { systemRandom } from "#infra/random.ts";
 import { readBook } from "#test/simulator-book.ts";
-import { runSimulator } from "#services/simulator/main.ts";
+import { startSimulator, type Simulator } from "#services/simulator/server.ts";
 import type { ChildProcess } from "node:child_process";
 import type { BookCall } from "#services/simulator/book.ts";
 
 const KEY = "sk-simulated-key-7890";
 
 let folder = "";
-let simulator: Awaited<ReturnType<typeof runSimulator>>;
+let simulator: Simulator;
 let client: OpenAI;
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "relai-simulator-"));
-  simulator = await runSimulator({ port: 0, bookPath: join(folder, "book.jsonl") });
+  simulator = await startSimulator({
+    clock: systemClock(),
+    random: systemRandom(),
+    port: 0,
+    bookPath: join(folder, "book.jsonl"),
+  });
   client = new OpenAI({ apiKey: KEY, baseURL: `${simulator.url}/openai/v1`, maxRetries: 0 });
 });
 afterAll(async () => {

@@ -5,11 +5,13 @@ import { DatabaseSync } from "node:sqlite";
 import type { Worker } from "node:worker_threads";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { newEvent } from "#domain/events/events.ts";
+import { systemClock } from "#infra/clock.ts";
 import { readConfig } from "#infra/config.ts";
 import type * as sqliteModule from "#infra/event-store/sqlite.ts";
 import { startWriterThread } from "#infra/event-store/sqlite-thread.ts";
+import { systemRandom } from "#infra/random.ts";
 import { readBook } from "#test/simulator-book.ts";
-import { runSimulator } from "#services/simulator/main.ts";
+import { startSimulator, type Simulator } from "#services/simulator/server.ts";
 import { openRelai, type Relai } from "#services/start/main.ts";
 import { diceOf } from "#test/simulation/random.ts";
 import { compare, ledgerOf, readEvents, type Ledger } from "./books.ts";
@@ -40,7 +42,7 @@ const FUNDED_MICRO = 1_000_000_000;
 const pause = (delayMs: number) => new Promise((resolve) => setTimeout(resolve, delayMs));
 
 let folder: string;
-let simulator: Awaited<ReturnType<typeof runSimulator>>;
+let simulator: Simulator;
 let relai: Relai;
 let orgId: string;
 let customer: Customer;
@@ -69,7 +71,12 @@ const eventsPath = () => join(folder, "data", "us", "events.sqlite");
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "relai-store-"));
-  simulator = await runSimulator({ port: 0, bookPath: join(folder, "book.jsonl") });
+  simulator = await startSimulator({
+    clock: systemClock(),
+    random: systemRandom(),
+    port: 0,
+    bookPath: join(folder, "book.jsonl"),
+  });
   held.threads.length = 0;
   relai = await open();
   const made = await makeCustomer(relai.addresses, FUNDED_MICRO);
