@@ -43,21 +43,13 @@ export type CallEnding = z.infer<typeof ending>;
 export type BookCall = CallBeginning &
   Omit<CallEnding, "endedAtMs"> & { readonly endedAtMs?: number };
 
-export interface Book {
-  /** Writes down a call that arrived and gives it its number. Throws when the file cannot be written. */
-  begin(facts: Omit<CallBeginning, "call">): number;
-  /** Writes down how a call ended. Throws when the file cannot be written. */
-  end(outcome: CallEnding): void;
-  /** The newest calls, in the order in which they arrived, with a number above `afterCall`. */
-  calls(afterCall?: number): BookCall[];
-  close(): void;
-}
+export type Book = ReturnType<typeof openBook>;
 
 /**
  * Opens the book and goes on where its file ends; a line that a kill left half written is cut off. Without a path the
  * book is in memory only. At most `callsMax` calls, the newest, are kept in memory; the file keeps all.
  */
-export function openBook(options: { path?: string | undefined; callsMax: number }): Book {
+export function openBook(options: { path?: string | undefined; callsMax: number }) {
   const calls = new Map<number, BookCall>();
   let lastCall = 0;
   const keep = (call: BookCall): void => {
@@ -69,7 +61,7 @@ export function openBook(options: { path?: string | undefined; callsMax: number 
   let file: number | undefined;
   if (options.path !== undefined) {
     file = openSync(options.path, "a+", 0o600);
-    const { completeBytes } = readLines(file, (line) => {
+    const completeBytes = readLines(file, (line) => {
       lastCall = Math.max(lastCall, line.call);
       const call = calls.get(line.call);
       if (!("endedAtMs" in line)) keep(begun(line));
@@ -83,20 +75,23 @@ export function openBook(options: { path?: string | undefined; callsMax: number 
     for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
   };
   return {
-    begin(facts) {
+    /** Writes down a call that arrived and gives it its number. Throws when the file cannot be written. */
+    begin(facts: Omit<CallBeginning, "call">): number {
       const line = { call: lastCall + 1, ...facts };
       append(line);
       lastCall += 1;
       keep(begun(line));
       return line.call;
     },
-    end(outcome) {
+    /** Writes down how a call ended. Throws when the file cannot be written. */
+    end(outcome: CallEnding): void {
       append(outcome);
       const call = calls.get(outcome.call);
       if (call) keep({ ...call, ...outcome });
     },
+    /** The newest calls, in the order in which they arrived, with a number above `afterCall`. */
     calls: (afterCall = 0) => [...calls.values()].filter(({ call }) => call > afterCall),
-    close() {
+    close(): void {
       if (file !== undefined) closeSync(file);
       file = undefined;
     },
@@ -110,17 +105,14 @@ function begun(line: CallBeginning): BookCall {
 const READ_BYTES = 1024 * 1024;
 
 /** Reads a file line by line; says how many bytes the complete lines take. */
-function readLines(
-  file: number,
-  take: (line: CallBeginning | CallEnding) => void,
-): { completeBytes: number } {
+function readLines(file: number, take: (line: CallBeginning | CallEnding) => void): number {
   const buffer = Buffer.alloc(READ_BYTES);
   let position = 0;
   let completeBytes = 0;
   let rest: Buffer = Buffer.alloc(0);
   for (;;) {
     const bytes = readSync(file, buffer, 0, READ_BYTES, position);
-    if (bytes === 0) return { completeBytes };
+    if (bytes === 0) return completeBytes;
     position += bytes;
     const all = Buffer.concat([rest, buffer.subarray(0, bytes)]);
     let from = 0;
