@@ -73,14 +73,14 @@ export async function openLane(
   } else {
     try {
       const rows = projection.resumes ? unpackRows(await model.rows()) : [];
-      return laneFrom(projection, model, place, rows, identity, onAlarm);
+      return laneFrom(projection, model, identity, onAlarm, { place, rows });
     } catch (error) {
       const reason = error instanceof Error ? error.message : "unknown";
       onAlarm("read_model_unreadable", { ...facts, reason });
     }
   }
   await readModels.openAside(name, version);
-  return laneFrom(projection, await readModels.swapIn(name), "start", [], identity, onAlarm);
+  return laneFrom(projection, await readModels.swapIn(name), identity, onAlarm);
 }
 
 /** Whether a checkpoint was set in this very history of events. */
@@ -98,20 +98,19 @@ export async function openLaneAside(
 ): Promise<Lane> {
   const identity = await store.identity();
   const model = await readModels.openAside(projection.name, projection.version);
-  return laneFrom(projection, model, "start", [], identity, onFault);
+  return laneFrom(projection, model, identity, onFault);
 }
 
 function laneFrom(
   projection: Projection,
   model: ReadModel,
-  place: Place,
-  rows: Iterable<ReadModelRow>,
   store: string,
   onFault: OnFault,
+  from: { place: Place; rows: Iterable<ReadModelRow> } = { place: "start", rows: [] },
 ): Lane {
-  const fold = projection.open(rows, onFault);
+  const fold = projection.open(from.rows, onFault);
   const state = { newest: undefined, unsaved: undefined, failure: undefined };
-  return { projection, model, fold, folded: place, committed: place, store, ...state };
+  return { projection, model, fold, folded: from.place, committed: from.place, store, ...state };
 }
 
 /** Folds those events that the lane does not have yet. Throws what the fold throws: the lane is then of no more use. */
@@ -128,17 +127,12 @@ export function foldInto(lane: Lane, events: readonly RecordedEvent[]): void {
   lane.newest = { id: last.id, recordedAt: last.recordedAt };
 }
 
-/** Whether something of the lane is not stored yet. */
-export function isUnsaved(lane: Lane): boolean {
-  return Boolean(lane.unsaved) || (!lane.failure && lane.folded !== lane.committed);
-}
-
 /**
  * Stores what was folded, and the position with it. Throws when the read model refuses; the writes are then kept and
  * a later call stores the same ones (rows are set, so a commit that was done although it failed does no harm).
  */
 export async function save(lane: Lane): Promise<void> {
-  while (isUnsaved(lane)) {
+  while (lane.unsaved || (!lane.failure && lane.folded !== lane.committed)) {
     if (!lane.unsaved) {
       const { folded: position, newest: event, store } = lane;
       if (position === "start" || !event) return;

@@ -1,7 +1,7 @@
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
-import type { Projector, RebuildProgress } from "#services/ports.ts";
+import type { Projector } from "#services/ports.ts";
 import { reaches, type Lane, type Place } from "./lane.ts";
-import { startRebuild } from "./rebuild.ts";
+import { rebuildLane } from "./rebuild.ts";
 import { createRunning, feed, type ProjectorParts, type Running } from "./running.ts";
 
 /**
@@ -16,17 +16,23 @@ import { createRunning, feed, type ProjectorParts, type Running } from "./runnin
 export async function startProjector(parts: ProjectorParts): Promise<Projector> {
   const running = await createRunning(parts);
   const fed = feed(running);
-  const stop = () => running.stop(new Error("the projector was stopped"));
-  if (parts.signal.aborted) stop();
-  else parts.signal.addEventListener("abort", stop, { once: true });
-
+  let rebuilding: string | undefined;
   return {
     rows: (...asked) => rows(running, ...asked),
-    rebuild: (projection, onProgress) => rebuild(running, projection, onProgress),
+    async rebuild(projection, onProgress) {
+      const lane = laneOf(running, projection);
+      if (rebuilding !== undefined)
+        throw new Error(`the read model ${rebuilding} is being rebuilt; one at a time`);
+      rebuilding = projection;
+      try {
+        return await rebuildLane(running, lane, onProgress);
+      } finally {
+        rebuilding = undefined;
+      }
+    },
     async close() {
-      if (!running.stopped.signal.aborted) await running.turn(() => running.commitAll());
-      stop();
-      parts.signal.removeEventListener("abort", stop);
+      if (!running.signal.aborted) await running.turn(() => running.commitAll());
+      running.stop();
       await fed;
     },
   };
@@ -52,64 +58,4 @@ async function rows<Name extends ProjectionName>(
     if (reaches(lane.folded, atLeast)) await running.commitAll();
   });
   return answer;
-}
-
-async function rebuild(
-  running: Running,
-  projection: ProjectionName,
-  onProgress: (progress: RebuildProgress) => void,
-): Promise<RebuildProgress> {
-  const lane = laneOf(running, projection);
-  if (running.rebuilding !== undefined)
-    throw new Error(`the read model ${running.rebuilding} is being rebuilt; one at a time`);
-  running.rebuilding = projection;
-  try {
-    return await rebuildLane(running, lane, onProgress);
-  } finally {
-    running.rebuilding = undefined;
-  }
-}
-
-/** The part that moves no lane runs beside everything else; only the last events and the swap take a turn. */
-async function rebuildLane(
-  running: Running,
-  lane: Lane,
-  onProgress: (progress: RebuildProgress) => void,
-): Promise<RebuildProgress> {
-  const { parts, signal } = running;
-  const { projection } = lane;
-  // What was found wrong has been told when it was first folded.
-  let silent = true;
-  const aside = await startRebuild({
-    ...parts,
-    signal,
-    projection,
-    onFault: (what, facts) => {
-      if (!silent) parts.onAlarm(what, facts);
-    },
-  });
-  await aside.catchUp(onProgress);
-  return running.turn(async () => {
-    const done = await aside.finish(running.seen());
-    if (signal.aborted) throw new Error("the projector was stopped");
-    try {
-      lane.model = await parts.readModels.swapIn(projection.name);
-    } catch (error) {
-      running.fail(lane, new Error(`the rebuilt ${projection.name} was not put in place`));
-      throw error;
-    }
-    silent = false;
-    const { fold, folded, newest, committed } = aside.lane;
-    Object.assign(lane, {
-      fold,
-      folded,
-      newest,
-      committed,
-      unsaved: undefined,
-      failure: undefined,
-    });
-    running.releaseIfSaved();
-    await running.waiters.serve(lane);
-    return done;
-  });
 }

@@ -38,9 +38,10 @@ export type Running = Awaited<ReturnType<typeof createRunning>>;
 
 /** Opens the lanes. Nothing is read from the store before `feed` is called. */
 export async function createRunning(parts: ProjectorParts) {
-  const { clock, signal, onAlarm } = parts;
+  const { clock, onAlarm } = parts;
   const { batchMs = 250, batchEventsMax = 10_000, stillMsMax = 30_000 } = parts;
-  const stopped = new AbortController();
+  const stopping = new AbortController();
+  const signal = AbortSignal.any([stopping.signal, parts.signal]);
   const lanes: Lane[] = [];
   for (const projection of parts.projections ?? PROJECTIONS)
     lanes.push(await openLane(projection, parts.readModels, parts.store, onAlarm));
@@ -68,7 +69,7 @@ export async function createRunning(parts: ProjectorParts) {
 
   /** Stores every lane. Those that fail are tried again later; it never throws. */
   async function commitAll(): Promise<void> {
-    if (stopped.signal.aborted) return;
+    if (signal.aborted) return;
     cancelTimer?.();
     cancelTimer = undefined;
     pending = 0;
@@ -79,24 +80,24 @@ export async function createRunning(parts: ProjectorParts) {
       } catch (error) {
         failed = true;
         const facts = { projection: lane.projection.name, position: String(lane.folded) };
-        onAlarm("read_model_not_stored", { ...facts, reason: asError(error).message });
+        onAlarm("read_model_not_stored", { ...facts, reason: messageOf(error) });
       }
-      if (stopped.signal.aborted) return;
+      if (signal.aborted) return;
       await waiters.serve(lane);
     }
-    failures = failed ? failures + 1 : 0;
-    if (failed) commitIn(backOffMs(failures - 1, RETRY_MS_FIRST, RETRY_MS_MAX));
-    else release();
+    if (failed) commitIn(backOffMs(failures++, RETRY_MS_FIRST, RETRY_MS_MAX));
+    else failures = 0;
+    releaseIfSaved();
   }
 
-  function release(): void {
-    onSaved?.();
-    onSaved = undefined;
+  /** To be called when a lane's unsaved writes are stored, or have become void. */
+  function releaseIfSaved(): void {
+    if (signal.aborted || !lanes.some((lane) => lane.unsaved)) onSaved?.();
   }
 
   function fail(lane: Lane, error: Error): void {
     lane.failure ??= error;
-    waiters.fail(lane);
+    waiters.fail(lane, lane.failure);
   }
 
   function foldAll(events: readonly RecordedEvent[]): void {
@@ -106,9 +107,9 @@ export async function createRunning(parts: ProjectorParts) {
         foldInto(lane, events);
       } catch (error) {
         const { name } = lane.projection;
-        const { message } = asError(error);
-        onAlarm("projection_stopped", { projection: name, reason: message });
-        fail(lane, new Error(`the projection ${name} stands still: ${message}`, { cause: error }));
+        const reason = messageOf(error);
+        onAlarm("projection_stopped", { projection: name, reason });
+        fail(lane, new Error(`the projection ${name} stands still: ${reason}`, { cause: error }));
       }
     }
     const newest = events.at(-1);
@@ -116,47 +117,45 @@ export async function createRunning(parts: ProjectorParts) {
     pending += events.length;
   }
 
+  function standStill(): void {
+    cancelTimer?.();
+    for (const lane of lanes) fail(lane, new Error("the projector was stopped"));
+    releaseIfSaved();
+  }
+  if (signal.aborted) standStill();
+  else signal.addEventListener("abort", standStill, { once: true });
+
   return {
     parts: { ...parts, batchEventsMax },
     lanes,
     waiters,
-    stopped,
-    signal: AbortSignal.any([stopped.signal, signal]),
-    rebuilding: undefined as string | undefined,
+    /** Aborted when the projector stops, by whichever way. */
+    signal,
+    stop: () => stopping.abort(),
     seen: () => seen,
     turn,
     commitAll,
     /** Folds a batch; stores when it is time, or when somebody waits for what is folded now. */
     async take(events: readonly RecordedEvent[]): Promise<void> {
-      if (stopped.signal.aborted) return;
+      if (signal.aborted) return;
       foldAll(events);
       if (pending >= batchEventsMax || lanes.some(waiters.isDue)) await commitAll();
       else if (!cancelTimer) commitIn(batchMs);
     },
     /** Waits while a read model cannot be stored, so that no more than one batch is ever kept for it. */
-    saved(): Promise<void> {
-      if (stopped.signal.aborted || !lanes.some((lane) => lane.unsaved)) return Promise.resolve();
-      return new Promise((resolve) => {
-        onSaved = resolve;
-      });
+    async saved(): Promise<void> {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      onSaved = resolve;
+      releaseIfSaved();
+      await promise;
     },
-    /** To be called when a lane's unsaved writes have become void. */
-    releaseIfSaved(): void {
-      if (!lanes.some((lane) => lane.unsaved)) release();
-    },
+    releaseIfSaved,
     /** Every projection stands still from here on, once what it has folded is stored. */
     async failAll(error: Error): Promise<void> {
       await commitAll();
       for (const lane of lanes) fail(lane, error);
     },
     fail,
-    stop(reason: Error): void {
-      if (stopped.signal.aborted) return;
-      stopped.abort();
-      cancelTimer?.();
-      for (const lane of lanes) fail(lane, reason);
-      release();
-    },
   };
 }
 
@@ -169,18 +168,17 @@ export async function feed(running: Running): Promise<void> {
         attempt = 0;
         await running.turn(() => running.take(events));
         await running.saved();
-        if (signal.aborted) return;
       }
       if (signal.aborted) return;
       await running.turn(() => running.failAll(new Error("the event store was closed")));
       return;
     } catch (error) {
       if (signal.aborted) return;
-      const { message } = asError(error);
-      const facts = { position: String(running.seen()), reason: message };
+      const reason = messageOf(error);
+      const facts = { position: String(running.seen()), reason };
       if (error instanceof UnreadableEvent) {
         parts.onAlarm("event_unreadable", facts);
-        const failure = new Error(`the projections stand still: ${message}`, { cause: error });
+        const failure = new Error(`the projections stand still: ${reason}`, { cause: error });
         await running.turn(() => running.failAll(failure));
         return;
       }
@@ -190,6 +188,6 @@ export async function feed(running: Running): Promise<void> {
   }
 }
 
-function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

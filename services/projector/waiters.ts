@@ -8,8 +8,8 @@ interface Waiter {
   readonly lane: Lane;
   readonly atLeast: Place;
   readonly tables: readonly string[] | undefined;
-  readonly done: (answer: Answer) => void;
-  readonly failed: (error: Error) => void;
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (error: Error) => void;
 }
 
 const WAITERS_MAX = 1_000;
@@ -19,40 +19,22 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
   const waiters = new Set<Waiter>();
 
   /** Resolves once the rows are committed up to a place; what calls it sees to it that `serve` comes. */
-  function wait(
-    lane: Lane,
-    atLeast: Place,
-    tables: readonly string[] | undefined,
-  ): Promise<Answer> {
-    if (waiters.size >= WAITERS_MAX)
-      return Promise.reject(new Error("too many wait for read models at once"));
-    return new Promise((resolve, reject) => {
-      let cancel: () => void;
-      const end = () => {
-        cancel();
-        waiters.delete(waiter);
-      };
-      const waiter: Waiter = {
-        lane,
-        atLeast,
-        tables,
-        done(answer) {
-          end();
-          resolve(answer);
-        },
-        failed(error) {
-          end();
-          reject(error);
-        },
-      };
-      const watch = (before: Place) => {
-        cancel = clock.timer(stillMsMax, () => {
-          if (lane.committed === before) waiter.failed(stoodStill(lane, atLeast, stillMsMax));
-          else watch(lane.committed);
-        });
-      };
-      watch(lane.committed);
-      waiters.add(waiter);
+  async function wait(lane: Lane, atLeast: Place, tables?: readonly string[]): Promise<Answer> {
+    if (waiters.size >= WAITERS_MAX) throw new Error("too many wait for read models at once");
+    const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+    const waiter: Waiter = { lane, atLeast, tables, resolve, reject };
+    let cancel: () => void;
+    const watch = (before: Place) => {
+      cancel = clock.timer(stillMsMax, () => {
+        if (lane.committed === before) reject(stoodStill(lane, atLeast, stillMsMax));
+        else watch(lane.committed);
+      });
+    };
+    watch(lane.committed);
+    waiters.add(waiter);
+    return promise.finally(() => {
+      cancel();
+      waiters.delete(waiter);
     });
   }
 
@@ -76,19 +58,17 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
           const wanted = waiter.tables?.join() ?? "all";
           const rows = found.get(wanted) ?? (await lane.model.rows(waiter.tables));
           found.set(wanted, rows);
-          waiter.done({ position, rows });
+          waiter.resolve({ position, rows });
         }
       } catch (error) {
         const { name } = lane.projection;
         const failure = new Error(`the rows of ${name} cannot be read`, { cause: error });
-        for (const waiter of served) waiter.failed(failure);
+        for (const waiter of served) waiter.reject(failure);
       }
     },
     /** Turns everybody away who waits for a lane that stands still for good. */
-    fail(lane: Lane): void {
-      for (const waiter of waiters) {
-        if (waiter.lane === lane) waiter.failed(lane.failure ?? new Error("the projection failed"));
-      }
+    fail(lane: Lane, error: Error): void {
+      for (const waiter of waiters) if (waiter.lane === lane) waiter.reject(error);
     },
   };
 }
