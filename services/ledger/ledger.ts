@@ -10,19 +10,7 @@ import { createSilenceWatch, type SilenceWatch } from "./silence.ts";
 import { sealJournals } from "./retire.ts";
 import { lookAfterWanted } from "./wanted.ts";
 
-/**
- * The ledger process: it owns the region's admission store, carries recorded events into it, keeps the key directory,
- * and seals the journals of writers that fell silent.
- */
-export interface Ledger {
-  /** Waits until everything up to a position can be seen in admission; false when `limitMs` passed first. */
-  applied(position: bigint, limitMs: number): Promise<boolean>;
-  /** True while this process owns the admission store and follows the events. */
-  isReady(): boolean;
-  stop(): Promise<void>;
-  /** Resolves when another process has taken over; this one then does nothing any more. */
-  readonly superseded: Promise<void>;
-}
+export type Ledger = Awaited<ReturnType<typeof startLedger>>;
 
 export interface LedgerParts extends Omit<OwnerParts, "decide"> {
   readonly telemetry: Telemetry;
@@ -37,8 +25,12 @@ export interface LedgerParts extends Omit<OwnerParts, "decide"> {
 /** An organization whose state does not catch up for this long is taken as lost, and everything is adopted anew. */
 const APPLY_MS_MAX = 5000;
 
-/** Claims, adopts, and then serves until stopped. Resolves when the first adoption is complete; throws when it fails. */
-export async function startLedger(parts: LedgerParts): Promise<Ledger> {
+/**
+ * The ledger process: it owns the region's admission store, carries recorded events into it, keeps the key directory,
+ * and seals the journals of writers that fell silent. Claims, adopts, and then serves until stopped. Resolves when the
+ * first adoption is complete; throws when it fails.
+ */
+export async function startLedger(parts: LedgerParts) {
   const stopping = new AbortController();
   const ownerParts: OwnerParts = {
     ...parts,
@@ -82,9 +74,12 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
   const first = await claimOwnership(ownerParts);
   const running = first === "superseded" ? superseded.resolve() : own(first);
   return {
+    /** Resolves when another process has taken over; this one then does nothing any more. */
     superseded: superseded.promise,
+    /** True while this process owns the admission store and follows the events. */
     isReady: () => ready,
-    async applied(position, limitMs) {
+    /** Waits until everything up to a position can be seen in admission; false when `limitMs` passed first. */
+    async applied(position: bigint, limitMs: number): Promise<boolean> {
       if (appliedTo !== "start" && appliedTo >= position) return true;
       const waiter = { position, ...Promise.withResolvers<void>() };
       waiters.add(waiter);
@@ -92,7 +87,7 @@ export async function startLedger(parts: LedgerParts): Promise<Ledger> {
       waiters.delete(waiter);
       return answer !== TIMED_OUT;
     },
-    async stop() {
+    async stop(): Promise<void> {
       stopping.abort();
       await running;
     },

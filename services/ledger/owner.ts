@@ -64,13 +64,10 @@ async function appendClaim(parts: OwnerParts, server: string): Promise<number | 
   const stream = streams.writers(author.region);
   const first = await newestOwner(store, author.region);
   const ownerEpoch = (first?.ownerEpoch ?? 0) + 1;
-  const event = newEvent(
-    stream,
-    `owner:${ownerEpoch}:${writerEpoch}`,
-    "OwnerChanged.v1",
-    { ownerEpoch, writerEpoch, servers: [server] },
-    metadataOf(clock, author, `owner:${ownerEpoch}`),
-  );
+  const key = `owner:${ownerEpoch}:${writerEpoch}`;
+  const data = { ownerEpoch, writerEpoch, servers: [server] };
+  const metadata = metadataOf(clock, author, `owner:${ownerEpoch}`);
+  const event = newEvent(stream, key, "OwnerChanged.v1", data, metadata);
   for (;;) {
     const expected = await tailRevision(store, stream);
     const newest = await newestOwner(store, author.region);

@@ -59,7 +59,7 @@ export async function retire(
   ownerEpoch: number,
   decide: (writerEpoch: number) => "seal" | "fence",
 ): Promise<bigint | "start"> {
-  const { store, author } = parts;
+  const { store, clock, author } = parts;
   const claimed = await store.head();
   const { position, rows } = await parts.projector.rows("accounts", claimed, WRITER_TABLES);
   let mark = position;
@@ -76,7 +76,10 @@ export async function retire(
       mark = later(mark, last?.position ?? "start");
       continue;
     }
-    mark = later(mark, await fence(parts, stream, ownerEpoch));
+    const metadata = metadataOf(clock, author, `owner:${ownerEpoch}`);
+    const data = { ownerEpoch };
+    const event = newEvent(stream, `fenced:${ownerEpoch}`, "OwnerFenced.v1", data, metadata);
+    mark = later(mark, await store.fence(stream, event));
   }
   return later(mark, (await sealJournals(parts, dead, "again")).mark);
 }
@@ -84,17 +87,6 @@ export async function retire(
 function later(a: bigint | "start", b: bigint | "start"): bigint | "start" {
   if (a === "start") return b;
   return b === "start" || b < a ? a : b;
-}
-
-function fence(parts: RetireParts, stream: string, ownerEpoch: number): Promise<bigint> {
-  const event = newEvent(
-    stream,
-    `fenced:${ownerEpoch}`,
-    "OwnerFenced.v1",
-    { ownerEpoch },
-    metadataOf(parts.clock, parts.author, `owner:${ownerEpoch}`),
-  );
-  return parts.store.fence(stream, event);
 }
 
 /**
@@ -123,32 +115,29 @@ export async function sealJournals(
     const open = openHolds(rows);
     const again: number[] = [];
     for (const [writerEpoch, tail] of tails) {
-      const holds = open.get(writerEpoch) ?? [];
-      if (tail.isSealed && holds.length === 0) {
-        mark = later(mark, tail.last?.position ?? "start");
-        complete.push(writerEpoch);
-        continue;
-      }
-      const sealed = await sealOne(parts, writerEpoch, tail, holds);
+      const sealed = await sealOne(parts, writerEpoch, tail, open.get(writerEpoch) ?? []);
       if (sealed === "conflict") {
         again.push(writerEpoch);
-        continue;
+      } else {
+        mark = later(mark, sealed);
+        complete.push(writerEpoch);
       }
-      mark = later(mark, sealed);
-      complete.push(writerEpoch);
     }
     left = onConflict === "again" ? again : [];
   }
   return { mark, complete };
 }
 
-/** The seal first, then an expiry for each open hold, in one append as far as it fits. */
+/**
+ * The seal first, unless it is there, then an expiry for each open hold, in one append as far as it fits. Gives the
+ * position of the journal's end.
+ */
 async function sealOne(
   parts: RetireParts,
   writerEpoch: number,
   tail: Tail,
   holds: readonly HoldInJournal[],
-): Promise<bigint | "conflict"> {
+): Promise<bigint | "start" | "conflict"> {
   const { store, clock, author } = parts;
   const stream = streams.journal(author.region, writerEpoch);
   const events: NewEvent[] = [];
@@ -158,32 +147,32 @@ async function sealOne(
   }
   for (const hold of holds) events.push(await expiryOf(parts, stream, hold));
   let revision = tail.last?.revision ?? ("no_stream" as const);
-  let mark = 0n;
+  let end = tail.last?.position ?? ("start" as const);
   for (const part of appendsOf(events)) {
     const answer = await appendOnce(store, clock, stream, part, revision);
     if (answer.outcome === "conflict") return "conflict";
     revision = answer.revision;
-    mark = answer.position;
+    end = answer.position;
   }
-  return mark;
+  return end;
 }
 
 /** Events cut into appends that a store takes. */
 function appendsOf(events: readonly NewEvent[]): NewEvent[][] {
   const parts: NewEvent[][] = [];
-  let part: NewEvent[] = [];
   let bytes = 0;
   for (const event of events) {
+    const part = parts.at(-1);
     const more = bytesOf(event);
-    if (part.length === APPEND_EVENTS_MAX || (part.length > 0 && bytes + more > APPEND_BYTES_MAX)) {
-      parts.push(part);
-      part = [];
-      bytes = 0;
+    if (part && part.length < APPEND_EVENTS_MAX && bytes + more <= APPEND_BYTES_MAX) {
+      part.push(event);
+      bytes += more;
+    } else {
+      parts.push([event]);
+      bytes = more;
     }
-    part.push(event);
-    bytes += more;
   }
-  return [...parts, part];
+  return parts;
 }
 
 /**
@@ -201,25 +190,12 @@ async function expiryOf(
     throw new Error(`${stream} has no hold at revision ${hold.revision}`);
   }
   const { requestId, orgId, homeRegion, keyId, processingArea, ownerEpoch, accounts } = event.data;
+  const whose = { requestId, orgId, homeRegion, keyId, processingArea, ownerEpoch, accounts };
   const [holdMicro, unbilledMicro] =
     event.type === "RequestAdmitted.v1"
       ? [event.data.holdMicro, event.data.holdCostMicro]
       : [event.data.holdTotalMicro, event.data.holdCostTotalMicro];
-  return newEvent(
-    stream,
-    `ended:${requestId}`,
-    "RequestExpired.v1",
-    {
-      requestId,
-      orgId,
-      homeRegion,
-      keyId,
-      processingArea,
-      ownerEpoch,
-      accounts,
-      holdMicro,
-      unbilledMicro,
-    },
-    metadataOf(parts.clock, parts.author, requestId, event.id),
-  );
+  const data = { ...whose, holdMicro, unbilledMicro };
+  const metadata = metadataOf(parts.clock, parts.author, requestId, event.id);
+  return newEvent(stream, `ended:${requestId}`, "RequestExpired.v1", data, metadata);
 }

@@ -113,8 +113,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: "expiry-without-unbilled",
     why: "what the provider may bill for a call whose gateway died stands in no book",
     file: "services/ledger/retire.ts",
-    find: "      holdMicro,\n      unbilledMicro,\n    },",
-    replace: "      holdMicro,\n      unbilledMicro: 0,\n    },",
+    find: "{ ...whose, holdMicro, unbilledMicro };",
+    replace: "{ ...whose, holdMicro, unbilledMicro: 0 };",
     proof: { file: RETIRE_TEST, test: "every open hold expires once, with its own last word" },
   },
   {
