@@ -7,11 +7,13 @@ import { unpackRows, type PackedRows, type ReadModelRow } from "./rows.ts";
 export type OrgTable = "lots" | "keys" | "holds";
 /** The members alone: of an interface the compiler does not know that it is JSON. */
 type Plain<T> = { readonly [Member in keyof T]: T[Member] };
+/** A hold whose request has not ended. */
+export type OpenHold = Plain<Omit<Hold, "state">>;
 export type AccountsRow =
   | ReadModelRow<"orgs", Plain<Omit<OrgSnapshot, OrgTable> & { readonly lotsMade: number }>>
   | ReadModelRow<"lots", Plain<Lot & { readonly place: number }>>
   | ReadModelRow<"keys", Plain<KeyAccount>>
-  | ReadModelRow<"holds", Plain<Omit<Hold, "state">>>
+  | ReadModelRow<"holds", OpenHold>
   | ReadModelRow<"writers", { readonly writerEpoch: number }>;
 type AccountsRows = PackedRows<AccountsRow>;
 
@@ -66,27 +68,14 @@ function byOrg<Row extends ReadModelRow<OrgTable>>(rows: Iterator<Row, undefined
   };
 }
 
-/** A hold whose request has not ended, and where its journal says so last. */
-export interface HoldInJournal {
-  readonly orgId: string;
-  readonly requestId: string;
-  /** The revision, in its writer's journal, of its RequestAdmitted or of its newest HoldExtended. */
-  readonly revision: number;
-}
-
 /** The tables that {@link openHolds} and {@link unsealedWriters} look into. */
 export const WRITER_TABLES = ["holds", "writers"] as const;
 
 /** The open holds by writer, each writer's oldest in its journal first: those that its seal must expire. */
-export function openHolds(packed: AccountsRows): Map<number, HoldInJournal[]> {
-  const byWriter = new Map<number, HoldInJournal[]>();
-  for (const { key, value } of unpackRows(packed, "holds")) {
-    const { writerEpoch, requestId, revision } = value;
-    const holds = byWriter.get(writerEpoch) ?? [];
-    byWriter.set(writerEpoch, holds);
-    holds.push({ orgId: orgIn(key), requestId, revision });
-  }
-  for (const holds of byWriter.values()) holds.sort((one, other) => one.revision - other.revision);
+export function openHolds(packed: AccountsRows): Map<number, OpenHold[]> {
+  const holds = unpackRows(packed, "holds").map(({ value }) => value);
+  const byWriter = Map.groupBy(holds, ({ writerEpoch }) => writerEpoch);
+  for (const open of byWriter.values()) open.sort((one, other) => one.revision - other.revision);
   return byWriter;
 }
 

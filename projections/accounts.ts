@@ -57,9 +57,14 @@ interface OrgFold {
   rows: Record<OrgTable, Rows> | undefined;
 }
 
-function emptyOrg(orgId: string): OrgFold {
+/** An organization's fold; one that nothing was heard of yet begins here. */
+function foldOf(orgs: Map<string, OrgFold>, orgId: string): OrgFold {
+  const known = orgs.get(orgId);
+  if (known) return known;
   const accounts = emptyAccounts(orgId);
-  return { accounts, lotsMade: 0, places: new Map(), changed: false, rows: undefined };
+  const org = { accounts, lotsMade: 0, places: new Map(), changed: false, rows: undefined };
+  orgs.set(orgId, org);
+  return org;
 }
 
 /** To be called first before an event is applied: what there is then is what the read model has. */
@@ -74,15 +79,25 @@ function rowsOf(org: OrgFold): Record<OrgTable, Rows> {
 
 function openFold(rows: Iterable<AccountsRow>, onFault: OnFault): Fold<AccountsRow> {
   const orgs = load(rows);
-  const writers = settingFold<AccountsRow>(writerRowOf);
+  // A writer's row, from its start to its seal.
+  const writers = settingFold<AccountsRow>({
+    "WriterStarted.v1": ({ revision }) => {
+      const writerEpoch = Number(revision);
+      return { table: "writers", key: String(writerEpoch), value: { writerEpoch } };
+    },
+    "JournalSealed.v1": ({ stream }) => ({
+      table: "writers",
+      key: String(journalEpoch(stream)),
+      value: null,
+    }),
+  });
   let changed: OrgFold[] = [];
   return {
     apply(event) {
       writers.apply(event);
       const orgId = orgOf(event);
       if (orgId === undefined) return;
-      let org = orgs.get(orgId);
-      if (!org) orgs.set(orgId, (org = emptyOrg(orgId)));
+      const org = foldOf(orgs, orgId);
       if (!org.changed) {
         org.changed = true;
         changed.push(org);
@@ -96,16 +111,6 @@ function openFold(rows: Iterable<AccountsRow>, onFault: OnFault): Fold<AccountsR
       return writes;
     },
   };
-}
-
-/** A writer's row, from its start to its seal. */
-function writerRowOf(event: RecordedEvent): AccountsWrite | undefined {
-  if (event.type === "WriterStarted.v1") {
-    const writerEpoch = Number(event.revision);
-    return { table: "writers", key: String(writerEpoch), value: { writerEpoch } };
-  }
-  if (event.type !== "JournalSealed.v1") return undefined;
-  return { table: "writers", key: String(journalEpoch(event.stream)), value: null };
 }
 
 function applyTo(org: OrgFold, event: RecordedEvent, onFault: OnFault): void {
@@ -241,19 +246,14 @@ function writeRows<T extends OrgTable>(
 /** The organizations that rows describe. */
 function load(rows: Iterable<AccountsRow>): Map<string, OrgFold> {
   const orgs = new Map<string, OrgFold>();
-  const rowless = new Set<string>();
+  const named = new Set<string>();
   for (const row of rows) {
     if (row.table === "writers") continue;
     const orgId = orgIn(row.key);
-    let org = orgs.get(orgId);
-    if (!org) {
-      orgs.set(orgId, (org = emptyOrg(orgId)));
-      rowless.add(orgId);
-    }
-    if (row.table === "orgs") rowless.delete(orgId);
-    loadRow(org, row);
+    if (row.table === "orgs") named.add(orgId);
+    loadRow(foldOf(orgs, orgId), row);
   }
-  for (const orgId of rowless) throw rowOfNobody(orgId);
+  for (const orgId of orgs.keys()) if (!named.has(orgId)) throw rowOfNobody(orgId);
   for (const { accounts, places } of orgs.values()) {
     if (accounts.lots.size < 2) continue;
     const placeOf = (lot: Lot) => places.get(lot.lotId) ?? 0;

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { histories, recorded } from "#test/histories.ts";
 import { packRows } from "#test/pack-rows.ts";
-import { keyDirectoryProjection, keyEntries } from "./key-directory.ts";
+import { keyDirectoryProjection } from "./key-directory.ts";
+import { unpackRows } from "./rows.ts";
 
 const events = recorded(histories(3, 2_000));
 
@@ -18,9 +19,9 @@ test("each key stands under its hash, and a revoked one says so", () => {
         : {};
     issued.set(tokenHash, { keyId, orgId, revoked: event.type === "KeyRevoked.v1", ...ends });
   }
-  const entries = [...keyEntries(packRows(fold.takeWrites()))];
-  expect(new Map(entries.map(({ tokenHash, entry }) => [tokenHash, entry]))).toEqual(issued);
-  expect(entries.some(({ entry }) => entry.revoked)).toBe(true);
-  expect(entries.some(({ entry }) => !entry.revoked)).toBe(true);
+  const rows = [...unpackRows(packRows(fold.takeWrites()))];
+  expect(new Map(rows.map(({ key, value }) => [key, value]))).toEqual(issued);
+  expect(rows.some(({ value }) => value?.revoked)).toBe(true);
+  expect(rows.some(({ value }) => !value?.revoked)).toBe(true);
   expect(fold.takeWrites()).toEqual([]);
 });

@@ -1,8 +1,7 @@
-import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
 import type { EventData } from "#domain/events/schemas.ts";
 import { limitsOf, type KeyLimits, type STORED_LIMITS } from "#domain/key-limits.ts";
-import { settingFold, type Projection } from "./projection.ts";
-import { unpackRows, type PackedRows, type ReadModelRow, type ReadModelWrite } from "./rows.ts";
+import { settingProjection } from "./projection.ts";
+import { unpackRows, type PackedRows, type ReadModelRow } from "./rows.ts";
 
 /** What lists show of an organization. Times are the store's own, in milliseconds. */
 export type OrganizationRow = Omit<EventData<"OrganizationCreated.v1">, "bodySha256"> & {
@@ -26,40 +25,31 @@ export type ManagementRow =
   | ReadModelRow<"keys", IssuedKeyRow>
   | ReadModelRow<"revocations", { readonly revokedAtMs: number }>;
 type Rows = PackedRows<ManagementRow>;
-type Write = ReadModelWrite<ManagementRow>;
 
 /** Organizations and keys as the control API lists them. */
-export const managementProjection: Projection<"management", ManagementRow> = {
+export const managementProjection = settingProjection<"management", ManagementRow>({
   name: "management",
   version: 2,
-  handles: new Set(["OrganizationCreated.v1", "KeyIssued.v1", "KeyRevoked.v1"]),
-  resumes: false,
-  open: () => settingFold<ManagementRow>(writeOf),
-};
-
-/** Each event sets a row of its own, so a revocation does not need what was issued. */
-function writeOf(event: RecordedEvent): Write | undefined {
-  if (event.type === "OrganizationCreated.v1") return organizationWrite(event);
-  if (event.type === "KeyIssued.v1") return keyWrite(event);
-  if (event.type !== "KeyRevoked.v1") return undefined;
-  const value = { revokedAtMs: event.recordedAt };
-  return { table: "revocations", key: event.data.keyId, value };
-}
-
-function organizationWrite(event: Recorded<"OrganizationCreated.v1">): Write {
-  const { orgId, name, homeRegion } = event.data;
-  const { recordedAt: createdAtMs } = event;
-  const value = { orgId, name, homeRegion, createdAtMs, position: String(event.position) };
-  return { table: "organizations", key: orgId, value };
-}
-
-function keyWrite(event: Recorded<"KeyIssued.v1">): Write {
-  const { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix } = event.data;
-  const facts = { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix };
-  const place = { issuedAtMs: event.recordedAt, position: String(event.position) };
-  const value = { ...facts, limits: limitsOf(event.data), ...place };
-  return { table: "keys", key: keyId, value };
-}
+  writes: {
+    "OrganizationCreated.v1": ({ data, recordedAt: createdAtMs, position }) => {
+      const { orgId, name, homeRegion } = data;
+      const value = { orgId, name, homeRegion, createdAtMs, position: String(position) };
+      return { table: "organizations", key: orgId, value };
+    },
+    "KeyIssued.v1": ({ data, recordedAt: issuedAtMs, position }) => {
+      const { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix } = data;
+      const facts = { keyId, orgId, name, scope, homeRegion, tokenHash, displayPrefix };
+      const place = { issuedAtMs, position: String(position) };
+      return { table: "keys", key: keyId, value: { ...facts, limits: limitsOf(data), ...place } };
+    },
+    // A row of its own, so a revocation does not need what was issued.
+    "KeyRevoked.v1": ({ data, recordedAt: revokedAtMs }) => ({
+      table: "revocations",
+      key: data.keyId,
+      value: { revokedAtMs },
+    }),
+  },
+});
 
 /** The organizations in the order in which they were created. */
 export function organizationRows(rows: Rows): OrganizationRow[] {

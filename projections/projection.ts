@@ -1,4 +1,4 @@
-import type { RecordedEvent } from "#domain/events/events.ts";
+import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
 import type { EventType } from "#domain/events/schemas.ts";
 import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
 
@@ -34,16 +34,31 @@ export interface Fold<Row extends ReadModelRow = ReadModelRow> {
   takeWrites(): ReadModelWrite<Row>[];
 }
 
-/**
- * A fold whose events each set a whole row: `writeOf` gives an event's, the last value of a row wins.
- */
-export function settingFold<Row extends ReadModelRow>(
-  writeOf: (event: RecordedEvent) => ReadModelWrite<Row> | undefined,
-): Fold<Row> {
+type WriteOf<Row extends ReadModelRow, T extends EventType> = (
+  event: Recorded<T>,
+) => ReadModelWrite<Row> | undefined;
+/** What the events of each type say: a whole row, each by itself. */
+type Writes<Row extends ReadModelRow> = { readonly [T in EventType]?: WriteOf<Row, T> };
+
+/** A projection whose events each set a row out of themselves alone. */
+export function settingProjection<Name extends string, Row extends ReadModelRow>({
+  writes,
+  ...known
+}: Pick<Projection<Name>, "name" | "version"> & {
+  readonly writes: Writes<Row>;
+}): Projection<Name, Row> {
+  const handles = new Set(Object.keys(writes) as EventType[]);
+  return { ...known, handles, resumes: false, open: () => settingFold(writes) };
+}
+
+/** A fold whose events each set a whole row: the last value of a row wins. Events of other types say nothing. */
+export function settingFold<Row extends ReadModelRow>(writes: Writes<Row>): Fold<Row> {
   let changed = new Map<string, ReadModelWrite<Row>>();
   return {
     apply(event) {
-      const write = writeOf(event);
+      // The compiler does not follow that what was found under its type takes this event.
+      const writeOf = writes[event.type] as WriteOf<Row, EventType> | undefined;
+      const write = writeOf?.(event);
       if (write) changed.set(`${write.table}/${write.key}`, write);
     },
     takeWrites() {

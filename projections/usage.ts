@@ -1,7 +1,7 @@
-import type { Recorded, RecordedEvent } from "#domain/events/events.ts";
-import type { Attempt, EventData } from "#domain/events/schemas.ts";
-import { settingFold, type Projection } from "./projection.ts";
-import type { ReadModelRow, ReadModelWrite } from "./rows.ts";
+import type { Recorded } from "#domain/events/events.ts";
+import type { EventData } from "#domain/events/schemas.ts";
+import { settingProjection } from "./projection.ts";
+import type { ReadModelRow } from "./rows.ts";
 
 /** What one request used and cost, as its last event says. Null stands where that event has nothing to say. Money in micro. */
 export type RequestRow = Pick<
@@ -39,95 +39,53 @@ type Said =
  */
 type LateRow = Omit<EventData<"UsageLate.v1">, "epoch"> & { readonly atMs: number };
 export type UsageRow = ReadModelRow<"requests", RequestRow> | ReadModelRow<"late", LateRow>;
-type Write = ReadModelWrite<UsageRow>;
 
 /** One row per request, keyed by its id. Amounts are set from one event, never added up, so a replay is exact. */
-export const usageProjection: Projection<"usage", UsageRow> = {
+export const usageProjection = settingProjection<"usage", UsageRow>({
   name: "usage",
   version: 2,
-  handles: new Set(["UsageRecorded.v1", "RequestReleased.v1", "RequestExpired.v1", "UsageLate.v1"]),
-  resumes: false,
-  open: () => settingFold<UsageRow>(writeOf),
-};
+  writes: {
+    "UsageRecorded.v1": (event) => requestRow(event, "charged"),
+    "RequestReleased.v1": (event) => requestRow(event, "released"),
+    "RequestExpired.v1": (event) => requestRow(event, "expired"),
+    "UsageLate.v1": ({ data, recordedAt: atMs }) => {
+      const { requestId, orgId, tokens, providerCostMicro } = data;
+      const value = { requestId, orgId, atMs, providerCostMicro, tokens };
+      return { table: "late", key: requestId, value };
+    },
+  },
+});
 
-function writeOf(event: RecordedEvent): Write | undefined {
-  if (event.type === "UsageRecorded.v1") return request(charged(event));
-  if (event.type === "RequestReleased.v1") return request(released(event));
-  if (event.type === "RequestExpired.v1") {
-    const { unbilledMicro } = event.data;
-    return request({ ...ended(event), outcome: "expired", unbilledMicro });
-  }
-  return event.type === "UsageLate.v1" ? late(event) : undefined;
-}
-
-function late(event: Recorded<"UsageLate.v1">): Write {
-  const { requestId, orgId, tokens, providerCostMicro } = event.data;
-  const value = { requestId, orgId, atMs: event.recordedAt, providerCostMicro, tokens };
-  return { table: "late", key: requestId, value };
-}
-
-function request(value: RequestRow): Write {
-  return { table: "requests", key: value.requestId, value };
-}
-
-/** What every way to end has in common, and null or zero for what only some of them say. */
-function ended(
+function requestRow(
   event: Recorded<"UsageRecorded.v1" | "RequestReleased.v1" | "RequestExpired.v1">,
-): Omit<RequestRow, "outcome"> {
+  outcome: RequestRow["outcome"],
+): UsageRow {
   const { requestId, orgId, keyId, processingArea } = event.data;
-  return {
+  /** What only some of the ways to end have to say. */
+  const said: Partial<Usage & EventData<"RequestReleased.v1">> = event.data;
+  const value: RequestRow = {
     requestId,
     orgId,
     keyId,
     region: event.metadata.region,
     processingArea,
     atMs: event.recordedAt,
-    reason: null,
-    model: null,
-    bindingId: null,
-    host: null,
-    priceVersion: null,
-    tokens: {},
-    chargedMicro: 0,
-    overHoldMicro: 0,
-    providerCostMicro: 0,
-    unbilledMicro: 0,
-    billedBy: null,
-    clientGone: null,
-    finish: null,
-    firstByteMs: null,
-    durationMs: null,
+    reason: said.reason ?? null,
+    model: said.model ?? null,
+    bindingId: said.bindingId ?? null,
+    host: said.attempts?.at(-1)?.host ?? null,
+    priceVersion: said.priceVersion ?? null,
+    tokens: said.tokens ?? {},
+    chargedMicro: said.chargedMicro ?? 0,
+    overHoldMicro: said.overHoldMicro ?? 0,
+    providerCostMicro: said.providerCostMicro ?? 0,
+    unbilledMicro: said.unbilledMicro ?? 0,
+    billedBy: said.billedBy ?? null,
+    clientGone: said.clientGone ?? null,
+    finish: said.finish ?? null,
+    firstByteMs: said.firstByteMs ?? null,
+    durationMs: said.durationMs ?? null,
+    outcome,
   };
-}
-
-function charged(event: Recorded<"UsageRecorded.v1">): RequestRow {
-  const { data } = event;
-  return {
-    ...ended(event),
-    outcome: "charged",
-    model: data.model,
-    bindingId: data.bindingId,
-    host: lastHost(data.attempts),
-    priceVersion: data.priceVersion,
-    tokens: data.tokens,
-    chargedMicro: data.chargedMicro,
-    overHoldMicro: data.overHoldMicro,
-    providerCostMicro: data.providerCostMicro,
-    unbilledMicro: data.unbilledMicro ?? 0,
-    billedBy: data.billedBy,
-    clientGone: data.clientGone,
-    finish: data.finish,
-    firstByteMs: data.firstByteMs,
-    durationMs: data.durationMs,
-  };
-}
-
-function released(event: Recorded<"RequestReleased.v1">): RequestRow {
-  const { reason, attempts, unbilledMicro, clientGone } = event.data;
-  const host = lastHost(attempts);
-  return { ...ended(event), outcome: "released", reason, host, unbilledMicro, clientGone };
-}
-
-function lastHost(attempts: readonly Attempt[]): string | null {
-  return attempts.at(-1)?.host ?? null;
+  return { table: "requests", key: requestId, value };
 }

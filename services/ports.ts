@@ -12,6 +12,7 @@ import type {
 } from "#domain/accounts/admission-types.ts";
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
+import type { KeyEntry } from "#projections/key-directory.ts";
 import type { PackedRows, ReadModelWrite } from "#projections/rows.ts";
 
 /**
@@ -137,13 +138,7 @@ export interface AdmissionStore {
 
 // --------------------------------------------------------------------------------------------- key directory
 
-export interface KeyEntry {
-  readonly keyId: string;
-  readonly orgId: string;
-  readonly revoked: boolean;
-  /** Milliseconds since 1970; undefined for a key without an end. */
-  readonly expiresAt?: number;
-}
+export type { KeyEntry };
 
 /** Token hash → key. Kept by the ledger process, read by gateways. */
 export interface KeyDirectory {

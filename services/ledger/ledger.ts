@@ -2,7 +2,7 @@ import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import type { AccountsItem } from "#domain/accounts/types.ts";
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import { type RecordedEvent, journalEpoch } from "#domain/events/events.ts";
-import { directoryEntryOf } from "#projections/key-directory.ts";
+import { directoryRowOf } from "#projections/key-directory.ts";
 import type { Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
 import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
@@ -176,8 +176,8 @@ async function carry(
   }
   for (const event of batch) {
     // After the accounts know a key, the directory does; so a key that is found can also be admitted.
-    const said = directoryEntryOf(event);
-    if (said) await parts.directory.put(said.tokenHash, said.entry);
+    const row = directoryRowOf(event);
+    if (row) await parts.directory.put(row.key, row.value);
   }
   for (const writerEpoch of sealed)
     for (const orgId of ownership.orgs.keys())

@@ -1,6 +1,6 @@
 import { newEvent, streams } from "#domain/events/events.ts";
 import { orgSnapshots } from "#projections/accounts-rows.ts";
-import { keyEntries } from "#projections/key-directory.ts";
+import { unpackRows } from "#projections/rows.ts";
 import type { AdmissionStore, KeyDirectory } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import { appendOnce, metadataOf, newestOwner, tailRevision } from "#services/writers.ts";
@@ -53,8 +53,7 @@ export async function claimOwnership(
     }
     orgs.set(state.orgId, state.position === "start" ? "start" : BigInt(state.position));
   }
-  for (const { tokenHash, entry } of keyEntries(directory.rows))
-    await parts.directory.put(tokenHash, entry);
+  for (const { key, value } of unpackRows(directory.rows)) await parts.directory.put(key, value);
   return { ownerEpoch, server, position, orgs };
 }
 

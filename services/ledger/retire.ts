@@ -3,7 +3,7 @@ import {
   openHolds,
   unsealedWriters,
   WRITER_TABLES,
-  type HoldInJournal,
+  type OpenHold,
 } from "#projections/accounts-rows.ts";
 import {
   APPEND_BYTES_MAX,
@@ -136,7 +136,7 @@ async function sealOne(
   parts: RetireParts,
   writerEpoch: number,
   tail: Tail,
-  holds: readonly HoldInJournal[],
+  holds: readonly OpenHold[],
 ): Promise<bigint | "start" | "conflict"> {
   const { store, clock, author } = parts;
   const stream = streams.journal(author.region, writerEpoch);
@@ -179,11 +179,7 @@ function appendsOf(events: readonly NewEvent[]): NewEvent[][] {
  * The end of a hold whose writer died: nothing is charged; what the provider may bill us is booked as the hold at cost
  * prices. Everything it says comes from the journal's own last word on the hold.
  */
-async function expiryOf(
-  parts: RetireParts,
-  stream: string,
-  hold: HoldInJournal,
-): Promise<NewEvent> {
+async function expiryOf(parts: RetireParts, stream: string, hold: OpenHold): Promise<NewEvent> {
   const from = BigInt(hold.revision);
   const [event] = await parts.store.read(stream, { from, direction: "forward", max: 1 });
   if (event?.type !== "RequestAdmitted.v1" && event?.type !== "HoldExtended.v1") {
