@@ -98,17 +98,12 @@ export function tokenise(text: string): readonly string[] {
 
 function toolCallsOf(request: ChatRequest): Said["toolCalls"] {
   const { toolWanted, tools } = request;
-  const named =
-    typeof toolWanted === "object"
-      ? tools.find((tool) => tool.name === toolWanted.name)
-      : undefined;
+  const wanted = typeof toolWanted === "object" ? toolWanted.name : undefined;
+  const named = tools.find((tool) => tool.name === wanted);
   const offered = named ? [named] : tools;
   const count = request.directives.tool ?? (toolWanted !== undefined && offered.length > 0 ? 1 : 0);
   return Array.from({ length: count }, (_, index) => {
-    const tool = offered[index % offered.length] ?? {
-      name: "simulated_tool",
-      parameters: undefined,
-    };
+    const tool = offered[index % offered.length] ?? { name: "simulated_tool" };
     return { name: tool.name, arguments: JSON.stringify(exampleOf(tool.parameters) ?? {}) };
   });
 }
