@@ -1,4 +1,5 @@
 import { isUtf8 } from "node:buffer";
+import type { ApiError } from "#services/errors.ts";
 import { scanObject, type KeyTable, type ObjectScan, type ScanFailure } from "./scan.ts";
 
 /** The deepest nesting of a body where the settings say nothing else. */
@@ -10,19 +11,9 @@ export const JSON_DEPTH_MAX = 64;
 export const JSON_VALUES_MAX = 250_000;
 const MODEL_BYTES_MAX = 256;
 
-/** Why a body is refused with `400 invalid_request`. */
-export interface BodyFault {
-  readonly param: string | null;
-  readonly message: string;
-}
-
-export interface Refused {
-  readonly ok: false;
-  readonly error: BodyFault;
-}
-
-export function fault(param: string | null, message: string): Refused {
-  return { ok: false, error: { param, message } };
+/** The refusal of a body, or of what it asks for. */
+export function fault(param: string | null, message: string): ApiError {
+  return { code: "invalid_request", param, message };
 }
 
 /**
@@ -36,7 +27,7 @@ export function readObject(
   scan: ObjectScan,
   depthMax: number,
   valuesMax = JSON_VALUES_MAX,
-): { readonly ok: true; readonly fields: Readonly<Record<string, unknown>> } | Refused {
+): { readonly fields: Members } | ApiError {
   if (body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf)
     return fault(null, "The body begins with a byte order mark; JSON is sent without one.");
   if (!isUtf8(body)) return fault(null, "The body is not valid UTF-8.");
@@ -48,7 +39,7 @@ export function readObject(
   if (alike !== undefined) return fault(alike, inOtherCase(alike));
   try {
     // The scan has seen that this is an object.
-    return { ok: true, fields: JSON.parse(body.toString()) as Readonly<Record<string, unknown>> };
+    return { fields: JSON.parse(body.toString()) as Members };
   } catch {
     return fault(null, scanMessage("malformed", depthMax, valuesMax));
   }
@@ -74,7 +65,7 @@ export function scanMessage(
 }
 
 /** What is wrong with the name of a model, or undefined. */
-export function modelFault(model: unknown): Refused | undefined {
+export function modelFault(model: unknown): ApiError | undefined {
   if (typeof model !== "string" || model === "")
     return fault("model", "You must provide a model parameter, a non-empty string.");
   if (Buffer.byteLength(model) <= MODEL_BYTES_MAX && model.isWellFormed()) return undefined;
@@ -82,7 +73,7 @@ export function modelFault(model: unknown): Refused | undefined {
 }
 
 /** What is wrong with a member that must be a string where it is there, or undefined. */
-export function textFault(name: string, value: unknown): Refused | undefined {
+export function textFault(name: string, value: unknown): ApiError | undefined {
   return value === undefined || value === null || typeof value === "string"
     ? undefined
     : fault(name, `'${name}' must be a string.`);

@@ -2,6 +2,7 @@ import { holdPrices } from "#domain/catalogue/lookup.ts";
 import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
 import { holdFor, outputTokensThatFit, type HoldBounds, type HoldPrices } from "#domain/hold.ts";
 import type { ApiError } from "#services/errors.ts";
+import { fault } from "#services/gateway/json/object.ts";
 import type { Ask, Shape } from "#services/gateway/shapes/shape.ts";
 
 /** A request that can be served: what was asked, where it can run, and what is held for it. */
@@ -40,20 +41,19 @@ export function makeOffer(
   body: Buffer,
   depthMax: number,
 ): Offer | ApiError {
-  const read = shape.read(body, depthMax);
-  if (!read.ok) return { code: "invalid_request", ...read.error };
-  const { ask } = read;
+  const ask = shape.read(body, depthMax);
+  if ("code" in ask) return ask;
   if (ask.modelRegion !== undefined && ask.modelRegion !== "global") {
     const message =
       "'global' is the only valid value for model_region; leave it out for processing in the region";
-    return { code: "invalid_request", param: "model_region", message };
+    return fault("model_region", message);
   }
   const bindings = catalogue.bindings.get(ask.model) ?? [];
   const [first] = bindings;
   if (!first) return MODEL_NOT_FOUND;
   if (first.model.operation !== shape.operation) {
     const message = `${ask.model} does not serve this route: it is a model for ${first.model.operation}.`;
-    return { code: "invalid_request", param: "model", message };
+    return fault("model", message);
   }
   if (ask.modelRegion === "global") {
     const message =
@@ -65,7 +65,7 @@ export function makeOffer(
   if (outputCapTokens > outputTokensMax) {
     const name = ask.outputCapName;
     const message = `'${name}' is ${outputCapTokens}, and ${ask.model} writes at most ${outputTokensMax} tokens.`;
-    return { code: "invalid_request", param: name, message };
+    return fault(name, message);
   }
   const bounds = boundsOf(ask, first, outputCapTokens);
   const prices = holdPrices(bindings, ask.serviceTier, bounds.inputTokensBound);

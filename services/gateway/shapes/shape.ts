@@ -1,6 +1,5 @@
 import type { Operation, OutputCapName } from "#domain/catalogue/types.ts";
 import type { ApiError } from "#services/errors.ts";
-import type { BodyFault } from "#services/gateway/json/object.ts";
 import type { ReadUsage, SeenOutput } from "./estimate.ts";
 
 /**
@@ -13,7 +12,7 @@ export interface Shape<A extends Ask = Ask> {
   /** Which models can be asked in this shape. */
   readonly operation: Operation;
   /** Reads a body: what it asks for, or why it is refused with 400. Keeps nothing of the prompt. */
-  read(body: Buffer, depthMax: number): ShapeRead<A>;
+  read(body: Buffer, depthMax: number): A | ApiError;
   /** The bytes to send for a binding. `body` is the one that `ask` was read from. */
   upstreamBody(body: Buffer, ask: A, names: UpstreamNames): Buffer;
   /** Reads the whole body of a success. */
@@ -29,10 +28,6 @@ export interface ErrorShape {
   /** Bytes that end the stream, and that no client takes for its proper end. */
   inStream(error: ApiError): string;
 }
-
-export type ShapeRead<A extends Ask = Ask> =
-  | { readonly ok: true; readonly ask: A }
-  | { readonly ok: false; readonly error: BodyFault };
 
 /** What a request asks for, as far as routing and money need it. */
 export interface Ask {

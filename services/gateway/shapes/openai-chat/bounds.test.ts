@@ -10,8 +10,8 @@ function read(body: object | string): ChatAsk {
   const text =
     typeof body === "string" ? body : JSON.stringify({ model: "m", messages: MESSAGES, ...body });
   const result = readChatRequest(Buffer.from(text));
-  if (!result.ok) throw new Error(result.error.message);
-  return result.ask;
+  if ("code" in result) throw new Error(result.message);
+  return result;
 }
 
 describe("bounds", () => {

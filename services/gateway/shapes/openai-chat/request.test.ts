@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
-import { JSON_DEPTH_MAX, type BodyFault } from "#services/gateway/json/object.ts";
+import { JSON_DEPTH_MAX } from "#services/gateway/json/object.ts";
 import { readChatRequest } from "./request.ts";
 import type { ChatAsk } from "./request.ts";
 
@@ -11,17 +11,20 @@ function read(body: object | string): ChatAsk {
   const text =
     typeof body === "string" ? body : JSON.stringify({ model: "m", messages: MESSAGES, ...body });
   const result = readChatRequest(Buffer.from(text));
-  if (!result.ok) throw new Error(result.error.message);
-  return result.ask;
+  if ("code" in result) throw new Error(result.message);
+  return result;
 }
 
-function refusal(body: object | string | Buffer): BodyFault | undefined {
+function refusal(body: object | string | Buffer) {
   const text =
     typeof body === "string" || Buffer.isBuffer(body)
       ? body
       : JSON.stringify({ model: "m", messages: MESSAGES, ...body });
   const result = readChatRequest(Buffer.isBuffer(text) ? text : Buffer.from(text));
-  return result.ok ? undefined : result.error;
+  if (!("code" in result)) return undefined;
+  const { code, ...fault } = result;
+  expect(code).toBe("invalid_request");
+  return fault;
 }
 
 describe("what is read", () => {
@@ -267,7 +270,7 @@ describe("what is refused", () => {
           fc.json().map((text) => Buffer.from(text)),
         ),
         (bytes) => {
-          expect(readChatRequest(Buffer.from(bytes)).ok).toBe(false);
+          expect(readChatRequest(Buffer.from(bytes))).toMatchObject({ code: "invalid_request" });
         },
       ),
     );

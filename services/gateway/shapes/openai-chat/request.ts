@@ -1,3 +1,4 @@
+import type { ApiError } from "#services/errors.ts";
 import {
   createScan,
   keyTable,
@@ -19,13 +20,11 @@ import {
   spanAt,
   textFault,
   twiceWithin,
-  type BodyFault,
   type Members,
   type MemberSpan,
-  type Refused,
 } from "#services/gateway/json/object.ts";
 import { TEXT_ONLY } from "#services/gateway/shapes/estimate.ts";
-import type { Ask, AskBounds, ShapeRead } from "#services/gateway/shapes/shape.ts";
+import type { Ask, AskBounds } from "#services/gateway/shapes/shape.ts";
 import {
   inputTokensBound,
   isCompressed,
@@ -122,9 +121,9 @@ type Fields = Readonly<Partial<Record<ReadName, unknown>>>;
  * Reads the body of `POST /v1/chat/completions`. Refused is what relai cannot read safely or cannot bound; all other
  * validation is the upstream's. The body is scanned first, for depth and doubled members, and then parsed once.
  */
-export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ShapeRead<ChatAsk> {
+export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatAsk | ApiError {
   const object = readObject(body, TABLE, SCAN, depthMax);
-  if (!object.ok) return object;
+  if ("code" in object) return object;
   // The scan's findings are taken before anything else can scan.
   const spans = SCAN.spans.slice(0, EDITED.length * 4);
   const objectStart = SCAN.objectStart;
@@ -143,27 +142,24 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ShapeR
     if (memberCount(fields[name]) !== membersIn(SCAN, SLOT[name]))
       return fault(name, twiceWithin(name));
   const plain = readPlain(fields);
-  if ("error" in plain) return plain;
+  if ("code" in plain) return plain;
   const hosted = hostedTool(fields, membersIn(SCAN, SLOT.tools, true));
-  if (hosted !== undefined) return { ok: false, error: hosted };
+  if (hosted) return hosted;
   const options = readStreamOptions(body, fields.stream_options, spans, depthMax);
-  if ("error" in options) return options;
+  if ("code" in options) return options;
   const bounds = boundsOf(messages, fields, countedBytes);
-  if ("error" in bounds) return bounds;
+  if ("code" in bounds) return bounds;
 
   const edited = Object.fromEntries(
     EDITED.map((name, slot) => [name, spanAt(spans, slot)]),
   ) as Record<(typeof EDITED)[number], MemberSpan | undefined>;
   if (fields.store === false || fields.store === null) edited.store = undefined;
   return {
-    ok: true,
-    ask: {
-      model: String(model),
-      ...plain,
-      includeUsageAsked: plain.stream && options.asked,
-      bounds,
-      edits: { ...edited, objectStart, streamOptionsInside: options.inside },
-    },
+    model: String(model),
+    ...plain,
+    includeUsageAsked: plain.stream && options.asked,
+    bounds,
+    edits: { ...edited, objectStart, streamOptionsInside: options.inside },
   };
 }
 
@@ -172,7 +168,7 @@ type Plain = Pick<
   "stream" | "n" | "outputCapTokens" | "outputCapName" | "serviceTier" | "modelRegion"
 >;
 
-function readPlain(fields: Fields): Plain | Refused {
+function readPlain(fields: Fields): Plain | ApiError {
   const stream = fields.stream ?? false;
   if (typeof stream !== "boolean") return fault("stream", "'stream' must be true or false.");
   const n = fields.n ?? 1;
@@ -213,7 +209,7 @@ function readStreamOptions(
   options: unknown,
   spans: Int32Array,
   depthMax: number,
-): { asked: boolean; inside: StreamOptionsSpans | undefined } | Refused {
+): { asked: boolean; inside: StreamOptionsSpans | undefined } | ApiError {
   if (options === undefined || options === null) return { asked: false, inside: undefined };
   const span = spanAt(spans, SLOT.stream_options);
   if (typeof options !== "object" || Array.isArray(options) || span === undefined) {
@@ -242,13 +238,11 @@ const TOOL_NAMES = ["type"];
  * Tools that the provider runs itself cost fees per call, which no hold can bound. `scannedMembers` is how many members
  * the tools have in the bytes.
  */
-function hostedTool(fields: Members, scannedMembers: number): BodyFault | undefined {
+function hostedTool(fields: Members, scannedMembers: number): ApiError | undefined {
   for (const name of FEE_MEMBERS) {
     if (fields[name] === undefined || fields[name] === null) continue;
-    return {
-      param: name,
-      message: `'${name}' is not supported: the provider charges a fee per call, which no hold can bound.`,
-    };
+    const message = `'${name}' is not supported: the provider charges a fee per call, which no hold can bound.`;
+    return fault(name, message);
   }
   const { tools } = fields;
   if (!Array.isArray(tools)) return undefined;
@@ -257,22 +251,22 @@ function hostedTool(fields: Members, scannedMembers: number): BodyFault | undefi
     if (!isMembers(tool)) continue;
     for (const key in tool) {
       members += 1;
-      if (otherCaseOf(key, TOOL_NAMES)) return { param: "tools", message: inOtherCase("type") };
+      if (otherCaseOf(key, TOOL_NAMES)) return fault("tools", inOtherCase("type"));
     }
     const type = "type" in tool ? tool["type"] : "function";
     if (type === "function" || type === "custom") continue;
     const message =
       "Only tools of type 'function' and 'custom' are supported: a tool that the provider runs has a fee, which no hold can bound.";
-    return { param: "tools", message };
+    return fault("tools", message);
   }
-  return members === scannedMembers ? undefined : { param: "tools", message: twiceWithin("tools") };
+  return members === scannedMembers ? undefined : fault("tools", twiceWithin("tools"));
 }
 
 function boundsOf(
   messages: readonly unknown[],
   fields: Fields,
   countedBytes: number,
-): AskBounds | Refused {
+): AskBounds | ApiError {
   const sums: PromptSums = { ...TEXT_ONLY, promptBytes: countedBytes, otherCase: undefined };
   sumMessages(messages, sums);
   if (sums.otherCase) return fault("messages", inOtherCase(sums.otherCase));

@@ -15,8 +15,8 @@ const NAMES: UpstreamNames = {
 function sent(body: string, names: Partial<UpstreamNames> = {}): string {
   const bytes = Buffer.from(body);
   const result = readChatRequest(bytes);
-  if (!result.ok) throw new Error(result.error.message);
-  return upstreamBody(bytes, result.ask, { ...NAMES, ...names }).toString();
+  if ("code" in result) throw new Error(result.message);
+  return upstreamBody(bytes, result, { ...NAMES, ...names }).toString();
 }
 
 describe("upstreamBody", () => {
@@ -25,7 +25,7 @@ describe("upstreamBody", () => {
       '{ "model":"m","messages":[1], "max_tokens" : 9, "big":12345678901234567890 }',
     );
     const result = readChatRequest(body);
-    expect(result.ok && upstreamBody(body, result.ask, NAMES)).toBe(body);
+    expect("code" in result || upstreamBody(body, result, NAMES)).toBe(body);
   });
 
   it.each<[string, string, string, Partial<UpstreamNames>]>([

@@ -11,7 +11,7 @@ const NAMES = {
 function read(body: object | string) {
   const bytes = Buffer.from(typeof body === "string" ? body : JSON.stringify(body));
   const result = OPENAI_EMBEDDINGS.read(bytes, 64);
-  return { bytes, result, ask: result.ok ? result.ask : undefined };
+  return { bytes, result, ask: "code" in result ? undefined : result };
 }
 
 describe("what is held for an input", () => {
@@ -53,21 +53,21 @@ describe("what is refused", () => {
     ["objects", [{ text: "a" }]],
   ])("an input that is %s", (_, input) => {
     expect(read({ model: "m", input }).result).toMatchObject({
-      ok: false,
-      error: { param: "input" },
+      code: "invalid_request",
+      param: "input",
     });
   });
 
   it("no model, and members that are there twice or in another case", () => {
-    expect(read({ input: "a" }).result).toMatchObject({ error: { param: "model" } });
+    expect(read({ input: "a" }).result).toMatchObject({ param: "model" });
     expect(read('{"model":"m","input":"a","input":"b"}').result).toMatchObject({
-      error: { param: "input" },
+      param: "input",
     });
     expect(read('{"model":"m","Input":"a","input":"b"}').result).toMatchObject({
-      error: { param: "input" },
+      param: "input",
     });
     expect(read({ model: "m", input: "a", model_region: 1 }).result).toMatchObject({
-      error: { param: "model_region" },
+      param: "model_region",
     });
   });
 });

@@ -1,16 +1,16 @@
+import type { ApiError } from "#services/errors.ts";
 import {
-  JSON_DEPTH_MAX,
+  fault,
   modelFault,
   readObject,
   spanAt,
   textFault,
-  type BodyFault,
   type MemberSpan,
 } from "#services/gateway/json/object.ts";
 import { createScan, keyTable } from "#services/gateway/json/scan.ts";
 import { removing, setting, splice, type Edit } from "#services/gateway/json/splice.ts";
 import { TEXT_ONLY, textTokensBound } from "#services/gateway/shapes/estimate.ts";
-import type { Ask, ShapeRead, UpstreamNames } from "#services/gateway/shapes/shape.ts";
+import type { Ask, UpstreamNames } from "#services/gateway/shapes/shape.ts";
 
 const MODEL = 0;
 const MODEL_REGION = 1;
@@ -33,38 +33,31 @@ export interface EmbeddingsAsk extends Ask {
  * Reads the body of `POST /v1/embeddings`. Refused is what relai cannot read safely or cannot bound: the input is a text, token
  * ids, or a list of one of them. All other validation is the upstream's, the answer's format too.
  */
-export function readEmbeddingsRequest(
-  body: Buffer,
-  depthMax = JSON_DEPTH_MAX,
-): ShapeRead<EmbeddingsAsk> {
+export function readEmbeddingsRequest(body: Buffer, depthMax: number): EmbeddingsAsk | ApiError {
   const object = readObject(body, TABLE, SCAN, depthMax, VALUES_MAX);
-  if (!object.ok) return object;
+  if ("code" in object) return object;
   const { model, input, model_region: modelRegion } = object.fields;
   const unusable = modelFault(model) ?? textFault("model_region", modelRegion);
   if (unusable) return unusable;
   const sums = { textBytes: SCAN.unknownBytes, tokenIds: 0, texts: 1 };
-  const inputFault = sumInput(input, sums);
-  if (inputFault) return { ok: false, error: inputFault };
+  if (!sumInput(input, sums)) return INPUT_FAULT;
   const edited = spanAt(SCAN.spans, MODEL);
   if (!edited) throw new Error("a member that was read has a place in the body");
   return {
-    ok: true,
-    ask: {
-      model: model as string,
-      stream: false,
-      n: 1,
-      outputCapTokens: null,
-      outputCapName: "max_tokens",
-      serviceTier: undefined,
-      modelRegion: (modelRegion ?? undefined) as string | undefined,
-      bounds: {
-        ...TEXT_ONLY,
-        promptBytes: sums.textBytes + sums.tokenIds * BYTES_OF_TOKEN,
-        // Each text is counted for itself, so each may have half a token more.
-        inputTokensBound: textTokensBound(sums.textBytes) + sums.texts + sums.tokenIds,
-      },
-      edits: { model: edited, modelRegion: spanAt(SCAN.spans, MODEL_REGION) },
+    model: model as string,
+    stream: false,
+    n: 1,
+    outputCapTokens: null,
+    outputCapName: "max_tokens",
+    serviceTier: undefined,
+    modelRegion: (modelRegion ?? undefined) as string | undefined,
+    bounds: {
+      ...TEXT_ONLY,
+      promptBytes: sums.textBytes + sums.tokenIds * BYTES_OF_TOKEN,
+      // Each text is counted for itself, so each may have half a token more.
+      inputTokensBound: textTokensBound(sums.textBytes) + sums.texts + sums.tokenIds,
     },
+    edits: { model: edited, modelRegion: spanAt(SCAN.spans, MODEL_REGION) },
   };
 }
 
@@ -83,32 +76,28 @@ export function upstreamBody(
 
 type InputSums = Record<"textBytes" | "tokenIds" | "texts", number>;
 
-function sumInput(input: unknown, sums: InputSums): BodyFault | undefined {
-  if (typeof input === "string") return sumText(input, sums);
-  if (!Array.isArray(input) || input.length === 0) return INPUT_FAULT;
-  const items = input as readonly unknown[];
-  if (areTokenIds(items)) sums.tokenIds += items.length;
-  else if (items.every((item) => typeof item === "string")) {
-    for (const item of items) sumText(item, sums);
+/** Adds the input up; false when it is none. */
+function sumInput(input: unknown, sums: InputSums): boolean {
+  const items: unknown = typeof input === "string" ? [input] : input;
+  if (!Array.isArray(items) || items.length === 0) return false;
+  if (areTokenIds(items)) {
+    sums.tokenIds += items.length;
+  } else if (items.every((item) => typeof item === "string")) {
+    for (const text of items) sums.textBytes += Buffer.byteLength(text);
+    sums.texts += items.length;
   } else {
     for (const item of items) {
-      if (!Array.isArray(item) || !areTokenIds(item)) return INPUT_FAULT;
+      if (!Array.isArray(item) || !areTokenIds(item)) return false;
       sums.tokenIds += item.length;
     }
   }
-  return undefined;
+  return true;
 }
 
-const INPUT_FAULT: BodyFault = {
-  param: "input",
-  message:
-    "'input' must be a string, an array of token ids, or a non-empty array of only strings or only arrays of token ids.",
-};
-
-function sumText(text: string, sums: InputSums): undefined {
-  sums.textBytes += Buffer.byteLength(text);
-  sums.texts += 1;
-}
+const INPUT_FAULT = fault(
+  "input",
+  "'input' must be a string, an array of token ids, or a non-empty array of only strings or only arrays of token ids.",
+);
 
 function areTokenIds(items: readonly unknown[]): boolean {
   return items.every((item) => Number.isSafeInteger(item));
