@@ -1,6 +1,12 @@
 import { isUtf8 } from "node:buffer";
 import type { ApiError } from "#services/errors.ts";
-import { scanObject, type KeyTable, type ObjectScan, type ScanFailure } from "./scan.ts";
+import {
+  parseWithin,
+  scanObject,
+  type KeyTable,
+  type ObjectScan,
+  type ScanFailure,
+} from "./scan.ts";
 
 /** The deepest nesting of a body where the settings say nothing else. */
 export const JSON_DEPTH_MAX = 64;
@@ -37,12 +43,10 @@ export function readObject(
   if (twice !== undefined) return fault(twice, `'${twice}' is given more than once.`);
   const alike = table.names[scan.lookalikeSlot];
   if (alike !== undefined) return fault(alike, inOtherCase(alike));
-  try {
-    // The scan has seen that this is an object.
-    return { fields: JSON.parse(body.toString()) as Members };
-  } catch {
-    return fault(null, scanMessage("malformed", depthMax, valuesMax));
-  }
+  const fields = parseWithin(body, 0, body.length);
+  if (fields === undefined) return fault(null, scanMessage("malformed", depthMax, valuesMax));
+  // The scan has seen that this is an object.
+  return { fields: fields as Members };
 }
 
 export function scanMessage(

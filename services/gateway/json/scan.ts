@@ -192,15 +192,20 @@ function anyEnd(bytes: Uint8Array, from: number, end: number, depthMax: number):
   return scalarEnd(bytes, from, end);
 }
 
-/** A string's value, from its span with the quotes; undefined when it is no valid JSON string. */
-export function readString(bytes: Buffer, start: number, end: number): string | undefined {
-  if (bytes[start] !== QUOTE || end - start < 2) return undefined;
+/** The JSON value that spans [start, end); undefined where it is none. */
+export function parseWithin(bytes: Buffer, start: number, end: number): unknown {
   try {
-    const value: unknown = JSON.parse(bytes.toString("utf8", start, end));
-    return typeof value === "string" ? value : undefined;
+    return JSON.parse(bytes.toString("utf8", start, end)) as unknown;
   } catch {
     return undefined;
   }
+}
+
+/** A string's value, from its span with the quotes; undefined when it is no valid JSON string. */
+export function readString(bytes: Buffer, start: number, end: number): string | undefined {
+  if (bytes[start] !== QUOTE) return undefined;
+  const value = parseWithin(bytes, start, end);
+  return typeof value === "string" ? value : undefined;
 }
 
 /** True when the value at this span is the word `null`. */

@@ -1,5 +1,7 @@
 import type { Attempt } from "#domain/events/schemas.ts";
 import type { ApiError } from "#services/errors.ts";
+import { isMembers } from "#services/gateway/json/object.ts";
+import { parseWithin } from "#services/gateway/json/scan.ts";
 import type { Ended } from "./forward.ts";
 
 type Refusal = Omit<Extract<Ended, { how: "whole" }>, "how">;
@@ -34,18 +36,22 @@ function retryAfterSeconds(header: string | undefined): number {
 }
 
 function passed(answer: Refusal, credential: string): ApiError {
-  const told = readError(answer.body);
-  const message = clean(told.message ?? "The upstream refused the request", credential);
-  const word = (text: string | undefined) =>
-    text === undefined ? undefined : clean(text, credential).slice(0, WORD_MAX);
+  const { status, body } = answer;
+  const parsed = parseWithin(body, 0, body.length);
+  const told = isMembers(parsed) && isMembers(parsed["error"]) ? parsed["error"] : {};
+  const textOf = (name: string, most: number): string | undefined => {
+    const text = told[name];
+    if (typeof text !== "string" || text === "") return undefined;
+    return clean(text, credential).slice(0, most);
+  };
   return {
     code: "upstream_error",
-    message: message.slice(0, MESSAGE_MAX),
-    param: word(told.param) ?? null,
+    message: textOf("message", MESSAGE_MAX) ?? "The upstream refused the request",
+    param: textOf("param", WORD_MAX) ?? null,
     upstream: {
-      status: answer.status,
-      type: word(told.type) ?? "invalid_request_error",
-      code: word(told.code) ?? null,
+      status,
+      type: textOf("type", WORD_MAX) ?? "invalid_request_error",
+      code: textOf("code", WORD_MAX) ?? null,
     },
   };
 }
@@ -54,27 +60,4 @@ function passed(answer: Refusal, credential: string): ApiError {
 function clean(message: string, credential: string): string {
   const without = credential.length >= 8 ? message.replaceAll(credential, "…") : message;
   return without.replaceAll(/\b(?:sk|org|proj)[-_][A-Za-z0-9_*-]{6,}/g, "…");
-}
-
-type Told = { message?: string; type?: string; code?: string; param?: string };
-
-function readError(body: Buffer): Told {
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(body.toString());
-  } catch {
-    return {};
-  }
-  const inner = memberOf(parsed, "error");
-  const told: Told = {};
-  for (const name of ["message", "type", "code", "param"] as const) {
-    const value = memberOf(inner, name);
-    if (typeof value === "string" && value.length > 0) told[name] = value;
-  }
-  return told;
-}
-
-function memberOf(value: unknown, name: string): unknown {
-  if (typeof value !== "object" || value === null || !Object.hasOwn(value, name)) return undefined;
-  return (value as Record<string, unknown>)[name];
 }

@@ -2,6 +2,7 @@ import {
   createScan,
   firstElement,
   keyTable,
+  parseWithin,
   readString,
   scanObject,
   valueEnd,
@@ -10,7 +11,6 @@ import {
 import type { SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
 import {
-  parseWithin,
   UPSTREAM_DEPTH_MAX,
   wholeAnswerReader,
 } from "#services/gateway/shapes/openai/whole-answer.ts";

@@ -1,13 +1,15 @@
 import { isMembers, type Members } from "#services/gateway/json/object.ts";
-import { createScan, keyTable, scanObject, valueEnd } from "#services/gateway/json/scan.ts";
+import {
+  createScan,
+  keyTable,
+  parseWithin,
+  scanObject,
+  valueEnd,
+} from "#services/gateway/json/scan.ts";
 import { removalSpan } from "#services/gateway/json/splice.ts";
 import type { Mutable, SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
-import {
-  nameOf,
-  parseWithin,
-  UPSTREAM_DEPTH_MAX,
-} from "#services/gateway/shapes/openai/whole-answer.ts";
+import { nameOf, UPSTREAM_DEPTH_MAX } from "#services/gateway/shapes/openai/whole-answer.ts";
 import type { Said } from "#services/gateway/shapes/shape.ts";
 
 /** What the chunks of a stream, or the choices of a whole answer, have said so far. */

@@ -2,6 +2,7 @@ import {
   createScan,
   isNull,
   keyTable,
+  parseWithin,
   readString,
   scanObject,
   valueEnd,
@@ -60,15 +61,6 @@ export function wholeAnswerReader(kind: WholeAnswerKind): (body: Buffer) => Whol
       seen: () => kind.seen(body, start, end),
     };
   };
-}
-
-/** The JSON value that spans [start, end); undefined where it is none. */
-export function parseWithin(body: Buffer, start: number, end: number): unknown {
-  try {
-    return JSON.parse(body.toString("utf8", start, end)) as unknown;
-  } catch {
-    return undefined;
-  }
 }
 
 /** A name that an upstream gave, where it is one and no longer than a name can be. */
