@@ -1,12 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import type { ApiError } from "#services/errors.ts";
-import {
-  parseWithin,
-  scanObject,
-  type KeyTable,
-  type ObjectScan,
-  type ScanFailure,
-} from "./scan.ts";
+import { parseWithin, scanObject, type ObjectScan, type ScanFailure } from "./scan.ts";
 
 /** The deepest nesting of a body where the settings say nothing else. */
 export const JSON_DEPTH_MAX = 64;
@@ -24,12 +18,11 @@ export function fault(param: string | null, message: string): ApiError {
 
 /**
  * Reads a caller's body, a JSON object, into its members, having scanned its bytes into `scan`: for the depth and the number
- * of values before anything is parsed, and for members of the table that are there twice or in another case, which
+ * of values before anything is parsed, and for members of its names that are there twice or in another case, which
  * parsing does not show and an upstream may read otherwise.
  */
 export function readObject(
   body: Buffer,
-  table: KeyTable,
   scan: ObjectScan,
   depthMax: number,
   valuesMax = JSON_VALUES_MAX,
@@ -37,11 +30,11 @@ export function readObject(
   if (body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf)
     return fault(null, "The body begins with a byte order mark; JSON is sent without one.");
   if (!isUtf8(body)) return fault(null, "The body is not valid UTF-8.");
-  const failure = scanObject(body, 0, body.length, table, scan, depthMax, valuesMax);
+  const failure = scanObject(body, 0, body.length, scan, depthMax, valuesMax);
   if (failure !== undefined) return fault(null, scanMessage(failure, depthMax, valuesMax));
-  const twice = table.names[scan.duplicateSlot];
+  const twice = scan.names[scan.duplicateSlot];
   if (twice !== undefined) return fault(twice, `'${twice}' is given more than once.`);
-  const alike = table.names[scan.lookalikeSlot];
+  const alike = scan.names[scan.lookalikeSlot];
   if (alike !== undefined) return fault(alike, inOtherCase(alike));
   const fields = parseWithin(body, 0, body.length);
   if (fields === undefined) return fault(null, scanMessage("malformed", depthMax, valuesMax));

@@ -4,7 +4,6 @@ import { describe, expect, it } from "vitest";
 import {
   createScan,
   firstElement,
-  keyTable,
   membersIn,
   readString,
   scanObject,
@@ -14,16 +13,14 @@ import {
 import type { ObjectScan, ScanFailure } from "./scan.ts";
 
 const DEPTH_MAX = 64;
-const TABLE = keyTable(["model", "n", "max_tokens"], ["temperature"]);
+const NAMES = ["model", "n", "max_tokens"];
+const createTestScan = () => createScan(NAMES, ["temperature"]);
 
-function scan(
-  text: string,
-  table = TABLE,
-): { failure: ScanFailure | undefined; scan: ObjectScan; bytes: Buffer } {
+function scan(text: string): { failure: ScanFailure | undefined; scan: ObjectScan; bytes: Buffer } {
   const bytes = Buffer.from(text);
-  const found = createScan(table);
+  const found = createTestScan();
   return {
-    failure: scanObject(bytes, 0, bytes.length, table, found, DEPTH_MAX),
+    failure: scanObject(bytes, 0, bytes.length, found, DEPTH_MAX),
     scan: found,
     bytes,
   };
@@ -124,7 +121,7 @@ describe("scanObject", () => {
         expect(failure).toBeUndefined();
         expect(found.memberCount).toBe(count);
         const parsed = JSON.parse(text) as Record<string, unknown>;
-        for (const [slot, name] of TABLE.names.entries()) {
+        for (const [slot, name] of NAMES.entries()) {
           const at = valueStart(found, slot);
           expect(at !== 0).toBe(Object.hasOwn(parsed, name));
           if (at === 0) continue;
@@ -137,7 +134,7 @@ describe("scanObject", () => {
         }
         const names = keys
           .map((key) => JSON.parse(key) as string)
-          .filter((key) => TABLE.names.includes(key));
+          .filter((key) => NAMES.includes(key));
         expect(found.duplicateSlot >= 0).toBe(new Set(names).size < names.length);
       }),
       { numRuns: 2000 },
@@ -258,7 +255,7 @@ describe("members within a value", () => {
   it("count each of two with one name, and none of a member that is not there", () => {
     const { scan: found } = scan('{"n":[{"a":1,"a":{"b":":","b":2}},[{"c":3}]]}');
     expect([membersIn(found, 1), membersIn(found, 1, true)]).toEqual([5, 2]);
-    scanObject(Buffer.from("{}"), 0, 2, TABLE, found, DEPTH_MAX);
+    scanObject(Buffer.from("{}"), 0, 2, found, DEPTH_MAX);
     expect([membersIn(found, 1), membersIn(found, 1, true)]).toEqual([0, 0]);
   });
 });
@@ -272,13 +269,11 @@ describe("the first element of an array", () => {
       fc.property(space, fc.array(item, { maxLength: 6 }), (empty, items) => {
         const text = `[${empty}${items.join(",")}]`;
         const bytes = Buffer.from(text);
-        const scratch = createScan(TABLE);
+        const scratch = createTestScan();
         const at = firstElement(bytes, 0, bytes.length);
         expect(at >= 0).toBe(items.length > 0);
         if (at < 0) return;
-        expect(scanObject(bytes, at, bytes.length, TABLE, scratch, DEPTH_MAX)).toBe(
-          "trailing_bytes",
-        );
+        expect(scanObject(bytes, at, bytes.length, scratch, DEPTH_MAX)).toBe("trailing_bytes");
         const [first] = JSON.parse(text) as unknown[];
         expect(JSON.parse(bytes.toString("utf8", at, scratch.objectEnd))).toEqual(first);
       }),

@@ -30,11 +30,8 @@ const UNKNOWN = -1;
 /** The key is known, and nobody wants its span. */
 const IGNORED = -2;
 
-/**
- * Makes a table of the keys to find; a key's slot is its place in `names`. `ignored` keys are known but leave no span;
- * they only do not count as unknown. Names are plain ASCII.
- */
-export function keyTable(names: readonly string[], ignored: readonly string[] = []) {
+/** Makes a table of the keys to find. */
+function keyTable(names: readonly string[], ignored: readonly string[]) {
   /** Candidates by length in bytes. */
   const byLength: { readonly bytes: Uint8Array; readonly slot: number }[][] = [];
   const slots = new Map<string, number>();
@@ -45,9 +42,9 @@ export function keyTable(names: readonly string[], ignored: readonly string[] = 
   names.forEach(add);
   for (const name of ignored) add(name, IGNORED);
   // A key of more bytes than this can be none of them, however it is written: six bytes write a character at most.
-  return { names, byLength, slots, keyBytesMax: (byLength.length - 1) * 6 };
+  return { byLength, slots, keyBytesMax: (byLength.length - 1) * 6 };
 }
-export type KeyTable = Readonly<ReturnType<typeof keyTable>>;
+type KeyTable = ReturnType<typeof keyTable>;
 
 export type ScanFailure =
   | "not_an_object"
@@ -57,15 +54,18 @@ export type ScanFailure =
   | "trailing_bytes";
 
 /**
- * What a scan found. It is filled anew by each scan, so that the hot path allocates nothing; whoever keeps spans
- * beyond the next scan copies them.
+ * The keys to find, and what a scan found of them; a key's slot is its place in `names`. `ignored` keys are known but
+ * leave no span; they only do not count as unknown. All are plain ASCII. It is filled anew by each scan, so that the hot
+ * path allocates nothing; whoever keeps spans beyond the next scan copies them.
  */
-export function createScan(table: KeyTable) {
+export function createScan(names: readonly string[], ignored: readonly string[] = []) {
   return {
+    names,
+    table: keyTable(names, ignored),
     /** Four numbers a slot: key start, key end, value start, value end; quotes included. All are 0 when it is absent. */
-    spans: new Int32Array(table.names.length * 4),
+    spans: new Int32Array(names.length * 4),
     /** Two numbers a slot that is there: members in its value at every depth, and of an array's own elements. */
-    counts: new Int32Array(table.names.length * 2),
+    counts: new Int32Array(names.length * 2),
     objectStart: 0,
     objectEnd: 0,
     memberCount: 0,
@@ -251,8 +251,8 @@ function lookalikeOf(table: KeyTable, bytes: Buffer, start: number, end: number)
 }
 
 /**
- * Scans the JSON object that fills [start, end) of `bytes`, white space around it allowed, and writes the spans of the
- * table's keys into `scan`. The object itself is depth 1 of `depthMax`. A key may be written with escapes.
+ * Scans the JSON object that fills [start, end) of `bytes`, white space around it allowed, and writes the spans of its
+ * keys into `scan`. The object itself is depth 1 of `depthMax`. A key may be written with escapes.
  * Returns undefined when the object could be read. Keys that come twice or in another case are noted, not refused.
  * `valuesMax` bounds its members, elements and containers at all depths together, roughly: whoever parses the object
  * afterwards pays for each of them, and two bytes can make one.
@@ -261,7 +261,6 @@ export function scanObject(
   bytes: Buffer,
   start: number,
   end: number,
-  table: KeyTable,
   scan: ObjectScan,
   depthMax: number,
   valuesMax = Infinity,
@@ -293,7 +292,7 @@ export function scanObject(
       if (pos < 0) return pos === TOO_DEEP ? "too_deep" : "malformed";
       scan.memberCount += 1;
       if (scan.memberCount + passed > valuesMax) return "too_many_values";
-      note(bytes, table, scan, keyStart, quote + 1, valueAt, pos);
+      note(bytes, scan, keyStart, quote + 1, valueAt, pos);
       pos = skipSpace(bytes, pos, end);
       const byte = pos < end ? bytes[pos] : 0;
       pos += 1;
@@ -308,14 +307,13 @@ export function scanObject(
 
 function note(
   bytes: Buffer,
-  table: KeyTable,
   scan: ObjectScan,
   keyStart: number,
   keyEnd: number,
   valueAt: number,
   valueTo: number,
 ): void {
-  const slot = slotOf(table, bytes, keyStart + 1, keyEnd - 1);
+  const slot = slotOf(scan.table, bytes, keyStart + 1, keyEnd - 1);
   if (slot >= 0) {
     const spans = scan.spans;
     const at = slot * 4;
@@ -328,7 +326,7 @@ function note(
     scan.counts[slot * 2 + 1] = elementMembers;
   } else if (slot === UNKNOWN) {
     scan.unknownBytes += keyEnd - keyStart + valueTo - valueAt;
-    const lookalike = lookalikeOf(table, bytes, keyStart + 1, keyEnd - 1);
+    const lookalike = lookalikeOf(scan.table, bytes, keyStart + 1, keyEnd - 1);
     if (lookalike >= 0) scan.lookalikeSlot = lookalike;
   }
 }

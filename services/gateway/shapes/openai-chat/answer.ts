@@ -1,7 +1,6 @@
 import {
   createScan,
   firstElement,
-  keyTable,
   parseWithin,
   readString,
   scanObject,
@@ -16,8 +15,7 @@ import {
 } from "#services/gateway/shapes/openai/whole-answer.ts";
 import { addChoices, finishWord, noFacts } from "./chunk.ts";
 
-const CHOICE_TABLE = keyTable(["finish_reason"]);
-const CHOICE_SCAN = createScan(CHOICE_TABLE);
+const CHOICE_SCAN = createScan(["finish_reason"]);
 
 /** Reads a whole chat completion. */
 export const readChatAnswer = wholeAnswerReader({
@@ -41,7 +39,7 @@ function seenInChoices(body: Buffer, start: number, end: number): SeenOutput {
 function firstFinish(body: Buffer, start: number, end: number): string | undefined {
   const from = firstElement(body, start, end);
   if (from < 0) return undefined;
-  const failure = scanObject(body, from, end, CHOICE_TABLE, CHOICE_SCAN, UPSTREAM_DEPTH_MAX);
+  const failure = scanObject(body, from, end, CHOICE_SCAN, UPSTREAM_DEPTH_MAX);
   if (failure !== undefined && failure !== "trailing_bytes") return undefined;
   return readString(body, valueStart(CHOICE_SCAN, 0), valueEnd(CHOICE_SCAN, 0)) || undefined;
 }

@@ -1,11 +1,5 @@
 import { isMembers, type Members } from "#services/gateway/json/object.ts";
-import {
-  createScan,
-  keyTable,
-  parseWithin,
-  scanObject,
-  valueEnd,
-} from "#services/gateway/json/scan.ts";
+import { createScan, parseWithin, scanObject, valueEnd } from "#services/gateway/json/scan.ts";
 import { removalSpan } from "#services/gateway/json/splice.ts";
 import type { Mutable, SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import { readUsage } from "#services/gateway/shapes/openai/usage.ts";
@@ -47,8 +41,7 @@ export type ChunkVerdict = "keep" | "drop" | "cut" | "upstream_error" | "garbage
 /** The span to leave out after the verdict `cut`. */
 export const CUT = { start: 0, end: 0 };
 
-const USAGE_TABLE = keyTable(["usage"]);
-const USAGE_SCAN = createScan(USAGE_TABLE);
+const USAGE_SCAN = createScan(["usage"]);
 
 /**
  * Reads the chunk whose JSON spans [start, end) and adds what it says to the facts. With `hideUsage` it also decides
@@ -76,7 +69,7 @@ export function readChunk(
   const saysMore = isThere(chunk["moderation"]) || isThere(chunk["prompt_filter_results"]);
   if (isThere(usage) && choiceCount === 0 && !saysMore) return "drop";
   if (usage !== null || !cutLastNull(bytes, end)) {
-    scanObject(bytes, start, end, USAGE_TABLE, USAGE_SCAN, UPSTREAM_DEPTH_MAX);
+    scanObject(bytes, start, end, USAGE_SCAN, UPSTREAM_DEPTH_MAX);
     const span = removalSpan(bytes, USAGE_SCAN.spans[0] ?? 0, valueEnd(USAGE_SCAN, 0));
     CUT.start = span.start;
     CUT.end = span.end;

@@ -1,7 +1,6 @@
 import type { ApiError } from "#services/errors.ts";
 import {
   createScan,
-  keyTable,
   membersIn,
   scanObject,
   valueEnd,
@@ -87,14 +86,12 @@ const PARAMETERS = `
   .trim()
   .split(/\s+/);
 
-const TABLE = keyTable(READ, PARAMETERS);
-const SCAN = createScan(TABLE);
+const SCAN = createScan(READ, PARAMETERS);
 const SLOT = Object.fromEntries(READ.map((name, slot) => [name, slot])) as Readonly<
   Record<ReadName, number>
 >;
 
-const OPTIONS_TABLE = keyTable(["include_usage"], ["include_obfuscation"]);
-const OPTIONS_SCAN = createScan(OPTIONS_TABLE);
+const OPTIONS_SCAN = createScan(["include_usage"], ["include_obfuscation"]);
 
 /** What `stream_options` holds, as far as an edit needs it. */
 export interface StreamOptionsSpans {
@@ -122,7 +119,7 @@ type Fields = Readonly<Partial<Record<ReadName, unknown>>>;
  * validation is the upstream's. The body is scanned first, for depth and doubled members, and then parsed once.
  */
 export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatAsk | ApiError {
-  const object = readObject(body, TABLE, SCAN, depthMax);
+  const object = readObject(body, SCAN, depthMax);
   if ("code" in object) return object;
   // The scan's findings are taken before anything else can scan.
   const spans = SCAN.spans.slice(0, EDITED.length * 4);
@@ -220,7 +217,7 @@ function readStreamOptions(
   if (include !== null && typeof include !== "boolean")
     return fault(name, `'${name}' must be true or false.`);
   const { valueStart, valueEnd } = span;
-  const failure = scanObject(body, valueStart, valueEnd, OPTIONS_TABLE, OPTIONS_SCAN, depthMax);
+  const failure = scanObject(body, valueStart, valueEnd, OPTIONS_SCAN, depthMax);
   if (failure !== undefined) return fault("stream_options", scanMessage(failure, depthMax));
   if (OPTIONS_SCAN.duplicateSlot >= 0 || OPTIONS_SCAN.lookalikeSlot >= 0)
     return fault(name, `'${name}' is given more than once, or in another case.`);

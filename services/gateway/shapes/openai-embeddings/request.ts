@@ -7,7 +7,7 @@ import {
   textFault,
   type MemberSpan,
 } from "#services/gateway/json/object.ts";
-import { createScan, keyTable } from "#services/gateway/json/scan.ts";
+import { createScan } from "#services/gateway/json/scan.ts";
 import { removing, setting, splice, type Edit } from "#services/gateway/json/splice.ts";
 import { TEXT_ONLY, textTokensBound } from "#services/gateway/shapes/estimate.ts";
 import type { Ask, UpstreamNames } from "#services/gateway/shapes/shape.ts";
@@ -16,8 +16,7 @@ const MODEL = 0;
 const MODEL_REGION = 1;
 /** Parameters that the model never sees as text. Any other unknown member counts as its bytes. */
 const PARAMETERS = ["encoding_format", "dimensions", "user"];
-const TABLE = keyTable(["model", "model_region", "input"], PARAMETERS);
-const SCAN = createScan(TABLE);
+const SCAN = createScan(["model", "model_region", "input"], PARAMETERS);
 /** OpenAI takes 300,000 tokens a request, and each may stand there as its id. */
 const VALUES_MAX = 400_000;
 /** What the estimate of an answer without usage takes for a token. */
@@ -34,7 +33,7 @@ export interface EmbeddingsAsk extends Ask {
  * ids, or a list of one of them. All other validation is the upstream's, the answer's format too.
  */
 export function readEmbeddingsRequest(body: Buffer, depthMax: number): EmbeddingsAsk | ApiError {
-  const object = readObject(body, TABLE, SCAN, depthMax, VALUES_MAX);
+  const object = readObject(body, SCAN, depthMax, VALUES_MAX);
   if ("code" in object) return object;
   const { model, input, model_region: modelRegion } = object.fields;
   const unusable = modelFault(model) ?? textFault("model_region", modelRegion);

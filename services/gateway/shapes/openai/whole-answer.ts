@@ -1,7 +1,6 @@
 import {
   createScan,
   isNull,
-  keyTable,
   parseWithin,
   readString,
   scanObject,
@@ -36,10 +35,9 @@ export interface WholeAnswerKind {
  * would take several times its size. What is inside the list is not validated: it is the caller's, and passes as it came.
  */
 export function wholeAnswerReader(kind: WholeAnswerKind): (body: Buffer) => WholeAnswer {
-  const table = keyTable([kind.list, "usage", "model", "service_tier", "error"]);
-  const scan = createScan(table);
+  const scan = createScan([kind.list, "usage", "model", "service_tier", "error"]);
   return (body) => {
-    const failure = scanObject(body, 0, body.length, table, scan, UPSTREAM_DEPTH_MAX);
+    const failure = scanObject(body, 0, body.length, scan, UPSTREAM_DEPTH_MAX);
     if (failure !== undefined) return { ok: false, kind: "garbage" };
     const isThere = (slot: number): boolean =>
       valueStart(scan, slot) !== 0 && !isNull(body, valueStart(scan, slot), valueEnd(scan, slot));
