@@ -16,7 +16,7 @@ export interface Shape<A extends Ask = Ask> {
   /** The bytes to send for a binding. `body` is the one that `ask` was read from. */
   upstreamBody(body: Buffer, ask: A, names: UpstreamNames): Buffer;
   /** Reads the whole body of a success. */
-  readAnswer(body: Buffer, ask: A): WholeAnswer;
+  readAnswer(body: Buffer, ask: A): WholeAnswer | AnswerFault;
   /** Starts to read a streamed success; only for an ask that is a stream's. */
   openStream(ask: A): AnswerStream;
   readonly errors: ErrorShape;
@@ -91,29 +91,26 @@ export interface Said {
   readonly serviceTier: string | undefined;
 }
 
-export type WholeAnswer =
-  | (Said & {
-      readonly ok: true;
-      /** As it goes to the caller: mostly the very bytes that came. */
-      readonly body: Buffer;
-      /** Why it ended, as the event repeats it. */
-      readonly finish: string;
-      /** What it shows, for the estimate. */
-      seen(): SeenOutput;
-    })
-  /** `error`: an error object under a status of success. `garbage`: no answer of this shape. */
-  | { readonly ok: false; readonly kind: "garbage" | "error" };
+export interface WholeAnswer extends Said {
+  /** As it goes to the caller: mostly the very bytes that came. */
+  readonly body: Buffer;
+  /** Why it ended, as the event repeats it. */
+  readonly finish: string;
+  /** What it shows, for the estimate. */
+  seen(): SeenOutput;
+}
 
-export type StreamFailure = "garbage" | "upstream_error";
+/** `upstream_error`: an error object under a status of success. `garbage`: no answer of this shape. */
+export type AnswerFault = "garbage" | "upstream_error";
 
 export interface StreamOutput {
   /** May go to the client now. Possibly the pushed bytes themselves or a part of them. */
   readonly out: Uint8Array | undefined;
   /**
-   * The stream cannot go on: the upstream sent an error (which is not relayed) or something that is no stream of this
-   * shape. What came before it is in `out`. Later pushes give nothing.
+   * The stream cannot go on: the upstream sent an error, which is not relayed, or something of another shape. What came
+   * before it is in `out`. Later pushes give nothing.
    */
-  readonly failed?: StreamFailure;
+  readonly failed?: AnswerFault;
 }
 
 /** The filter of one streamed answer: relays bytes, reads what they say, and holds the end back. */

@@ -8,7 +8,7 @@ import { chargeHold } from "#services/gateway/money/charge.ts";
 import { releaseHold } from "#services/gateway/money/hold.ts";
 import type { Offer } from "#services/gateway/money/offer.ts";
 import { estimateTokens, type SeenOutput } from "#services/gateway/shapes/estimate.ts";
-import type { Said } from "#services/gateway/shapes/shape.ts";
+import type { Said, WholeAnswer } from "#services/gateway/shapes/shape.ts";
 import type { Answer } from "./answer.ts";
 import type { Admitted, Tried } from "./attempt.ts";
 import type { Ended } from "./forward.ts";
@@ -23,10 +23,8 @@ export interface Conclusion {
   readonly before: readonly Attempt[];
 }
 
-/** What an answer came to: what it said of itself, what it showed, and how it ended. */
-export interface Served extends Said {
-  seen(): SeenOutput;
-  readonly finish: string;
+/** What an answer came to. */
+interface Served extends Omit<WholeAnswer, "body"> {
   /** It came to its end; or its client had left, and nobody is to be told of an error. */
   readonly isTold: boolean;
 }
@@ -137,7 +135,7 @@ async function concludeRefused(
 async function concludeWhole(call: Conclusion, body: Buffer): Promise<void> {
   const { shape, offer } = call.admitted;
   const read = shape.readAnswer(body, offer.ask);
-  if (!read.ok) return concludeFailed(call, read.kind === "error" ? "upstream_error" : "garbage");
+  if (typeof read === "string") return concludeFailed(call, read);
   const chargedMicro = await charge(call, { ...read, isTold: true });
   if (chargedMicro === undefined) return;
   await call.answer.deliver(read.body, {

@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
 import { createChatStream, SSE_EVENT_BYTES_MAX } from "./stream.ts";
-import type { AnswerStream, StreamFailure } from "#services/gateway/shapes/shape.ts";
+import type { AnswerStream, AnswerFault } from "#services/gateway/shapes/shape.ts";
 
 type Json = Record<string, unknown>;
 
@@ -20,7 +20,7 @@ const USAGE = { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 };
 
 interface Seen {
   out: string;
-  failed: StreamFailure | undefined;
+  failed: AnswerFault | undefined;
   done: boolean;
   stream: AnswerStream;
 }
@@ -29,7 +29,7 @@ interface Seen {
 function run(pieces: readonly Uint8Array[], includeUsageAsked: boolean): Seen {
   const stream = createChatStream({ includeUsageAsked });
   const outs: Uint8Array[] = [];
-  let failed: StreamFailure | undefined;
+  let failed: AnswerFault | undefined;
   for (const { out, failed: failure } of [
     ...pieces.map((piece) => stream.push(piece)),
     stream.end(),

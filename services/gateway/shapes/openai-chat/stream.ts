@@ -1,4 +1,4 @@
-import type { AnswerStream, StreamFailure, StreamOutput } from "#services/gateway/shapes/shape.ts";
+import type { AnswerStream, AnswerFault, StreamOutput } from "#services/gateway/shapes/shape.ts";
 import { CUT, finishWord, noFacts, readChunk, type ChunkVerdict } from "./chunk.ts";
 
 /** An event beyond this is no chat completion chunk. */
@@ -33,7 +33,7 @@ function startFraming(hideUsage: boolean) {
     data: [] as number[],
     isErrorEvent: false,
     isFirstLine: true,
-    state: "open" as "open" | "done" | StreamFailure,
+    state: "open" as "open" | "done" | AnswerFault,
   };
 }
 type Framing = ReturnType<typeof startFraming>;

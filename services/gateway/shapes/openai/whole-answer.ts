@@ -8,7 +8,7 @@ import {
   valueStart,
 } from "#services/gateway/json/scan.ts";
 import type { ReadUsage, SeenOutput } from "#services/gateway/shapes/estimate.ts";
-import type { WholeAnswer } from "#services/gateway/shapes/shape.ts";
+import type { AnswerFault, WholeAnswer } from "#services/gateway/shapes/shape.ts";
 
 /** Upstreams are trusted with deeper nesting than callers, but not with any. */
 export const UPSTREAM_DEPTH_MAX = 512;
@@ -34,25 +34,22 @@ export interface WholeAnswerKind {
  * A reader of whole answers of one kind, in their bytes, that parses only the usage: an answer can be large, and to parse it
  * would take several times its size. What is inside the list is not validated: it is the caller's, and passes as it came.
  */
-export function wholeAnswerReader(kind: WholeAnswerKind): (body: Buffer) => WholeAnswer {
+export function wholeAnswerReader(
+  kind: WholeAnswerKind,
+): (body: Buffer) => WholeAnswer | AnswerFault {
   const scan = createScan([kind.list, "usage", "model", "service_tier", "error"]);
   return (body) => {
     const failure = scanObject(body, 0, body.length, scan, UPSTREAM_DEPTH_MAX);
-    if (failure !== undefined) return { ok: false, kind: "garbage" };
-    const isThere = (slot: number): boolean =>
-      valueStart(scan, slot) !== 0 && !isNull(body, valueStart(scan, slot), valueEnd(scan, slot));
+    if (failure !== undefined) return "garbage";
+    const error = valueStart(scan, ERROR);
+    if (error !== 0 && !isNull(body, error, valueEnd(scan, ERROR))) return "upstream_error";
     const text = (slot: number): string | undefined =>
       readString(body, valueStart(scan, slot), valueEnd(scan, slot));
-    if (isThere(ERROR)) return { ok: false, kind: "error" };
     const [start, end] = [valueStart(scan, LIST), valueEnd(scan, LIST)];
-    if (start === 0 || body[start] !== 0x5b) return { ok: false, kind: "garbage" };
-    const usage = isThere(USAGE)
-      ? parseWithin(body, valueStart(scan, USAGE), valueEnd(scan, USAGE))
-      : undefined;
+    if (start === 0 || body[start] !== 0x5b) return "garbage";
     return {
-      ok: true,
       body,
-      usage: kind.readUsage(usage),
+      usage: kind.readUsage(parseWithin(body, valueStart(scan, USAGE), valueEnd(scan, USAGE))),
       servedModel: nameOf(text(MODEL)),
       serviceTier: nameOf(text(SERVICE_TIER)),
       finish: kind.finish(body, start, end),
