@@ -75,29 +75,16 @@ export const MUTANTS: readonly Mutant[] = [
     file: "services/gateway/money/charge.ts",
     find: "    const outcome = await hold.journal.record({\n      events,",
     replace:
-      "    await closeHold(parts, hold, chargedMicro);\n    const outcome = await hold.journal.record({\n      events,",
+      "    await closeHold(hold, data.chargedMicro);\n    const outcome = await hold.journal.record({\n      events,",
     proof: { file: CHAT_LEDGER_TEST, test: "503 that is not to be repeated, charged later" },
   },
   {
     name: "late-usage-charged",
     why: "a gateway whose journal was sealed charges the customer in its next life all the same",
     file: "services/gateway/money/charge.ts",
-    find: '      await noteLate(parts, hold, usage.tokens, cost.micro);\n      return { outcome: "late" };\n',
-    replace: `      await note(parts, (stream) =>
-        newEvent(
-          stream,
-          \`ended:\${requestId}\`,
-          "UsageRecorded.v1",
-          usageEvent(parts, hold, usage, {
-            chargedMicro,
-            overHoldMicro: sale.micro - chargedMicro,
-            residualPico: sale.residualPico,
-            providerCostMicro: cost.micro,
-          }),
-          metadata,
-        ),
-      );
-      return { outcome: "charged", chargedMicro };
+    find: '      background(note(hold, "late", "UsageLate.v1", facts));\n      return undefined;\n',
+    replace: `      await note(hold, "ended", "UsageRecorded.v1", data);
+      return data.chargedMicro;
 `,
     proof: { file: CHAT_LEDGER_TEST, test: "a UsageLate note, and nobody is charged" },
   },
@@ -229,7 +216,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "services/gateway/money/hold.ts",
     find: "  hold.isEnding = true;\n  const outcome = await hold.journal.record({ events: [event] });\n",
     replace:
-      "  hold.isEnding = true;\n  await closeHold(parts, hold, 0);\n  const outcome = await hold.journal.record({ events: [event] });\n",
+      "  hold.isEnding = true;\n  await closeHold(hold, 0);\n  const outcome = await hold.journal.record({ events: [event] });\n",
     proof: { file: SIMULATION_TEST, test: "seeds 1 to 60 keep" },
   },
 ];

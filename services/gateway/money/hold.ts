@@ -1,11 +1,12 @@
-import type { Binding } from "#domain/catalogue/types.ts";
 import { newEvent } from "#domain/events/events.ts";
 import type { AccountTaking, EventData, EventMetadata } from "#domain/events/schemas.ts";
-import type { Admitted, AdmitRefused } from "#domain/accounts/admission-types.ts";
+import type { Admitted, AdmitRefused, RateFigures } from "#domain/accounts/admission-types.ts";
 import type { Journal, RecordOutcome } from "#services/journal.ts";
 import type { AdmissionStore, Clock, Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
 import { metadataOf, type Author } from "#services/writers.ts";
+import type { Caller } from "#services/gateway/http/authenticate.ts";
+import type { Offer } from "./offer.ts";
 import type { Writer, WriterLife } from "./writer.ts";
 
 /**
@@ -30,25 +31,19 @@ export interface MoneyParts {
   readonly background: (work: Promise<void>) => void;
 }
 
-/** What a request is to hold, and what its events repeat. */
-export interface HoldAsk {
+/** Who is to hold what, and what the events of the request repeat. */
+export interface HoldAsk extends Caller {
   readonly requestId: string;
-  readonly orgId: string;
-  readonly keyId: string;
-  readonly processingArea: string;
-  readonly model: string;
-  readonly bindings: readonly Binding[];
-  readonly priceVersion: string;
-  readonly holdMicro: number;
-  readonly holdCostMicro: number;
   readonly clientRequestId: string | undefined;
+  readonly offer: Offer;
 }
 
 /** A hold whose RequestAdmitted is durable. */
 export interface OpenHold {
+  readonly money: MoneyParts;
   readonly ask: HoldAsk;
   readonly journal: Journal;
-  readonly admitted: Admitted;
+  readonly rate: RateFigures | undefined;
   ownerEpoch: number;
   totalMicro: number;
   totalCostMicro: number;
@@ -61,11 +56,6 @@ export interface OpenHold {
   isExtendedLate: boolean;
 }
 
-export type OpenOutcome =
-  | { readonly outcome: "open"; readonly hold: OpenHold }
-  | { readonly outcome: "refused"; readonly refused: AdmitRefused }
-  | Unavailable;
-
 interface Unavailable {
   readonly outcome: "unavailable";
   /** Goes on undoing what may have been taken; until it is through, the request is to keep its place in the journal. */
@@ -75,37 +65,38 @@ interface Unavailable {
 /** Takes the hold and records it. After `open` the request may be forwarded; after anything else nothing is taken. */
 export async function openHold(
   parts: MoneyParts,
-  life: WriterLife,
+  { journal }: WriterLife,
   ask: HoldAsk,
-): Promise<OpenOutcome> {
-  const { journal } = life;
-  const { requestId } = ask;
+): Promise<{ readonly outcome: "open"; readonly hold: OpenHold } | AdmitRefused | Unavailable> {
+  const { requestId, clientRequestId, offer } = ask;
   const taken = await admitUnderOwner(parts, journal, ask);
   if (taken.outcome !== "admitted") return taken;
-  const { admitted, ownerEpoch } = taken;
+  const { ownerEpoch, accounts, rate } = taken;
+  const { holdMicro, holdCostMicro } = offer;
   const event = newEvent(
     journal.stream,
     `admitted:${requestId}`,
     "RequestAdmitted.v1",
     {
-      ...requestFacts(parts, { ask, ownerEpoch, accounts: admitted.accounts }),
-      holdMicro: ask.holdMicro,
-      holdCostMicro: ask.holdCostMicro,
-      model: ask.model,
-      bindingIds: ask.bindings.map((binding) => binding.id),
-      priceVersion: ask.priceVersion,
-      ...(ask.clientRequestId === undefined ? {} : { clientRequestId: ask.clientRequestId }),
+      ...requestFacts({ money: parts, ask, ownerEpoch, accounts }),
+      holdMicro,
+      holdCostMicro,
+      model: offer.ask.model,
+      bindingIds: offer.candidates.map((binding) => binding.id),
+      priceVersion: offer.priceVersion,
+      ...(clientRequestId === undefined ? {} : { clientRequestId }),
     },
     metadataOf(parts.clock, parts.author, requestId),
   );
   const hold: OpenHold = {
+    money: parts,
     ask,
     journal,
-    admitted,
+    rate,
     ownerEpoch,
-    totalMicro: ask.holdMicro,
-    totalCostMicro: ask.holdCostMicro,
-    accounts: admitted.accounts,
+    totalMicro: holdMicro,
+    totalCostMicro: holdCostMicro,
+    accounts,
     admittedId: event.id,
     isEnding: false,
     isExtendedLate: false,
@@ -113,7 +104,7 @@ export async function openHold(
   const recording = journal.record({ events: [event], takingUnder: ownerEpoch });
   const outcome = await within(parts.clock, RECORD_MS_MAX, recording);
   if (outcome !== TIMED_OUT && outcome.outcome === "recorded") return { outcome: "open", hold };
-  const undoing = undoWhenKnown(parts, hold, recording);
+  const undoing = undoWhenKnown(hold, recording);
   if (outcome === TIMED_OUT) parts.background(undoing);
   else if ((await within(parts.clock, ADMIT_MS_MAX, undoing)) === TIMED_OUT)
     parts.background(undoing);
@@ -125,14 +116,11 @@ async function admitUnderOwner(
   parts: MoneyParts,
   journal: Journal,
   ask: HoldAsk,
-): Promise<
-  | { outcome: "admitted"; admitted: Admitted; ownerEpoch: number }
-  | { outcome: "refused"; refused: AdmitRefused }
-  | Unavailable
-> {
+): Promise<(Admitted & { readonly ownerEpoch: number }) | AdmitRefused | Unavailable> {
   const { admission, clock, writer } = parts;
   const { writerEpoch } = journal;
-  const { requestId, orgId, keyId, holdMicro } = ask;
+  const { requestId, orgId, keyId } = ask;
+  const { holdMicro } = ask.offer;
   const begun = clock.elapsed();
   for (let attempt = 0; ; attempt++) {
     // What is taken behind our own seal nobody records and only the ledger finds; so a look comes first.
@@ -144,12 +132,12 @@ async function admitUnderOwner(
     const answer = await within(clock, ADMIT_MS_MAX, asked);
     if (answer === TIMED_OUT || answer === undefined) {
       // It may have taken the money; undone until that is acknowledged, and the id is not used again.
-      const undoing = dropHold(parts, orgId, ownerEpoch, requestId);
+      const undoing = dropHold(parts, ask, ownerEpoch);
       parts.background(undoing);
       return { outcome: "unavailable", undoing };
     }
-    if (answer.outcome === "admitted") return { outcome: "admitted", admitted: answer, ownerEpoch };
-    if (answer.outcome === "refused") return { outcome: "refused", refused: answer };
+    if (answer.outcome === "admitted") return { ...answer, ownerEpoch };
+    if (answer.outcome === "refused") return answer;
     if (answer.fenced === "fault" || clock.elapsed() - begun >= FENCED_MS_MAX)
       return { outcome: "unavailable" };
     await renewOwner(parts, orgId, attempt);
@@ -158,11 +146,8 @@ async function admitUnderOwner(
 
 export async function renewOwner(parts: MoneyParts, orgId: string, attempt: number): Promise<void> {
   await parts.admission.want(orgId).catch(() => {});
-  await within(
-    parts.clock,
-    FENCED_MS_MAX,
-    parts.writer.refreshOwner().catch(() => {}),
-  );
+  const refreshing = parts.writer.refreshOwner().catch(() => {});
+  await within(parts.clock, FENCED_MS_MAX, refreshing);
   await sleep(parts.clock, backOffMs(attempt, 10, 200));
 }
 
@@ -171,12 +156,8 @@ export async function renewOwner(parts: MoneyParts, orgId: string, attempt: numb
  * over. A fence alone does not say so: while the newest owner has not adopted the organization yet, a drop is fenced,
  * and an admission that is still on its way would find it adopted.
  */
-async function dropHold(
-  parts: MoneyParts,
-  orgId: string,
-  ownerEpoch: number,
-  requestId: string,
-): Promise<void> {
+async function dropHold(parts: MoneyParts, ask: HoldAsk, ownerEpoch: number): Promise<void> {
+  const { orgId, requestId } = ask;
   for (let attempt = 0; ; attempt++) {
     const answer = await parts.admission
       .drop({ orgId, ownerEpoch, requestId })
@@ -195,14 +176,11 @@ async function dropHold(
  * The caller gets its 503. If the admission turns out to be recorded after all, it is released; else dropped, in a
  * sealed journal too: the sweep after the seal may have been before this admission.
  */
-async function undoWhenKnown(
-  parts: MoneyParts,
-  hold: OpenHold,
-  recording: Promise<RecordOutcome>,
-): Promise<void> {
+async function undoWhenKnown(hold: OpenHold, recording: Promise<RecordOutcome>): Promise<void> {
+  const { money, ask, ownerEpoch } = hold;
   const outcome = await recording;
   if (outcome.outcome === "recorded") {
-    return finishRelease(parts, hold, {
+    return finishRelease(hold, {
       reason: "ledger_timeout",
       forwarded: false,
       clientGone: false,
@@ -212,8 +190,8 @@ async function undoWhenKnown(
   }
   // The admission store took the money under an owner that is over: the next request must not ask under it again.
   if (outcome.outcome === "dropped" && outcome.why === "fenced")
-    parts.background(parts.writer.refreshOwner().catch(() => {}));
-  await dropHold(parts, hold.ask.orgId, hold.ownerEpoch, hold.ask.requestId);
+    money.background(money.writer.refreshOwner().catch(() => {}));
+  await dropHold(money, ask, ownerEpoch);
 }
 
 export type ReleaseFacts = Pick<
@@ -225,32 +203,20 @@ export type ReleaseFacts = Pick<
  * Ends a hold without a charge. Comes back when that is durable and the money is free again, or after the limit, and
  * then goes on by itself.
  */
-export async function releaseHold(
-  parts: MoneyParts,
-  hold: OpenHold,
-  facts: ReleaseFacts,
-): Promise<void> {
-  const finishing = finishRelease(parts, hold, facts);
-  if ((await within(parts.clock, RECORD_MS_MAX, finishing)) === TIMED_OUT)
-    parts.background(finishing);
+export async function releaseHold(hold: OpenHold, facts: ReleaseFacts): Promise<void> {
+  const { clock, background } = hold.money;
+  const finishing = finishRelease(hold, facts);
+  if ((await within(clock, RECORD_MS_MAX, finishing)) === TIMED_OUT) background(finishing);
 }
 
-async function finishRelease(
-  parts: MoneyParts,
-  hold: OpenHold,
-  facts: ReleaseFacts,
-): Promise<void> {
-  const { requestId } = hold.ask;
-  const event = newEvent(
-    hold.journal.stream,
-    `ended:${requestId}`,
-    "RequestReleased.v1",
-    { ...requestFacts(parts, hold), holdMicro: hold.totalMicro, ...facts },
-    metadataAfter(parts, hold),
-  );
+async function finishRelease(hold: OpenHold, facts: ReleaseFacts): Promise<void> {
+  const { stream } = hold.journal;
+  const key = `ended:${hold.ask.requestId}`;
+  const data = { ...requestFacts(hold), holdMicro: hold.totalMicro, ...facts };
+  const event = newEvent(stream, key, "RequestReleased.v1", data, metadataAfter(hold));
   hold.isEnding = true;
   const outcome = await hold.journal.record({ events: [event] });
-  if (outcome.outcome === "recorded") await closeHold(parts, hold, 0);
+  if (outcome.outcome === "recorded") await closeHold(hold, 0);
 }
 
 /**
@@ -258,38 +224,30 @@ async function finishRelease(
  * an extension may still arrive it is left to the ledger: to extend a hold that was closed and whose end is not applied
  * yet is a fault, while an open one can be raised, and one whose end is applied is gone.
  */
-export async function closeHold(
-  parts: MoneyParts,
-  hold: OpenHold,
-  chargedMicro: number,
-): Promise<void> {
+export async function closeHold(hold: OpenHold, chargedMicro: number): Promise<void> {
   if (hold.isExtendedLate) return;
+  const { admission, clock, writer } = hold.money;
   const { orgId, requestId } = hold.ask;
-  const ownerEpoch = parts.writer.ownerEpoch();
-  const closing = parts.admission
-    .close({ orgId, ownerEpoch, requestId, chargedMicro })
-    .catch(() => undefined);
-  await within(parts.clock, ADMIT_MS_MAX, closing);
+  const ask = { orgId, ownerEpoch: writer.ownerEpoch(), requestId, chargedMicro };
+  const closing = admission.close(ask).catch(() => undefined);
+  await within(clock, ADMIT_MS_MAX, closing);
 }
 
 /** What every event of a request repeats. */
-export function requestFacts(
-  parts: MoneyParts,
-  hold: Pick<OpenHold, "ask" | "ownerEpoch" | "accounts">,
-) {
-  const { requestId, orgId, keyId, processingArea } = hold.ask;
+export function requestFacts(hold: Pick<OpenHold, "money" | "ask" | "ownerEpoch" | "accounts">) {
+  const { requestId, orgId, keyId, offer } = hold.ask;
   return {
     requestId,
     orgId,
-    homeRegion: parts.author.region,
+    homeRegion: hold.money.author.region,
     keyId,
-    processingArea,
+    processingArea: offer.processingArea,
     ownerEpoch: hold.ownerEpoch,
     accounts: [...hold.accounts],
   };
 }
 
 /** The metadata of an event that an admission led to. */
-export function metadataAfter(parts: MoneyParts, hold: OpenHold): EventMetadata {
-  return metadataOf(parts.clock, parts.author, hold.ask.requestId, hold.admittedId);
+export function metadataAfter({ money, ask, admittedId }: OpenHold): EventMetadata {
+  return metadataOf(money.clock, money.author, ask.requestId, admittedId);
 }

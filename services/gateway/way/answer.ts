@@ -34,11 +34,11 @@ export function openAnswer(
 ) {
   const { clock, random, region, limits, telemetry } = gateway.parts;
   const requestId = makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
-  const echoed = clientRequestId(request);
+  const clientRequestId = clientRequestIdOf(request);
   const headers: Record<string, string> = {
     "x-request-id": requestId,
     "x-relai-region": region,
-    ...(echoed === undefined ? {} : { "x-client-request-id": echoed }),
+    ...(clientRequestId === undefined ? {} : { "x-client-request-id": clientRequestId }),
   };
   let told = { drained: () => {}, gone: () => {} };
   let hasHead = false;
@@ -98,6 +98,7 @@ export function openAnswer(
 
   const answer = {
     requestId,
+    clientRequestId,
     route,
     /** When the request arrived, on the monotonic clock. */
     beganMs: clock.elapsed(),
@@ -188,7 +189,7 @@ export function openAnswer(
 }
 
 /** The caller's own id for the request: carried along and echoed, never an identity of money. */
-export function clientRequestId(request: GatewayRequest): string | undefined {
+function clientRequestIdOf(request: GatewayRequest): string | undefined {
   const value = request.headers["x-client-request-id"];
   if (typeof value !== "string" || value.length === 0 || value.length > CLIENT_REQUEST_ID_MAX)
     return undefined;

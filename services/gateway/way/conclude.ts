@@ -183,24 +183,23 @@ async function charge(
   const firstByteAtMs = forwarded.firstByteAtMs() ?? forwarded.beganMs;
   const clientGone = answer.isGone();
   const outcome = broke ? BROKEN[broke].outcome : "answered";
-  const charged = await chargeHold(gateway.money, hold, {
+  const chargedMicro = await chargeHold(hold, {
     tokens,
     binding,
     serviceTier,
     prices: pricesAt(binding.price, serviceTier, totalInput(tokens)),
     billedBy: served.usage ? "provider" : "estimate",
-    clientGone,
-    attempts: attemptsOf(call, { outcome, status: 200 }),
-    firstByteMs: Math.round(firstByteAtMs - forwarded.beganMs),
-    durationMs: Math.round(clock.elapsed() - answer.beganMs),
-    finish: served.finish,
+    call: {
+      clientGone,
+      attempts: attemptsOf(call, { outcome, status: 200 }),
+      firstByteMs: Math.round(firstByteAtMs - forwarded.beganMs),
+      durationMs: Math.round(clock.elapsed() - answer.beganMs),
+      finish: served.finish,
+    },
   });
-  if (charged.outcome !== "charged") {
+  if (chargedMicro === undefined) {
     answer.fail(NOT_RECORDED);
-    return undefined;
-  }
-  const { chargedMicro } = charged;
-  if (served.isTold) {
+  } else if (served.isTold) {
     answer.count({
       ...(clientGone ? GONE : { status: 200, code: "ok" }),
       firstByteMs: firstByteAtMs - answer.beganMs,
@@ -225,11 +224,11 @@ async function release(
   last: Pick<Attempt, "outcome" | "status">,
   unbilledMicro: number,
 ): Promise<void> {
-  const { gateway, answer, admitted, before } = call;
+  const { answer, admitted, before } = call;
   const forwarded = last.outcome !== "unreachable";
   // Where no connection was free here, the upstream was not tried: nothing may count against it.
   const isTried = forwarded || reason !== "overloaded";
-  await releaseHold(gateway.money, admitted.hold, {
+  await releaseHold(admitted.hold, {
     reason,
     forwarded,
     clientGone: answer.isGone(),

@@ -1,18 +1,13 @@
 import type { Attempt } from "#domain/events/schemas.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import {
-  authenticate,
-  refuse,
-  refuseLogin,
-  type Caller,
-} from "#services/gateway/http/authenticate.ts";
+import { authenticate, refuse, refuseLogin } from "#services/gateway/http/authenticate.ts";
 import { readBody } from "#services/gateway/http/body.ts";
-import { openHold, releaseHold, type HoldAsk } from "#services/gateway/money/hold.ts";
-import { makeOffer, type Offer } from "#services/gateway/money/offer.ts";
+import { openHold, releaseHold } from "#services/gateway/money/hold.ts";
+import { makeOffer } from "#services/gateway/money/offer.ts";
 import { rateHeaders, refusalOf } from "#services/gateway/money/refusals.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 import type { Shape } from "#services/gateway/shapes/shape.ts";
-import { answering, clientRequestId, openAnswer, type Answer } from "./answer.ts";
+import { answering, openAnswer, type Answer } from "./answer.ts";
 import { attempt, mayTryAnother, type Admitted } from "./attempt.ts";
 import { BROKEN, conclude, GONE } from "./conclude.ts";
 
@@ -60,7 +55,8 @@ async function complete(
     let undoing: Promise<void> | undefined;
     try {
       // 5 admit and 6 record: the money is held and RequestAdmitted is durable before anything goes out.
-      const ask = holdAskOf(answer, request, caller, offer);
+      const { requestId, clientRequestId } = answer;
+      const ask = { requestId, clientRequestId, ...caller, offer };
       const opened = await openHold(gateway.money, life, ask);
       if (opened.outcome === "unavailable") {
         undoing = opened.undoing;
@@ -68,12 +64,11 @@ async function complete(
         return refuse(gateway, answer, caller, unavailable);
       }
       if (opened.outcome === "refused") {
-        const { refused } = opened;
-        answer.addHeaders(rateHeaders(refused.rate));
-        return refuse(gateway, answer, caller, refusalOf(refused, offer), refused.rate?.limit);
+        answer.addHeaders(rateHeaders(opened.rate));
+        return refuse(gateway, answer, caller, refusalOf(opened, offer), opened.rate?.limit);
       }
       const { hold } = opened;
-      answer.addHeaders(rateHeaders(hold.admitted.rate));
+      answer.addHeaders(rateHeaders(hold.rate));
       // 7 forward, 8 relay, 9 record: the last bytes wait for the record.
       await serve(gateway, answer, { shape, offer, hold, life, body });
     } finally {
@@ -91,7 +86,7 @@ async function serve(gateway: Gateway, answer: Answer, admitted: Admitted): Prom
   const { hold, offer } = admitted;
   if (answer.isGone()) {
     const facts = { forwarded: false, clientGone: true, attempts: [], unbilledMicro: 0 };
-    await releaseHold(gateway.money, hold, { reason: "client_gone", ...facts });
+    await releaseHold(hold, { reason: "client_gone", ...facts });
     return answer.count(GONE);
   }
   const before: Attempt[] = [];
@@ -113,28 +108,14 @@ async function serve(gateway: Gateway, answer: Answer, admitted: Admitted): Prom
     }
   } catch (error) {
     if (!hold.isEnding) {
-      const facts = { forwarded: true, clientGone: answer.isGone(), attempts: before };
-      await releaseHold(gateway.money, hold, {
+      await releaseHold(hold, {
         reason: "internal_error",
-        ...facts,
+        forwarded: true,
+        clientGone: answer.isGone(),
+        attempts: before,
         unbilledMicro: hold.totalCostMicro,
       });
     }
     throw error;
   }
-}
-
-function holdAskOf(answer: Answer, request: GatewayRequest, caller: Caller, offer: Offer): HoldAsk {
-  const { ask, candidates, processingArea, priceVersion, holdMicro, holdCostMicro } = offer;
-  return {
-    requestId: answer.requestId,
-    ...caller,
-    processingArea,
-    model: ask.model,
-    bindings: candidates,
-    priceVersion,
-    holdMicro,
-    holdCostMicro,
-    clientRequestId: clientRequestId(request),
-  };
 }
