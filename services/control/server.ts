@@ -2,7 +2,7 @@ import { timingSafeEqual } from "node:crypto";
 import type { FastifyInstance } from "fastify";
 import { sha256Hex } from "#domain/hash.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
-import { capRetryAfterSeconds, createRefusalCaps } from "#services/gateway/http/refusal-caps.ts";
+import { createRefusalCaps } from "#services/gateway/http/refusal-caps.ts";
 import {
   createOperatorServer,
   RequestFault,
@@ -42,7 +42,8 @@ const OPEN_PATHS: ReadonlySet<string> = new Set(["/healthz", "/readyz"]);
 export function createControlServer(parts: ControlServerParts): FastifyInstance {
   const { control, clock, random, telemetry } = parts;
   const isAdmin = adminCheck(parts.adminToken);
-  const caps = createRefusalCaps(clock);
+  const tooMany = "Too many wrong admin tokens; look at what is refused before you try again";
+  const caps = createRefusalCaps(clock, tooMany);
   const app = createOperatorServer(parts, {
     forceCloseConnections: "idle",
     return503OnClosing: false,
@@ -61,16 +62,7 @@ export function createControlServer(parts: ControlServerParts): FastifyInstance 
   app.addHook("onRequest", async (request, reply) => {
     void reply.header("x-request-id", request.id).header("cache-control", "no-store");
     if (OPEN_PATHS.has(request.url) || isAdmin(request.headers.authorization)) return undefined;
-    if (!caps.isPast(request.ip, LOGINS_MAX))
-      return sendError(reply, { code: "invalid_admin_token" });
-    const seconds = capRetryAfterSeconds(clock);
-    const message = "Too many wrong admin tokens; look at what is refused before you try again";
-    return sendError(reply, {
-      code: "rate_limit_exceeded",
-      message,
-      extra: { retry_after: seconds },
-      retryAfterSeconds: seconds,
-    });
+    return sendError(reply, caps.told(request.ip, LOGINS_MAX, { code: "invalid_admin_token" }));
   });
   addRoutes(app, control, telemetry, parts.settings);
   return app;

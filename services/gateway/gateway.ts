@@ -1,11 +1,12 @@
-import type { ApiError } from "#services/errors.ts";
+import { statusOf, type ApiError } from "#services/errors.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Author } from "#services/writers.ts";
 import type { Ended, Forwarded } from "#services/gateway/way/forward.ts";
+import type { Caller } from "#services/gateway/http/authenticate.ts";
 import { createRoom } from "#services/gateway/http/in-flight.ts";
 import type { MoneyParts } from "#services/gateway/money/hold.ts";
-import type { GatewayParts } from "./parts.ts";
-import { capRetryAfterSeconds, createRefusalCaps } from "#services/gateway/http/refusal-caps.ts";
+import type { GatewayParts, GatewayRequest } from "./parts.ts";
+import { createRefusalCaps } from "#services/gateway/http/refusal-caps.ts";
 import { createReadOns } from "#services/gateway/way/read-ons.ts";
 import type { Writer, WriterLife } from "#services/gateway/money/writer.ts";
 
@@ -13,6 +14,7 @@ import type { Writer, WriterLife } from "#services/gateway/money/writer.ts";
 const LOGINS_MAX = 60;
 const REFUSALS_MAX = 600;
 const REFUSALS_PER_RPM = 10;
+const TOO_MANY = "Too many refused requests; look at what is refused before you try again";
 /** After the drain, running calls are cut and have this long to be settled and told to their clients. */
 const CUT_MS_MAX = 4_500;
 /** Then all connections are closed, and whoever served one has this long to notice. */
@@ -29,7 +31,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
   const { clock, telemetry } = parts;
   const { inFlightBytesMax, bodyBytesMax, answerBytesMax } = parts.limits;
   const inFlight = createRoom({ bytesMax: inFlightBytesMax, bodyBytesMax, answerBytesMax });
-  const caps = createRefusalCaps(clock);
+  const caps = createRefusalCaps(clock, TOO_MANY);
   const running = new Set<Forwarded>();
   const active = new Set<Promise<void>>();
   let stopping = false;
@@ -40,17 +42,6 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     const tracked = work.finally(() => active.delete(tracked));
     active.add(tracked);
     return tracked;
-  }
-
-  function cap(caller: string, most: number): ApiError | undefined {
-    if (!caps.isPast(caller, most)) return undefined;
-    const seconds = capRetryAfterSeconds(clock);
-    return {
-      code: "rate_limit_exceeded",
-      message: "Too many refused requests; look at what is refused before you try again",
-      extra: { retry_after: seconds },
-      retryAfterSeconds: seconds,
-    };
   }
 
   const money: MoneyParts = {
@@ -85,10 +76,16 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
         running.delete(forwarded);
       }
     },
-    /** The refusal in place of another, when the caller has had too many of them. */
-    capLogin: (remoteAddress: string) => cap(`address ${remoteAddress}`, LOGINS_MAX),
-    capRefusal: (keyId: string, rpm: number | undefined) =>
-      cap(keyId, rpm === undefined ? REFUSALS_MAX : rpm * REFUSALS_PER_RPM),
+    /** What is told to whoever is refused before its key is known. A failed login is counted per caller address. */
+    refusedLogin({ remoteAddress }: GatewayRequest, error: ApiError): ApiError {
+      if (statusOf(error) !== 401) return error;
+      return caps.told(`address ${remoteAddress}`, LOGINS_MAX, error);
+    },
+    /** What is told after the login. Counted per key; a fault of the server (any 5xx) is nobody's doing and never counts. */
+    refused({ keyId }: Caller, error: ApiError, rpm?: number): ApiError {
+      if (statusOf(error) >= 500) return error;
+      return caps.told(keyId, rpm === undefined ? REFUSALS_MAX : rpm * REFUSALS_PER_RPM, error);
+    },
     track,
     isStopping: () => stopping,
     /**

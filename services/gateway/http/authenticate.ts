@@ -1,9 +1,7 @@
 import { sha256Hex } from "#domain/hash.ts";
 import { parseKeyText } from "#domain/key-text.ts";
-import { statusOf, type ApiError } from "#services/errors.ts";
-import type { Gateway } from "#services/gateway/gateway.ts";
+import type { ApiError } from "#services/errors.ts";
 import type { GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
-import type { Answer } from "#services/gateway/way/answer.ts";
 
 export interface Caller {
   readonly keyId: string;
@@ -54,27 +52,4 @@ function regionMismatch(keyRegion: string, region: string, older: boolean): ApiE
       hint: `send this request to the endpoint of region ${of}, or use a key of region ${to}`,
     },
   };
-}
-
-/** A failed login is counted per caller address. */
-export function refuseLogin(
-  gateway: Gateway,
-  answer: Answer,
-  request: GatewayRequest,
-  error: ApiError,
-): void {
-  const capped = statusOf(error) === 401 ? gateway.capLogin(request.remoteAddress) : undefined;
-  answer.fail(capped ?? error);
-}
-
-/** A refusal after the login is counted per key; a fault of the server (any 5xx) is nobody's doing and never counts. */
-export function refuse(
-  gateway: Gateway,
-  answer: Answer,
-  caller: Caller,
-  error: ApiError,
-  rpm?: number,
-): void {
-  const capped = statusOf(error) < 500 ? gateway.capRefusal(caller.keyId, rpm) : undefined;
-  answer.fail(capped ?? error);
 }

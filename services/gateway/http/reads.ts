@@ -2,7 +2,7 @@ import type { Binding } from "#domain/catalogue/types.ts";
 import { formatDollars } from "#domain/money.ts";
 import { TOKEN_CLASSES, type ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
-import { authenticate, refuse, refuseLogin, type Caller } from "./authenticate.ts";
+import { authenticate, type Caller } from "./authenticate.ts";
 import { answering, openAnswer } from "#services/gateway/way/answer.ts";
 import { MODEL_NOT_FOUND } from "#services/gateway/money/offer.ts";
 import { budgetExtra } from "#services/gateway/money/refusals.ts";
@@ -23,10 +23,10 @@ function reading(route: string, read: Read): Handle {
     const answer = openAnswer(gateway, route, request, sink);
     return answering(answer, async () => {
       const caller = await authenticate(gateway.parts, request.headers);
-      if ("code" in caller) return refuseLogin(gateway, answer, request, caller);
-      if (request.method !== "GET") return refuse(gateway, answer, caller, NOT_GET);
+      if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
+      if (request.method !== "GET") return answer.fail(gateway.refused(caller, NOT_GET));
       const found = await read(gateway, caller);
-      if ("code" in found) return refuse(gateway, answer, caller, found);
+      if ("code" in found) return answer.fail(gateway.refused(caller, found));
       answer.count({ status: 200, code: "ok" });
       await answer.deliver(Buffer.from(JSON.stringify(found)));
     });

@@ -1,6 +1,6 @@
 import type { Attempt } from "#domain/events/schemas.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import { authenticate, refuse, refuseLogin } from "#services/gateway/http/authenticate.ts";
+import { authenticate } from "#services/gateway/http/authenticate.ts";
 import { readBody } from "#services/gateway/http/body.ts";
 import { openHold, releaseHold } from "#services/gateway/money/hold.ts";
 import { makeOffer } from "#services/gateway/money/offer.ts";
@@ -35,22 +35,22 @@ async function complete(
   const { parts } = gateway;
   // 1 authenticate, by the headers only: no prompt is read for a key that is not at home here.
   const caller = await authenticate(parts, request.headers);
-  if ("code" in caller) return refuseLogin(gateway, answer, request, caller);
+  if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
   // 2 read the body, within its limit and the room there is.
   const body = await readBody(gateway, caller, request);
-  if ("code" in body) return refuse(gateway, answer, caller, body);
+  if ("code" in body) return answer.fail(gateway.refused(caller, body));
   if ("gone" in body) return answer.count(GONE);
   try {
     // 3 resolve and price: which bindings may serve it, and what is held for it.
     const { catalogue, region, limits } = parts;
     const offer = makeOffer(shape, catalogue, region, body.bytes(), limits.bodyDepthMax);
-    if ("code" in offer) return refuse(gateway, answer, caller, offer);
+    if ("code" in offer) return answer.fail(gateway.refused(caller, offer));
     answer.model = offer.ask.model;
     // 4 reserve a place in the journal first, so that a full queue is a refusal that took nothing.
     const life = gateway.writer.life();
     if (!life?.journal.reserve()) {
       const code = life?.journal.isFull() ? "overloaded" : "ledger_unavailable";
-      return refuse(gateway, answer, caller, { code, retryAfterSeconds: 1 });
+      return answer.fail({ code, retryAfterSeconds: 1 });
     }
     let undoing: Promise<void> | undefined;
     try {
@@ -60,12 +60,12 @@ async function complete(
       const opened = await openHold(gateway.money, life, ask);
       if (opened.outcome === "unavailable") {
         undoing = opened.undoing;
-        const unavailable = { code: "ledger_unavailable", retryAfterSeconds: 1 } as const;
-        return refuse(gateway, answer, caller, unavailable);
+        return answer.fail({ code: "ledger_unavailable", retryAfterSeconds: 1 });
       }
       if (opened.outcome === "refused") {
         answer.addHeaders(rateHeaders(opened.rate));
-        return refuse(gateway, answer, caller, refusalOf(opened, offer), opened.rate?.limit);
+        const refusal = refusalOf(opened, offer);
+        return answer.fail(gateway.refused(caller, refusal, opened.rate?.limit));
       }
       const { hold } = opened;
       answer.addHeaders(rateHeaders(hold.rate));
