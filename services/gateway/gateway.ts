@@ -1,7 +1,6 @@
 import { statusOf, type ApiError } from "#services/errors.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Author } from "#services/writers.ts";
-import type { Ended, Forwarded } from "#services/gateway/way/forward.ts";
 import type { Caller } from "#services/gateway/http/authenticate.ts";
 import { createRoom } from "#services/gateway/http/in-flight.ts";
 import type { MoneyParts } from "#services/gateway/money/hold.ts";
@@ -23,6 +22,11 @@ const SEAL_MS_MAX = 1_000;
 /** The longest that a stop takes beyond its drain. */
 export const STOP_MS_MAX = CUT_MS_MAX + HUNG_UP_MS_MAX + SEAL_MS_MAX;
 
+/** A call that runs, as the gateway may end it. */
+interface Running {
+  cut(why: "journal_sealed" | "stopping"): void;
+}
+
 /** A gateway: its parts, its writer, and what it keeps count of. */
 export type Gateway = ReturnType<typeof createGateway>;
 
@@ -32,7 +36,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
   const { inFlightBytesMax, bodyBytesMax, answerBytesMax } = parts.limits;
   const inFlight = createRoom({ bytesMax: inFlightBytesMax, bodyBytesMax, answerBytesMax });
   const caps = createRefusalCaps(clock, TOO_MANY);
-  const running = new Set<Forwarded>();
+  const running = new Set<Running>();
   const active = new Set<Promise<void>>();
   let stopping = false;
   let cutting = false;
@@ -63,17 +67,17 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     readOns: createReadOns(),
     money,
     /** Waits for a forwarded call; when the writer's life ends meanwhile, the call is cut. */
-    async whileRunning(life: WriterLife, forwarded: Forwarded): Promise<Ended> {
-      const cut = () => forwarded.cut("journal_sealed");
-      running.add(forwarded);
+    async whileRunning<T>(life: WriterLife, call: Running & { ended: Promise<T> }): Promise<T> {
+      const cut = () => call.cut("journal_sealed");
+      running.add(call);
       if (life.over.aborted) cut();
-      if (cutting) forwarded.cut("stopping");
+      if (cutting) call.cut("stopping");
       life.over.addEventListener("abort", cut);
       try {
-        return await forwarded.ended;
+        return await call.ended;
       } finally {
         life.over.removeEventListener("abort", cut);
-        running.delete(forwarded);
+        running.delete(call);
       }
     },
     /** What is told to whoever is refused before its key is known. A failed login is counted per caller address. */
@@ -99,7 +103,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
       };
       if ((await within(clock, drainMs, all())) === TIMED_OUT) {
         cutting = true;
-        for (const forwarded of running) forwarded.cut("stopping");
+        for (const call of running) call.cut("stopping");
         await within(clock, CUT_MS_MAX, all());
         hangUp();
       }

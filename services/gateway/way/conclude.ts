@@ -10,8 +10,7 @@ import type { Offer } from "#services/gateway/money/offer.ts";
 import { estimateTokens, type SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import type { Said, WholeAnswer } from "#services/gateway/shapes/shape.ts";
 import type { Answer } from "./answer.ts";
-import type { Admitted, Tried } from "./attempt.ts";
-import type { Ended } from "./forward.ts";
+import type { Admitted, Ended, Tried } from "./forward.ts";
 import { refusedByUpstream } from "./upstream-refusals.ts";
 
 /** An admitted request, the call that ended it, and the calls before that came to nothing. */

@@ -1,15 +1,35 @@
-import type {
-  Clock,
-  Upstream,
-  UpstreamCall,
-  UpstreamExchange,
-  UpstreamFailure,
-} from "#services/ports.ts";
-import type { InFlight } from "#services/gateway/http/in-flight.ts";
-import type { AnswerStream } from "#services/gateway/shapes/shape.ts";
+import type { Binding } from "#domain/catalogue/types.ts";
+import type { Attempt } from "#domain/events/schemas.ts";
+import type { Gateway } from "#services/gateway/gateway.ts";
+import type { Body } from "#services/gateway/http/body.ts";
 import { createPieces } from "#services/gateway/http/collect.ts";
-import type { GatewayLimits } from "#services/gateway/parts.ts";
+import type { OpenHold } from "#services/gateway/money/hold.ts";
+import type { Offer } from "#services/gateway/money/offer.ts";
+import type { WriterLife } from "#services/gateway/money/writer.ts";
+import type { AnswerStream, Shape } from "#services/gateway/shapes/shape.ts";
+import type { UpstreamCall, UpstreamExchange, UpstreamFailure } from "#services/ports.ts";
 import type { Answer } from "./answer.ts";
+
+/** An admitted request, and all that is needed to call an upstream for it. */
+export interface Admitted {
+  readonly shape: Shape;
+  readonly offer: Offer;
+  readonly hold: OpenHold;
+  readonly life: WriterLife;
+  readonly body: Body;
+}
+
+/** One call of an upstream, which has ended. */
+export interface Tried {
+  readonly binding: Binding;
+  /** Whom it went to, as the event names it. */
+  readonly to: Pick<Attempt, "host" | "hostKey">;
+  /** The credential it went with, which may not be repeated to anybody. */
+  readonly credential: string;
+  readonly stream: AnswerStream | undefined;
+  readonly forwarded: Forwarded;
+  readonly ended: Ended;
+}
 
 /** `journal_sealed` and `stopping`: the call was cut from outside. */
 type Broke = UpstreamFailure | "too_large" | "no_room" | "journal_sealed" | "stopping";
@@ -40,35 +60,63 @@ export type Ended =
 /** What is known of a call while it runs. */
 export type Forwarded = ReturnType<typeof forward>;
 
-export interface ForwardOptions {
-  readonly upstream: Upstream;
-  readonly clock: Clock;
-  readonly limits: GatewayLimits;
-  readonly inFlight: InFlight;
-  readonly call: UpstreamCall;
-  readonly answer: Pick<Answer, "isGone" | "listen" | "relay">;
-  /** What reads a streamed success; undefined for a plain answer. */
-  readonly stream: AnswerStream | undefined;
-  /** Called when the upstream has the whole request. */
-  readonly sent: () => void;
-  /**
-   * Takes a place among the answers that are read on although their client has left; undefined when every place is
-   * taken. What it gives is called once, to give the place back.
-   */
-  readonly readOn: () => (() => void) | undefined;
-}
-
 const REFUSAL_BYTES_MAX = 64 * 1024;
+
+/**
+ * Calls one candidate for an admitted request and comes back when that has ended. Does not throw. Behind the last one the
+ * body's bytes are of no more use, and are kept no longer than their call needs them.
+ */
+export async function attempt(
+  gateway: Gateway,
+  answer: Answer,
+  { shape, offer, hold, life, body }: Admitted,
+  binding: Binding,
+  isLast: boolean,
+): Promise<Tried> {
+  const { ask, outputCapTokens } = offer;
+  const { upstreamModel, outputCapName } = binding;
+  const { slug, pinsServiceTier } = binding.host;
+  const endpoint = gateway.parts.hosts.get(slug);
+  if (!endpoint) throw new Error(`host ${slug} is in the catalogue but has no endpoint`);
+  const { baseUrl, credential, hostKey } = endpoint;
+  const stream = ask.stream ? shape.openStream(ask) : undefined;
+  const names = { upstreamModel, outputCapName, outputCapTokens, pinsServiceTier };
+  // The call has no name here: its body would be kept with it until the answer has come.
+  const forwarded = forward(gateway, answer, stream, body.give, {
+    requestId: answer.requestId,
+    orgId: hold.ask.orgId,
+    baseUrl,
+    path: shape.path,
+    headers: {
+      authorization: `Bearer ${credential}`,
+      "content-type": "application/json",
+      accept: ask.stream ? "text/event-stream" : "application/json",
+      "x-client-request-id": answer.requestId,
+    },
+    body: shape.upstreamBody(isLast ? body.take() : body.bytes(), ask, names),
+  });
+  const ended = await gateway.whileRunning(life, forwarded);
+  return { binding, to: { host: slug, hostKey }, credential, stream, forwarded, ended };
+}
 
 /**
  * Calls the upstream, reads its answer, and says how it ended; what streams is relayed as it comes. Before a success's
  * first byte nothing goes to the client, so that a refusal keeps its status. The client leaving ends a call that has not
  * answered yet; one that has is read on to its end, because it will be billed: within limits of time and bytes, and as
- * long as there is a place for it.
+ * long as there is a place for it. `stream` reads a streamed success; `sent` is called when the upstream has the whole
+ * request.
  */
-export function forward(options: ForwardOptions) {
-  // `options` and the call itself are in no closure below, so that the request's body is not kept while it is answered.
-  const { upstream, clock, limits, inFlight, answer, stream, sent, readOn } = options;
+function forward(
+  gateway: Gateway,
+  answer: Answer,
+  stream: AnswerStream | undefined,
+  sent: () => void,
+  call: UpstreamCall,
+) {
+  // `call` is in no closure below, so that the request's body is not kept while it is answered.
+  const { clock, limits, upstream } = gateway.parts;
+  const { orgId } = call;
+  const inFlight = gateway.inFlight.answersOf(orgId);
   const beganMs = clock.elapsed();
   const pieces = createPieces();
   let status = 0;
@@ -123,7 +171,7 @@ export function forward(options: ForwardOptions) {
   function clientLeft(): void {
     if (over) return;
     if (firstByteAtMs === undefined) return finish({ how: "client_left" }, true);
-    const giveBack = readOn();
+    const giveBack = gateway.readOns.begin(orgId);
     if (!giveBack) return readOnOver();
     const cancel = clock.timer(limits.readOnMs, readOnOver);
     endReadOn = () => {
@@ -174,7 +222,7 @@ export function forward(options: ForwardOptions) {
   }
 
   answer.listen({ drained: () => paused && resume(), gone: clientLeft });
-  const exchange: UpstreamExchange = upstream.send(options.call, {
+  const exchange: UpstreamExchange = upstream.send(call, {
     head(answered, headers) {
       status = answered;
       retryAfter = headers["retry-after"];

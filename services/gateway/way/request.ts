@@ -8,8 +8,8 @@ import { rateHeaders, refusalOf } from "#services/gateway/money/refusals.ts";
 import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
 import type { Shape } from "#services/gateway/shapes/shape.ts";
 import { answering, openAnswer, type Answer } from "./answer.ts";
-import { attempt, mayTryAnother, type Admitted } from "./attempt.ts";
 import { BROKEN, conclude, GONE } from "./conclude.ts";
+import { attempt, type Admitted } from "./forward.ts";
 
 /**
  * The way of one request, in the nine steps of ARCHITECTURE.md: authenticate, read the body, resolve and price, reserve a
@@ -95,8 +95,11 @@ async function serve(gateway: Gateway, answer: Answer, admitted: Admitted): Prom
       answer.attempts += 1;
       const isLast = answer.attempts === offer.candidates.length;
       const tried = await attempt(gateway, answer, admitted, binding, isLast);
-      // Nobody else gets the prompt of a client that has left.
-      if (mayTryAnother(tried) && !isLast && !answer.isGone()) {
+      // Only where it is certain that the upstream never had the request; and nobody else gets the prompt of a client
+      // that has left.
+      const { ended } = tried;
+      const isUnreached = ended.how === "failed" && ended.why === "connect";
+      if (isUnreached && !isLast && !answer.isGone()) {
         before.push({ ...tried.to, outcome: BROKEN.connect.outcome });
         continue;
       }
