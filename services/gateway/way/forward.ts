@@ -34,7 +34,7 @@ export interface Tried {
 /** `journal_sealed` and `stopping`: the call was cut from outside. */
 type Broke = UpstreamFailure | "too_large" | "no_room" | "journal_sealed" | "stopping";
 
-/** How a call to the upstream ended. `firstByte` says whether a byte of the answer's body had come. */
+/** How a call to the upstream ended. */
 export type Ended =
   /** A whole body: of a plain answer, or of any status that is not a success. */
   | {
@@ -63,8 +63,8 @@ export type Forwarded = ReturnType<typeof forward>;
 const REFUSAL_BYTES_MAX = 64 * 1024;
 
 /**
- * Calls one candidate for an admitted request and comes back when that has ended. Does not throw. Behind the last one the
- * body's bytes are of no more use, and are kept no longer than their call needs them.
+ * Calls one candidate for an admitted request and comes back when that has ended. Behind the last one the body's bytes
+ * are of no more use, and are kept no longer than their call needs them.
  */
 export async function attempt(
   gateway: Gateway,
