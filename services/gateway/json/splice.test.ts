@@ -49,7 +49,8 @@ describe("splice", () => {
           const keyStart = scan.spans[slot * 4] ?? 0;
           const keyEnd = scan.spans[slot * 4 + 1] ?? 0;
           const name = NAMES[slot] ?? "";
-          if (part.what === "remove") edits.push(removing(keyStart, valueEnd(scan, slot)));
+          if (part.what === "remove")
+            edits.push(removing({ keyStart, valueEnd: valueEnd(scan, slot) }));
           else {
             if (part.what === "replace")
               edits.push(replacing(valueStart(scan, slot), valueEnd(scan, slot), '"nëw"'));

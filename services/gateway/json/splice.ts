@@ -22,8 +22,8 @@ export function setting({ valueStart, valueEnd }: MemberSpan, by: string): Edit 
   return replacing(valueStart, valueEnd, by);
 }
 
-/** Takes a member out, with one of its commas. The span goes from its key's start to its value's end. */
-export function removing(keyStart: number, valueEnd: number): Edit {
+/** Takes a member out, with one of its commas. */
+export function removing({ keyStart, valueEnd }: Pick<MemberSpan, "keyStart" | "valueEnd">): Edit {
   return { start: keyStart, end: valueEnd, by: "", removesMember: true };
 }
 
@@ -91,7 +91,7 @@ export function removalSpan(
 ): { start: number; end: number } {
   const starts = [keyStart];
   const ends = [valueEnd];
-  takeCommas(bytes, [removing(keyStart, valueEnd)], starts, ends);
+  takeCommas(bytes, [removing({ keyStart, valueEnd })], starts, ends);
   return { start: starts[0] ?? keyStart, end: ends[0] ?? valueEnd };
 }
 

@@ -70,9 +70,7 @@ export function readChunk(
   if (isThere(usage) && choiceCount === 0 && !saysMore) return "drop";
   if (usage !== null || !cutLastNull(bytes, end)) {
     scanObject(bytes, start, end, USAGE_SCAN, UPSTREAM_DEPTH_MAX);
-    const span = removalSpan(bytes, USAGE_SCAN.spans[0] ?? 0, valueEnd(USAGE_SCAN, 0));
-    CUT.start = span.start;
-    CUT.end = span.end;
+    Object.assign(CUT, removalSpan(bytes, USAGE_SCAN.spans[0] ?? 0, valueEnd(USAGE_SCAN, 0)));
   }
   return "cut";
 }

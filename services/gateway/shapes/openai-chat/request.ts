@@ -209,10 +209,9 @@ function readStreamOptions(
 ): { asked: boolean; inside: StreamOptionsSpans | undefined } | ApiError {
   if (options === undefined || options === null) return { asked: false, inside: undefined };
   const span = spanAt(spans, SLOT.stream_options);
-  if (typeof options !== "object" || Array.isArray(options) || span === undefined) {
+  if (!isMembers(options) || span === undefined)
     return fault("stream_options", "'stream_options' must be an object.");
-  }
-  const include = "include_usage" in options ? options.include_usage : null;
+  const include = options["include_usage"] ?? null;
   const name = "stream_options.include_usage";
   if (include !== null && typeof include !== "boolean")
     return fault(name, `'${name}' must be true or false.`);

@@ -22,7 +22,7 @@ export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): 
     edits.push(setting(model, JSON.stringify(names.upstreamModel)));
   capOutput(ask, names, edits);
   if (ask.stream && !ask.includeUsageAsked) askForUsage(ask, edits);
-  if (region) edits.push(removing(region.keyStart, region.valueEnd));
+  if (region) edits.push(removing(region));
   if (store) edits.push(setting(store, "false"));
   if (names.pinsServiceTier && ask.serviceTier === undefined) pinServiceTier(ask, edits);
   return splice(body, edits);
@@ -45,7 +45,7 @@ function capOutput(
     return;
   }
   if (own === undefined) edits.push(replacing(kept.keyStart, kept.keyEnd, `"${name}"`));
-  else if (other !== undefined) edits.push(removing(other.keyStart, other.valueEnd));
+  else if (other !== undefined) edits.push(removing(other));
   // With both names there, the caller's number may be the removed one's.
   const stands = asked === outputCapTokens && (own === undefined || other === undefined);
   if (!stands) edits.push(setting(kept, String(outputCapTokens)));
