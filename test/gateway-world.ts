@@ -274,10 +274,8 @@ export async function gatewayWorld(
         remoteAddress: "10.0.0.1",
         async body(bytesMax, room) {
           const bytes = Buffer.from(text);
-          if (bytes.length > bytesMax) return { ok: false, why: "too_large" };
-          return room.take(bytes.length, bytes.length)
-            ? { ok: true, bytes }
-            : { ok: false, why: "no_room" };
+          if (bytes.length > bytesMax) return "too_large";
+          return room.take(bytes.length, bytes.length) ? bytes : "no_room";
         },
         ...changes,
       };

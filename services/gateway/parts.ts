@@ -49,22 +49,16 @@ export interface GatewayParts {
   readonly limits: GatewayLimits;
 }
 
+/** Why there is no body. `too_slow`: it arrives slower than a body may. `gone`: its sender has left. */
+export type Unread = "too_large" | "too_slow" | "no_room" | "gone";
+
 /** A caller's request, as far as it has been read. Header names are in lower case. */
 export interface GatewayRequest {
   readonly method: string;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly remoteAddress: string;
-  /**
-   * Reads the body, at most `bytesMax`. What is kept takes room, piece by piece; on failure the room is given back.
-   * `too_slow`: it arrives slower than a body may.
-   */
-  body(
-    bytesMax: number,
-    room: InFlight,
-  ): Promise<
-    | { readonly ok: true; readonly bytes: Buffer }
-    | { readonly ok: false; readonly why: "too_large" | "too_slow" | "no_room" | "gone" }
-  >;
+  /** Reads the body, at most `bytesMax`. What is kept takes room, piece by piece; on failure the room is given back. */
+  body(bytesMax: number, room: InFlight): Promise<Buffer | Unread>;
 }
 
 /** Where the answer goes. Nothing is written after the client has left; `write` then takes and drops. */

@@ -53,10 +53,7 @@ export function requestOf(asking: Asking): GatewayRequest {
       "content-length": String(bytes.length),
     },
     remoteAddress: "127.0.0.1",
-    body: (_bytesMax, room) =>
-      Promise.resolve(
-        room.take(bytes.length) ? { ok: true, bytes } : { ok: false, why: "no_room" },
-      ),
+    body: (_bytesMax, room) => Promise.resolve(room.take(bytes.length) ? bytes : "no_room"),
   };
 }
 

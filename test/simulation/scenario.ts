@@ -64,8 +64,8 @@ export const ASKING: Omit<Asking, "keyText"> = {
 export async function holdMicroOf(asking: Asking): Promise<number> {
   const room = { take: () => true, give: () => {} };
   const body = await requestOf(asking).body(1 << 20, room);
-  if (!body.ok) throw new Error("the body fits");
-  const offer = offerOf(CATALOGUE, body.bytes);
+  if (typeof body === "string") throw new Error("the body fits");
+  const offer = offerOf(CATALOGUE, body);
   if ("code" in offer) throw new Error(`the request is refused: ${offer.code}`);
   return offer.holdMicro;
 }

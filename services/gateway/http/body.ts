@@ -41,26 +41,24 @@ export async function readBody(
   const withoutMeans = await refuseWithoutMeans(gateway, caller);
   if (withoutMeans) return withoutMeans;
   const room = gateway.inFlight.bodiesOf(caller.orgId);
-  const body = await request.body(bodyBytesMax, room);
-  if (body.ok) {
-    let { bytes } = body;
-    let taken = bytes.length;
-    const take = () => {
-      const all = bytes;
-      bytes = NO_BYTES;
-      return all;
-    };
-    return {
-      bytes: () => bytes,
-      take,
-      give() {
-        take();
-        room.give(taken);
-        taken = 0;
-      },
-    };
-  }
-  return body.why === "too_large" ? tooLarge : UNREAD[body.why];
+  const read = await request.body(bodyBytesMax, room);
+  if (typeof read === "string") return read === "too_large" ? tooLarge : UNREAD[read];
+  let bytes = read;
+  let taken = bytes.length;
+  const take = () => {
+    const all = bytes;
+    bytes = NO_BYTES;
+    return all;
+  };
+  return {
+    bytes: () => bytes,
+    take,
+    give() {
+      take();
+      room.give(taken);
+      taken = 0;
+    },
+  };
 }
 
 const UNREAD = {

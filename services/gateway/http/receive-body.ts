@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Clock } from "#services/ports.ts";
 import type { InFlight } from "./in-flight.ts";
-import type { GatewayRequest } from "#services/gateway/parts.ts";
+import type { Unread } from "#services/gateway/parts.ts";
 import { createPieces } from "./collect.ts";
 
 /** The slowest that a body may arrive, and for how long altogether its sender may be behind that. */
@@ -22,19 +22,19 @@ export function receiveBody(
   raw: IncomingMessage,
   bytesMax: number,
   room: InFlight,
-): ReturnType<GatewayRequest["body"]> {
-  if (raw.destroyed) return Promise.resolve({ ok: false, why: "gone" });
+): Promise<Buffer | Unread> {
+  if (raw.destroyed) return Promise.resolve("gone");
   return new Promise((resolve) => {
     const pieces = createPieces(Number(raw.headers["content-length"] ?? 0));
     const pace = watchPace(clock, () => fail("too_slow"));
     let size = 0;
     let over = false;
-    function fail(why: "too_large" | "too_slow" | "no_room" | "gone"): void {
+    function fail(why: Unread): void {
       over = true;
       pace.cancel();
       room.give(size);
       pieces.clear();
-      resolve({ ok: false, why });
+      resolve(why);
     }
     raw.on("data", (piece: Buffer) => {
       if (over) return;
@@ -48,7 +48,7 @@ export function receiveBody(
       if (over) return;
       over = true;
       pace.cancel();
-      resolve({ ok: true, bytes: pieces.take() });
+      resolve(pieces.take());
     });
     raw.on("close", () => {
       if (!over) fail("gone");
@@ -57,10 +57,7 @@ export function receiveBody(
 }
 
 /** Calls `tooSlow` once when what arrives has been behind the rate for too long. */
-function watchPace(
-  clock: Clock,
-  tooSlow: () => void,
-): { arrived(bytes: number): void; cancel(): void } {
+function watchPace(clock: Clock, tooSlow: () => void) {
   /** When the time in hand is used up. Elapsed milliseconds. */
   let dueMs = clock.elapsed() + BEHIND_MS_MAX;
   // What has arrived already is handled first: most bodies are whole then, and no timer is armed for them.
@@ -73,7 +70,7 @@ function watchPace(
     });
   }
   return {
-    arrived(bytes) {
+    arrived(bytes: number): void {
       const nowMs = clock.elapsed();
       const earnedMs = (bytes / BYTES_PER_SECOND_MIN) * 1000;
       // A process that has been stopped finds the time over, but it was itself that did not look.

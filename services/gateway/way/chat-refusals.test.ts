@@ -62,7 +62,7 @@ describe("who asks is looked at first, by the headers alone", () => {
     let isRead = false;
     const body = () => {
       isRead = true;
-      return Promise.resolve({ ok: false, why: "gone" } as const);
+      return Promise.resolve("gone" as const);
     };
     // Wrong in every later way too: the method, the type, the body.
     const found = await refused(world, { method: "DELETE", body, ...changes });

@@ -41,7 +41,8 @@ function readRequest(body: Buffer, depthMax: number): EmbeddingsAsk | ApiError {
   const { model, input, model_region: modelRegion } = object.fields;
   const unusable = modelFault(model) ?? textFault("model_region", modelRegion);
   if (unusable) return unusable;
-  const sums = { textBytes: SCAN.unknownBytes, tokenIds: 0, texts: 1 };
+  const { spans, unknownBytes } = SCAN;
+  const sums = { textBytes: unknownBytes, tokenIds: 0, texts: 1 };
   if (!sumInput(input, sums)) return INPUT_FAULT;
   return {
     model: model as string,
@@ -57,7 +58,7 @@ function readRequest(body: Buffer, depthMax: number): EmbeddingsAsk | ApiError {
       // Each text is counted for itself, so each may have half a token more.
       inputTokensBound: textTokensBound(sums.textBytes) + sums.texts + sums.tokenIds,
     },
-    edits: { model: spanAt(SCAN.spans, MODEL), modelRegion: spanAt(SCAN.spans, MODEL_REGION) },
+    edits: { model: spanAt(spans, MODEL), modelRegion: spanAt(spans, MODEL_REGION) },
   };
 }
 
