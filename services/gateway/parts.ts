@@ -1,3 +1,4 @@
+import type { Gateway } from "#services/gateway/gateway.ts";
 import type { InFlight } from "#services/gateway/http/in-flight.ts";
 import type { Catalogue } from "#domain/catalogue/types.ts";
 import type {
@@ -73,3 +74,6 @@ export interface Sink {
   listen(events: { drained: () => void; gone: () => void }): void;
   isGone(): boolean;
 }
+
+/** Serves the requests of one route. */
+export type Handle = (gateway: Gateway, request: GatewayRequest, sink: Sink) => Promise<void>;

@@ -3,34 +3,30 @@ import { formatDollars } from "#domain/money.ts";
 import { TOKEN_CLASSES, type ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
 import { authenticate, type Caller } from "./authenticate.ts";
-import { answering, openAnswer } from "#services/gateway/way/answer.ts";
+import { answering } from "#services/gateway/way/answer.ts";
 import { MODEL_NOT_FOUND } from "#services/gateway/money/offer.ts";
 import { budgetExtra } from "#services/gateway/money/refusals.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import { SHAPES } from "#services/gateway/shapes/all.ts";
-import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
+import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
+import type { Handle } from "#services/gateway/parts.ts";
 
 const SERVED = `${SHAPES.map(({ path }) => `/v1${path}`).join(", ")}, /v1/models and /v1/balance`;
-
-export type Handle = (gateway: Gateway, request: GatewayRequest, sink: Sink) => Promise<void>;
 
 /** What a reading route answers: a JSON body, or a refusal. */
 type Read = (gateway: Gateway, caller: Caller) => Promise<object | ApiError>;
 
 /** A route that only reads: the key must be valid; nothing is held, counted against a limit, or charged. */
 function reading(route: string, read: Read): Handle {
-  return (gateway, request, sink) => {
-    const answer = openAnswer(gateway, route, request, sink);
-    return answering(answer, async () => {
-      const caller = await authenticate(gateway.parts, request.headers);
-      if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
-      if (request.method !== "GET") return answer.fail(gateway.refused(caller, NOT_GET));
-      const found = await read(gateway, caller);
-      if ("code" in found) return answer.fail(gateway.refused(caller, found));
-      answer.count({ status: 200, code: "ok" });
-      await answer.deliver(Buffer.from(JSON.stringify(found)));
-    });
-  };
+  return answering(route, OPENAI_ERRORS, async (gateway, request, answer) => {
+    const caller = await authenticate(gateway.parts, request.headers);
+    if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
+    if (request.method !== "GET") return answer.fail(gateway.refused(caller, NOT_GET));
+    const found = await read(gateway, caller);
+    if ("code" in found) return answer.fail(gateway.refused(caller, found));
+    answer.count({ status: 200, code: "ok" });
+    await answer.deliver(Buffer.from(JSON.stringify(found)));
+  });
 }
 
 const NOT_GET: ApiError = { code: "method_not_allowed", extra: { allow: "GET" } };

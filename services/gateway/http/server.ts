@@ -6,8 +6,8 @@ import type { Clock } from "#services/ports.ts";
 import { SHAPES } from "#services/gateway/shapes/all.ts";
 import { handleShape } from "#services/gateway/way/request.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
-import { handleBalance, handleModel, handleModels, handleUnknown, type Handle } from "./reads.ts";
+import type { GatewayRequest, Handle, Sink } from "#services/gateway/parts.ts";
+import { handleBalance, handleModel, handleModels, handleUnknown } from "./reads.ts";
 import { receiveBody } from "./receive-body.ts";
 
 /** How long a connection may stay idle between two requests; longer than what clients and proxies keep theirs. */
@@ -123,8 +123,10 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   }
 
   const both = (path: string) => [`/v1${path}`, `/openai/v1${path}`];
-  for (const shape of SHAPES)
-    add(both(shape.path), () => (_, request, sink) => handleShape(gateway, shape, request, sink));
+  for (const shape of SHAPES) {
+    const handle = handleShape(shape);
+    add(both(shape.path), () => handle);
+  }
   add(both("/models"), () => handleModels);
   add(both("/models/:id"), (parameters) => handleModel((parameters as { id: string }).id));
   add(["/v1/balance"], () => handleBalance);

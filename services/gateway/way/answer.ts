@@ -1,9 +1,8 @@
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { errorHeaders, statusOf, type ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
+import type { GatewayRequest, Handle, Sink } from "#services/gateway/parts.ts";
 import type { Telemetry } from "#services/ports.ts";
-import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
 import type { ErrorShape } from "#services/gateway/shapes/shape.ts";
 
 const CLIENT_REQUEST_ID_MAX = 256;
@@ -15,8 +14,7 @@ const JSON_TYPE = "application/json; charset=utf-8";
 
 type Done = Parameters<Telemetry["requestDone"]>[0];
 /** What a request came to, for the metrics. */
-type Counted = Pick<Done, "status" | "code"> &
-  Partial<Pick<Done, "firstByteMs" | "chargedMicro" | "inputTokens" | "outputTokens">>;
+type Counted = Pick<Done, "status" | "code"> & Partial<Done>;
 
 /**
  * The answer to one request: its head, its bytes, and how it is counted. Nobody else writes to the client. A head goes out
@@ -25,12 +23,12 @@ type Counted = Pick<Done, "status" | "code"> &
 export type Answer = ReturnType<typeof openAnswer>;
 
 /** Gives a request its id, and an answer. The id is always ours; the caller's own is echoed. */
-export function openAnswer(
+function openAnswer(
   gateway: Gateway,
   route: string,
   request: GatewayRequest,
   sink: Sink,
-  errors: ErrorShape = OPENAI_ERRORS,
+  errors: ErrorShape,
 ) {
   const { clock, random, region, limits, telemetry } = gateway.parts;
   const requestId = makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
@@ -99,7 +97,6 @@ export function openAnswer(
   const answer = {
     requestId,
     clientRequestId,
-    route,
     /** When the request arrived, on the monotonic clock. */
     beganMs: clock.elapsed(),
     /** Known once the body was read; for metrics and headers. */
@@ -197,14 +194,22 @@ function clientRequestIdOf(request: GatewayRequest): string | undefined {
 }
 
 /**
- * Runs what answers a request. When it throws, the caller gets a 500 with the request's id and nothing else, or a broken
- * connection if the head of an answer has gone out already; the error goes on to whoever counts errors.
+ * Serves a route by `work`, which answers a request. When it throws, the caller gets a 500 with the request's id and
+ * nothing else, or a broken connection if the head of an answer has gone out already; the error goes on to whoever counts
+ * errors.
  */
-export async function answering(answer: Answer, work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-  } catch (error) {
-    answer.breakOff();
-    throw error;
-  }
+export function answering(
+  route: string,
+  errors: ErrorShape,
+  work: (gateway: Gateway, request: GatewayRequest, answer: Answer) => Promise<void>,
+): Handle {
+  return async (gateway, request, sink) => {
+    const answer = openAnswer(gateway, route, request, sink, errors);
+    try {
+      await work(gateway, request, answer);
+    } catch (error) {
+      answer.breakOff();
+      throw error;
+    }
+  };
 }

@@ -5,9 +5,9 @@ import { readBody } from "#services/gateway/http/body.ts";
 import { openHold, releaseHold } from "#services/gateway/money/hold.ts";
 import { makeOffer } from "#services/gateway/money/offer.ts";
 import { rateHeaders, refusalOf } from "#services/gateway/money/refusals.ts";
-import type { GatewayRequest, Sink } from "#services/gateway/parts.ts";
+import type { GatewayRequest, Handle } from "#services/gateway/parts.ts";
 import type { Shape } from "#services/gateway/shapes/shape.ts";
-import { answering, openAnswer, type Answer } from "./answer.ts";
+import { answering, type Answer } from "./answer.ts";
 import { BROKEN, conclude, GONE } from "./conclude.ts";
 import { attempt, type Admitted } from "./forward.ts";
 
@@ -16,14 +16,10 @@ import { attempt, type Admitted } from "./forward.ts";
  * place, admit, record, forward, relay, record. Every step either goes on or ends with one refusal of the table in
  * services/errors.ts; the order of the refusals is the order of these steps.
  */
-export function handleShape(
-  gateway: Gateway,
-  shape: Shape,
-  request: GatewayRequest,
-  sink: Sink,
-): Promise<void> {
-  const answer = openAnswer(gateway, `/v1${shape.path}`, request, sink, shape.errors);
-  return answering(answer, () => complete(gateway, shape, request, answer));
+export function handleShape(shape: Shape): Handle {
+  return answering(`/v1${shape.path}`, shape.errors, (gateway, request, answer) =>
+    complete(gateway, shape, request, answer),
+  );
 }
 
 async function complete(
