@@ -2,12 +2,10 @@ import type { ApiError } from "#services/errors.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Caller } from "./authenticate.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import { FENCED_MS_MAX, renewOwner } from "#services/gateway/money/hold.ts";
+import { ADMIT_MS_MAX, FENCED_MS_MAX, renewOwner } from "#services/gateway/money/hold.ts";
 import type { GatewayRequest } from "#services/gateway/parts.ts";
 import { refusalWithoutMeans } from "#services/gateway/money/refusals.ts";
 
-/** The admission store itself says within this what there is, or the ledger is unavailable. */
-const FIGURES_MS_MAX = 1000;
 const NO_BYTES = Buffer.alloc(0);
 
 /** A request's body, and the room that it takes. */
@@ -77,7 +75,7 @@ async function refuseWithoutMeans(gateway: Gateway, caller: Caller): Promise<Api
   const begun = clock.elapsed();
   for (let attempt = 0; ; attempt++) {
     const asked = admission.figures(caller).catch(() => undefined);
-    const found = await within(clock, FIGURES_MS_MAX, asked);
+    const found = await within(clock, ADMIT_MS_MAX, asked);
     if (found !== TIMED_OUT && found?.outcome === "figures") return refusalWithoutMeans(found);
     const isOver = found === TIMED_OUT || found === undefined || found.fenced === "fault";
     if (isOver || clock.elapsed() - begun >= FENCED_MS_MAX)

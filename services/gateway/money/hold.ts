@@ -2,7 +2,7 @@ import { newEvent } from "#domain/events/events.ts";
 import type { AccountTaking, EventData, EventMetadata } from "#domain/events/schemas.ts";
 import type { Admitted, AdmitRefused, RateFigures } from "#domain/accounts/admission-types.ts";
 import type { Journal, RecordOutcome } from "#services/journal.ts";
-import type { AdmissionStore, Clock, Telemetry } from "#services/ports.ts";
+import type { GatewayParts } from "#services/gateway/parts.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
 import { metadataOf, type Author } from "#services/writers.ts";
 import type { Caller } from "#services/gateway/http/authenticate.ts";
@@ -16,15 +16,12 @@ import type { Writer, WriterLife } from "./writer.ts";
 
 /** Retries on a fence, and the wait for a new owner's money at the end, go on for this long. */
 export const FENCED_MS_MAX = 1000;
-/** The admission store itself answers within this, or the admission is undone. */
-const ADMIT_MS_MAX = 1000;
+/** The admission store itself answers within this, or the admission is undone and the ledger is unavailable. */
+export const ADMIT_MS_MAX = 1000;
 /** A caller waits this long for the journal; then it gets its error, and the journal goes on trying. */
 export const RECORD_MS_MAX = 5000;
 
-export interface MoneyParts {
-  readonly admission: AdmissionStore;
-  readonly clock: Clock;
-  readonly telemetry: Telemetry;
+export interface MoneyParts extends Pick<GatewayParts, "admission" | "clock" | "telemetry"> {
   readonly writer: Writer;
   readonly author: Author;
   /** Work that goes on after the caller has had its answer; a stop waits for it. */

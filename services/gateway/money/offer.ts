@@ -1,6 +1,6 @@
 import { holdPrices } from "#domain/catalogue/lookup.ts";
 import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
-import { holdFor, outputTokensThatFit, type HoldBounds, type HoldPrices } from "#domain/hold.ts";
+import { holdFor, type HoldBounds, type HoldPrices } from "#domain/hold.ts";
 import type { ApiError } from "#services/errors.ts";
 import { fault } from "#services/gateway/json/object.ts";
 import type { Ask, Shape } from "#services/gateway/shapes/shape.ts";
@@ -94,12 +94,4 @@ function boundsOf(ask: Ask, { model }: Binding, outputCapTokens: number): HoldBo
     hasImages: bounds.imageCount > 0 || bounds.unknownSize,
     hasAudioOutput: bounds.hasAudioOutput,
   };
-}
-
-/** What of the request an amount would pay for, in words for the caller: `max_tokens ≤ 1900`. Undefined when nothing. */
-export function whatWouldFit(offer: Offer, availableMicro: number): string | undefined {
-  const tokens = outputTokensThatFit(availableMicro, offer.bounds, offer.prices.salePico);
-  if (tokens === undefined) return undefined;
-  const each = Math.floor(tokens / offer.ask.n) - offer.ask.bounds.predictionTokensBound;
-  return each > 0 ? `max_tokens ≤ ${each}` : undefined;
 }

@@ -3,8 +3,9 @@ import type {
   AdmitRefused,
   RateFigures,
 } from "#domain/accounts/admission-types.ts";
+import { outputTokensThatFit } from "#domain/hold.ts";
 import type { ApiError } from "#services/errors.ts";
-import { whatWouldFit, type Offer } from "./offer.ts";
+import type { Offer } from "./offer.ts";
 
 /** What the admission store refused, as the caller is told. */
 export function refusalOf(refused: AdmitRefused, offer: Offer): ApiError {
@@ -79,9 +80,11 @@ function balanceExtra(balance: AccountFigures, offer?: Offer) {
   };
 }
 
-function fits(offer: Offer, availableMicro: number): { would_fit?: string } {
-  const would = whatWouldFit(offer, availableMicro);
-  return would === undefined ? {} : { would_fit: would };
+/** What of the request an amount would pay for, in words for the caller: `max_tokens ≤ 1900`. */
+function fits({ ask, bounds, prices }: Offer, availableMicro: number): { would_fit?: string } {
+  const tokens = outputTokensThatFit(availableMicro, bounds, prices.salePico) ?? 0;
+  const each = Math.floor(tokens / ask.n) - ask.bounds.predictionTokensBound;
+  return each > 0 ? { would_fit: `max_tokens ≤ ${each}` } : {};
 }
 
 /** The rate-limit headers of a key that has a limit; none for a key without. */
