@@ -10,7 +10,7 @@ import type { Offer } from "#services/gateway/money/offer.ts";
 import { estimateTokens, type SeenOutput } from "#services/gateway/shapes/estimate.ts";
 import type { Said, WholeAnswer } from "#services/gateway/shapes/shape.ts";
 import type { Answer } from "./answer.ts";
-import type { Admitted, Ended, Tried } from "./forward.ts";
+import type { Admitted, Broken, Tried, WholeBody } from "./forward.ts";
 import { refusedByUpstream } from "./upstream-refusals.ts";
 
 /** An admitted request, the call that ended it, and the calls before that came to nothing. */
@@ -27,9 +27,6 @@ interface Served extends Omit<WholeAnswer, "body"> {
   /** It came to its end; or its client had left, and nobody is to be told of an error. */
   readonly isTold: boolean;
 }
-
-/** Why an answer came to no proper end. */
-export type Broken = Extract<Ended, { how: "stream_broke" | "failed" }>["why"];
 
 /** What each of them is in the event's attempt, as the reason of a release, and to the caller. */
 interface Ending {
@@ -121,10 +118,7 @@ async function concludeCut(call: Conclusion, bytes: number): Promise<void> {
   await charge(call, { ...NOTHING_SAID, seen: () => seen, finish, isTold: true }, finish);
 }
 
-async function concludeRefused(
-  call: Conclusion,
-  refusal: Extract<Ended, { how: "whole" }>,
-): Promise<void> {
+async function concludeRefused(call: Conclusion, refusal: WholeBody): Promise<void> {
   const { outcome, error } = refusedByUpstream(refusal, call.tried.credential);
   const reason = outcome === "failed" ? "upstream_error" : "upstream_refused";
   await release(call, reason, { outcome, status: refusal.status }, 0);

@@ -6,7 +6,7 @@ import { createPieces } from "#services/gateway/http/collect.ts";
 import type { OpenHold } from "#services/gateway/money/hold.ts";
 import type { Offer } from "#services/gateway/money/offer.ts";
 import type { WriterLife } from "#services/gateway/money/writer.ts";
-import type { AnswerStream, Shape } from "#services/gateway/shapes/shape.ts";
+import type { AnswerFault, AnswerStream, Shape } from "#services/gateway/shapes/shape.ts";
 import type { UpstreamCall, UpstreamExchange, UpstreamFailure } from "#services/ports.ts";
 import type { Answer } from "./answer.ts";
 
@@ -33,23 +33,23 @@ export interface Tried {
 
 /** `journal_sealed` and `stopping`: the call was cut from outside. */
 type Broke = UpstreamFailure | "too_large" | "no_room" | "journal_sealed" | "stopping";
+/** Why an answer came to no proper end. `read_on_over`: its client had left. */
+export type Broken = Broke | AnswerFault | "truncated" | "read_on_over";
+
+/** A whole body: of a plain answer, or of any status that is not a success. */
+export interface WholeBody {
+  readonly status: number;
+  readonly retryAfter: string | undefined;
+  readonly body: Buffer;
+}
 
 /** How a call to the upstream ended. */
 export type Ended =
-  /** A whole body: of a plain answer, or of any status that is not a success. */
-  | {
-      readonly how: "whole";
-      readonly status: number;
-      readonly retryAfter: string | undefined;
-      readonly body: Buffer;
-    }
+  | ({ readonly how: "whole" } & WholeBody)
   /** A stream that came to its proper end, or ended cleanly when nothing else was missing. */
   | { readonly how: "stream_done" }
-  /** A stream that broke: what was relayed was relayed, and must not look finished. `read_on_over`: its client had left. */
-  | {
-      readonly how: "stream_broke";
-      readonly why: Broke | "garbage" | "upstream_error" | "truncated" | "read_on_over";
-    }
+  /** A stream that broke: what was relayed was relayed, and must not look finished. */
+  | { readonly how: "stream_broke"; readonly why: Broken }
   /** A plain answer whose client had left, cut from this side: so many bytes of its body had come. */
   | { readonly how: "plain_cut"; readonly bytes: number }
   /** A plain answer, or anything before the first byte, that broke. */

@@ -2,9 +2,7 @@ import type { Attempt } from "#domain/events/schemas.ts";
 import type { ApiError } from "#services/errors.ts";
 import { isMembers } from "#services/gateway/json/object.ts";
 import { parseWithin } from "#services/gateway/json/scan.ts";
-import type { Ended } from "./forward.ts";
-
-type Refusal = Omit<Extract<Ended, { how: "whole" }>, "how">;
+import type { WholeBody } from "./forward.ts";
 
 /** Statuses whose fault is in the request: they and their message pass to the caller. */
 const PASSED: ReadonlySet<number> = new Set([400, 404, 409, 413, 422]);
@@ -17,7 +15,7 @@ const RETRY_AFTER_SECONDS_MAX = 86_400;
  * its account and its limits are our business, so anything else says only that the upstream failed.
  */
 export function refusedByUpstream(
-  answer: Refusal,
+  answer: WholeBody,
   credential: string,
 ): { outcome: Attempt["outcome"]; error: ApiError } {
   const { status } = answer;
@@ -35,7 +33,7 @@ function retryAfterSeconds(header: string | undefined): number {
   return Math.min(Math.max(seconds, 1), RETRY_AFTER_SECONDS_MAX);
 }
 
-function passed(answer: Refusal, credential: string): ApiError {
+function passed(answer: WholeBody, credential: string): ApiError {
   const { status, body } = answer;
   const parsed = parseWithin(body, 0, body.length);
   const told = isMembers(parsed) && isMembers(parsed["error"]) ? parsed["error"] : {};

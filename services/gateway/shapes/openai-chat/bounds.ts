@@ -105,17 +105,15 @@ function sumPart(part: unknown, sums: PromptSums): void {
       if (isMembers(audio) && typeof data === "string")
         sums.audioBytes +=
           Buffer.byteLength(data, "base64") * (isCompressed(audio) ? AUDIO_COMPRESSION : 1);
-      sums.hasAudioInput = sums.unknownSize = true;
-      return;
+      break;
     }
     case "file":
-      sums.hasAudioInput = sums.unknownSize = true;
-      return;
+      break;
     default:
-      // Whatever it is: it may be dearer than text, and it may be large.
       sums.promptBytes += textBytes(part);
-      sums.hasAudioInput = sums.unknownSize = true;
   }
+  // Whatever it is: it may be dearer than text, and it may be large.
+  sums.hasAudioInput = sums.unknownSize = true;
 }
 
 /** True when an `input_audio` or `audio` member names a compressed format; without one the samples are taken as plain. */

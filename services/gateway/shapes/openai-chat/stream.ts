@@ -8,6 +8,8 @@ const LINE_FEED = 0x0a;
 const CARRIAGE_RETURN = 0x0d;
 const SPACE = 0x20;
 const COLON = 0x3a;
+/** The four bytes of the field name `data`. */
+const DATA = 0x64617461;
 const BYTE_ORDER_MARK = [0xef, 0xbb, 0xbf];
 const DONE = "[DONE]";
 const TERMINATOR = "data: [DONE]\n\n";
@@ -126,22 +128,12 @@ function readLine(framing: Framing, buffer: Buffer, lineStart: number, end: numb
   if (colon === nameMax && colon !== end) return false;
   let value = Math.min(colon + 1, end);
   if (value < end && buffer[value] === SPACE) value += 1;
-  if (isData(buffer, start, colon)) framing.data.push(value, end);
+  if (colon - start === 4 && buffer.readUInt32BE(start) === DATA) framing.data.push(value, end);
   else if (colon === end) return isBareField(buffer, start, end);
   else if (first === 0x65 && colon - start === 5) {
     framing.isErrorEvent = end - value === 5 && buffer.toString("latin1", value, end) === "error";
   }
   return true;
-}
-
-function isData(buffer: Buffer, start: number, colon: number): boolean {
-  return (
-    colon - start === 4 &&
-    buffer[start] === 0x64 &&
-    buffer[start + 1] === 0x61 &&
-    buffer[start + 2] === 0x74 &&
-    buffer[start + 3] === 0x61
-  );
 }
 
 /** A field name without a value is allowed, if it is one of the four that there are. */
