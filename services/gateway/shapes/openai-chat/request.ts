@@ -1,3 +1,4 @@
+import type { OutputCapName } from "#domain/catalogue/types.ts";
 import type { ApiError } from "#services/errors.ts";
 import {
   createScan,
@@ -22,6 +23,7 @@ import {
   type Members,
   type MemberSpan,
 } from "#services/gateway/json/object.ts";
+import { inserting, removing, setting, type Edit } from "#services/gateway/json/splice.ts";
 import { TEXT_ONLY } from "#services/gateway/shapes/estimate.ts";
 import type { Ask, AskBounds } from "#services/gateway/shapes/shape.ts";
 import {
@@ -34,17 +36,6 @@ import {
 
 /** OpenAI's own limit on the answers of one request. */
 const CHOICES_MAX = 128;
-
-/** The members that can be edited; their spans are kept. */
-const EDITED = [
-  "model",
-  "stream_options",
-  "max_tokens",
-  "max_completion_tokens",
-  "model_region",
-  "store",
-  "service_tier",
-] as const;
 
 /** Whose bytes, as they stand in the body, are part of the prompt: schemas and choices of tools. */
 const COUNTED_AS_JSON = [
@@ -66,11 +57,17 @@ const FEE_MEMBERS = ["web_search_options", "search_parameters", "plugins"] as co
  * other.
  */
 const READ = [
-  ...EDITED,
   ...COUNTED_AS_TEXT,
   ...COUNTED_AS_JSON,
   ...FEE_MEMBERS,
+  "model",
+  "model_region",
+  "max_tokens",
+  "max_completion_tokens",
+  "service_tier",
+  "store",
   "stream",
+  "stream_options",
   "n",
   "modalities",
   "audio",
@@ -93,23 +90,16 @@ const SLOT = Object.fromEntries(READ.map((name, slot) => [name, slot])) as Reado
 
 const OPTIONS_SCAN = createScan(["include_usage"], ["include_obfuscation"]);
 
-/** What `stream_options` holds, as far as an edit needs it. */
-export interface StreamOptionsSpans {
-  readonly objectStart: number;
-  readonly isEmpty: boolean;
-  /** The value of `include_usage` in it; undefined when it has none. */
-  readonly includeUsage: MemberSpan | undefined;
-}
-
 /** A chat completion request as far as relai reads it. It keeps nothing of the prompt: whoever has the body lets it go. */
 export interface ChatAsk extends Ask {
   /** The caller asked for usage in the stream, and so gets it. */
   readonly includeUsageAsked: boolean;
-  /** Where the members stand that {@link upstreamBody} edits; `store` only where it asks for the answer to be stored. */
-  readonly edits: Record<(typeof EDITED)[number], MemberSpan | undefined> & {
-    readonly objectStart: number;
-    readonly streamOptionsInside: StreamOptionsSpans | undefined;
-  };
+  /** What {@link upstreamBody} does for every binding alike, and where the members stand that it sets for one. */
+  readonly always: readonly Edit[];
+  readonly objectStart: number;
+  readonly spans: Readonly<
+    Record<"model" | OutputCapName | "service_tier", MemberSpan | undefined>
+  >;
 }
 
 type Fields = Readonly<Partial<Record<ReadName, unknown>>>;
@@ -121,9 +111,6 @@ type Fields = Readonly<Partial<Record<ReadName, unknown>>>;
 export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatAsk | ApiError {
   const object = readObject(body, SCAN, depthMax);
   if ("code" in object) return object;
-  // The scan's findings are taken before anything else can scan.
-  const spans = SCAN.spans.slice(0, EDITED.length * 4);
-  const objectStart = SCAN.objectStart;
   let countedBytes = SCAN.unknownBytes;
   for (const name of COUNTED_AS_JSON)
     countedBytes += valueEnd(SCAN, SLOT[name]) - valueStart(SCAN, SLOT[name]);
@@ -142,22 +129,35 @@ export function readChatRequest(body: Buffer, depthMax = JSON_DEPTH_MAX): ChatAs
   if ("code" in plain) return plain;
   const hosted = hostedTool(fields, membersIn(SCAN, SLOT.tools, true));
   if (hosted) return hosted;
-  const options = readStreamOptions(body, fields.stream_options, spans, depthMax);
+  const options = readStreamOptions(body, fields.stream_options, depthMax);
   if ("code" in options) return options;
   const bounds = boundsOf(messages, fields, countedBytes);
   if ("code" in bounds) return bounds;
 
-  const edited = Object.fromEntries(
-    EDITED.map((name, slot) => [name, spanAt(spans, slot)]),
-  ) as Record<(typeof EDITED)[number], MemberSpan | undefined>;
-  if (fields.store === false || fields.store === null) edited.store = undefined;
+  const always: Edit[] = [];
+  if (plain.stream && !options.asked) always.push(options.asking);
+  const [region, store] = [spanOf("model_region"), spanOf("store")];
+  if (region) always.push(removing(region));
+  if (store && (fields.store ?? false) !== false) always.push(setting(store, "false"));
   return {
     model: String(model),
     ...plain,
     includeUsageAsked: plain.stream && options.asked,
     bounds,
-    edits: { ...edited, objectStart, streamOptionsInside: options.inside },
+    always,
+    objectStart: SCAN.objectStart,
+    spans: {
+      model: spanOf("model"),
+      max_tokens: spanOf("max_tokens"),
+      max_completion_tokens: spanOf("max_completion_tokens"),
+      service_tier: spanOf("service_tier"),
+    },
   };
+}
+
+/** Where a member stands in the body that was scanned last. */
+function spanOf(name: ReadName): MemberSpan | undefined {
+  return spanAt(SCAN.spans, SLOT[name]);
 }
 
 type Plain = Pick<
@@ -201,16 +201,19 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 1;
 }
 
+/** Whether the caller asks for usage in the stream, and the edit that asks for it. */
 function readStreamOptions(
   body: Buffer,
   options: unknown,
-  spans: Int32Array,
   depthMax: number,
-): { asked: boolean; inside: StreamOptionsSpans | undefined } | ApiError {
-  if (options === undefined || options === null) return { asked: false, inside: undefined };
-  const span = spanAt(spans, SLOT.stream_options);
-  if (!isMembers(options) || span === undefined)
-    return fault("stream_options", "'stream_options' must be an object.");
+): { asked: boolean; asking: Edit } | ApiError {
+  const span = spanOf("stream_options");
+  if (span === undefined) {
+    const member = '"stream_options":{"include_usage":true}';
+    return { asked: false, asking: inserting(SCAN.objectStart, member, true) };
+  }
+  if (options === null) return { asked: false, asking: setting(span, '{"include_usage":true}') };
+  if (!isMembers(options)) return fault("stream_options", "'stream_options' must be an object.");
   const include = options["include_usage"] ?? null;
   const name = "stream_options.include_usage";
   if (include !== null && typeof include !== "boolean")
@@ -222,10 +225,10 @@ function readStreamOptions(
     return fault(name, `'${name}' is given more than once, or in another case.`);
   const { objectStart, memberCount } = OPTIONS_SCAN;
   const includeUsage = spanAt(OPTIONS_SCAN.spans, 0);
-  return {
-    asked: include === true,
-    inside: { objectStart, isEmpty: memberCount === 0, includeUsage },
-  };
+  const asking = includeUsage
+    ? setting(includeUsage, "true")
+    : inserting(objectStart, '"include_usage":true', memberCount > 0);
+  return { asked: include === true, asking };
 }
 
 const TOOL_NAMES = ["type"];

@@ -16,14 +16,12 @@ import type { ChatAsk } from "./request.ts";
  * differs it is the caller's buffer itself. `body` is the one that `ask` was read from.
  */
 export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): Buffer {
-  const { model, model_region: region, store } = ask.edits;
+  const { model } = ask.spans;
   const edits: Edit[] = [];
   if (names.upstreamModel !== ask.model && model)
     edits.push(setting(model, JSON.stringify(names.upstreamModel)));
   capOutput(ask, names, edits);
-  if (ask.stream && !ask.includeUsageAsked) askForUsage(ask, edits);
-  if (region) edits.push(removing(region));
-  if (store) edits.push(setting(store, "false"));
+  edits.push(...ask.always);
   if (names.pinsServiceTier && ask.serviceTier === undefined) pinServiceTier(ask, edits);
   return splice(body, edits);
 }
@@ -33,7 +31,7 @@ export function upstreamBody(body: Buffer, ask: ChatAsk, names: UpstreamNames): 
  * them is null then).
  */
 function capOutput(
-  { edits: spans, outputCapTokens: asked }: ChatAsk,
+  { spans, objectStart, outputCapTokens: asked }: ChatAsk,
   { outputCapName: name, outputCapTokens }: UpstreamNames,
   edits: Edit[],
 ): void {
@@ -41,7 +39,7 @@ function capOutput(
   const other = spans[name === "max_tokens" ? "max_completion_tokens" : "max_tokens"];
   const kept = own ?? other;
   if (kept === undefined) {
-    edits.push(inserting(spans.objectStart, `"${name}":${outputCapTokens}`, true));
+    edits.push(inserting(objectStart, `"${name}":${outputCapTokens}`, true));
     return;
   }
   if (own === undefined) edits.push(replacing(kept.keyStart, kept.keyEnd, `"${name}"`));
@@ -53,18 +51,7 @@ function capOutput(
 
 /** The hold rests on the default tier's prices, and the account upstream may be set to a dearer one. */
 function pinServiceTier(ask: ChatAsk, edits: Edit[]): void {
-  const { objectStart, service_tier: tier } = ask.edits;
-  edits.push(
-    tier ? setting(tier, '"default"') : inserting(objectStart, '"service_tier":"default"', true),
-  );
-}
-
-function askForUsage(ask: ChatAsk, edits: Edit[]): void {
-  const { objectStart, stream_options: options, streamOptionsInside: inside } = ask.edits;
-  if (options === undefined)
-    edits.push(inserting(objectStart, '"stream_options":{"include_usage":true}', true));
-  else if (inside === undefined) edits.push(setting(options, '{"include_usage":true}'));
-  else if (inside.includeUsage === undefined)
-    edits.push(inserting(inside.objectStart, '"include_usage":true', !inside.isEmpty));
-  else edits.push(setting(inside.includeUsage, "true"));
+  const tier = ask.spans.service_tier;
+  if (tier) edits.push(setting(tier, '"default"'));
+  else edits.push(inserting(ask.objectStart, '"service_tier":"default"', true));
 }
