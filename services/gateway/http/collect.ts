@@ -3,6 +3,7 @@ const SMALL_BYTES = 1024;
 const ROOM_BYTES = 4096;
 /** From here on a body whose length is known gets its one buffer at once, and the pieces can go as soon as they are in it. */
 const LARGE_BYTES = 64 * 1024;
+const NO_BYTES = Buffer.alloc(0);
 
 /**
  * The bytes of one body, collected as they come and given out whole, once. Collects pieces so that the memory they take is near to the bytes they have, however small they were cut.
@@ -12,7 +13,7 @@ export function createPieces(bytesExpected = 0) {
   let whole: Uint8Array[] = [];
   let size = 0;
   /** Where small pieces go: used up to `at`, given to `whole` up to `kept`. */
-  let room = Buffer.alloc(0);
+  let room = NO_BYTES;
   let at = 0;
   let kept = 0;
   let large: Buffer | undefined;
@@ -25,7 +26,7 @@ export function createPieces(bytesExpected = 0) {
   /** Lets everything go. */
   function clear(): void {
     whole = [];
-    room = Buffer.alloc(0);
+    room = NO_BYTES;
     large = undefined;
     size = at = kept = 0;
   }
