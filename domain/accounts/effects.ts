@@ -1,4 +1,5 @@
-import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
+import { journalEpoch, type Recorded, type RecordedEvent } from "#domain/events/events.ts";
+import type { EventType, NoteType } from "#domain/events/schemas.ts";
 import { limitsOf } from "#domain/key-limits.ts";
 import type { Effect } from "./types.ts";
 
@@ -9,50 +10,47 @@ export function orgOf(event: RecordedEvent): string | undefined {
   return "orgId" in event.data ? event.data.orgId : undefined;
 }
 
+/** What each event that is no note does. An event that moves money and stands in neither list does not compile. */
+const EFFECTS: { [T in Exclude<EventType, NoteType>]: (event: Recorded<T>) => Effect } = {
+  "OrganizationCreated.v1": () => ({ effect: "created" }),
+  "CreditToppedUp.v1"({ data: { topUpId: lotId, pot, amountMicro: micro } }) {
+    return { effect: "credited", lotId, pot, micro };
+  },
+  "KeyIssued.v1": ({ data }) => ({
+    effect: "key_issued",
+    keyId: data.keyId,
+    limits: limitsOf(data),
+  }),
+  "KeyRevoked.v1": ({ data: { keyId } }) => ({ effect: "key_revoked", keyId }),
+  "RequestAdmitted.v1"({ type, data, stream, position, revision }) {
+    const { requestId, keyId, holdMicro: totalMicro, accounts } = data;
+    const writerEpoch = journalEpoch(stream);
+    if (writerEpoch === undefined)
+      throw new RangeError(`${type} at ${position} is not in a journal`);
+    const hold = { requestId, keyId, writerEpoch, totalMicro, accounts };
+    return { effect: "hold_opened", ...hold, revision: Number(revision) };
+  },
+  "HoldExtended.v1"({ data: { requestId, holdTotalMicro: totalMicro, accounts }, revision }) {
+    return { effect: "hold_extended", requestId, totalMicro, revision: Number(revision), accounts };
+  },
+  "UsageRecorded.v1": ({ data: { requestId, chargedMicro } }) => ({
+    effect: "hold_closed",
+    requestId,
+    chargedMicro,
+  }),
+  "RequestReleased.v1": free,
+  "RequestExpired.v1": free,
+};
+
+function free({ data }: Recorded<"RequestReleased.v1" | "RequestExpired.v1">): Effect {
+  return { effect: "hold_closed", requestId: data.requestId, chargedMicro: 0 };
+}
+
 /**
  * What an event does to its organization's accounts. Pure: it never looks at any account, never chooses a lot; the
- * event carries all of it. Notes (UsageLate, UsageUndelivered) and the marks of journals move no money.
+ * event carries all of it.
  */
 export function effectsOf(event: RecordedEvent): readonly Effect[] {
-  switch (event.type) {
-    case "OrganizationCreated.v1":
-      return [{ effect: "created" }];
-    case "CreditToppedUp.v1": {
-      const { topUpId: lotId, pot, amountMicro: micro } = event.data;
-      return [{ effect: "credited", lotId, pot, micro }];
-    }
-    case "KeyIssued.v1":
-      return [{ effect: "key_issued", keyId: event.data.keyId, limits: limitsOf(event.data) }];
-    case "KeyRevoked.v1":
-      return [{ effect: "key_revoked", keyId: event.data.keyId }];
-    case "RequestAdmitted.v1": {
-      const { requestId, keyId, holdMicro: totalMicro, accounts } = event.data;
-      const writerEpoch = journalEpoch(event.stream);
-      if (writerEpoch === undefined)
-        throw new RangeError(`${event.type} at ${event.position} is not in a journal`);
-      const revision = Number(event.revision);
-      const hold = { requestId, keyId, writerEpoch, totalMicro, revision, accounts };
-      return [{ effect: "hold_opened", ...hold }];
-    }
-    case "HoldExtended.v1": {
-      const { requestId, holdTotalMicro: totalMicro, accounts } = event.data;
-      const revision = Number(event.revision);
-      return [{ effect: "hold_extended", requestId, totalMicro, revision, accounts }];
-    }
-    case "UsageRecorded.v1": {
-      const { requestId, chargedMicro } = event.data;
-      return [{ effect: "hold_closed", requestId, chargedMicro }];
-    }
-    case "RequestReleased.v1":
-    case "RequestExpired.v1":
-      return [{ effect: "hold_closed", requestId: event.data.requestId, chargedMicro: 0 }];
-    case "UsageLate.v1":
-    case "UsageUndelivered.v1":
-    case "WriterStarted.v1":
-    case "OwnerChanged.v1":
-    case "WriterAlive.v1":
-    case "OwnerFenced.v1":
-    case "JournalSealed.v1":
-      return NONE;
-  }
+  const effect = (EFFECTS as Partial<Record<EventType, (event: never) => Effect>>)[event.type];
+  return effect ? [effect(event as never)] : NONE;
 }

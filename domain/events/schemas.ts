@@ -178,6 +178,15 @@ export const EVENT_SCHEMAS = {
 } as const;
 
 export type EventType = keyof typeof EVENT_SCHEMAS;
+/** The events that say nothing about any account: notes, and the marks of writers and journals. */
+export type NoteType =
+  | "UsageLate.v1"
+  | "UsageUndelivered.v1"
+  | "WriterStarted.v1"
+  | "OwnerChanged.v1"
+  | "WriterAlive.v1"
+  | "OwnerFenced.v1"
+  | "JournalSealed.v1";
 export type EventData<T extends EventType = EventType> = z.infer<(typeof EVENT_SCHEMAS)[T]>;
 export type AccountTaking = z.infer<typeof accountTaking>;
 export type LotShare = NonNullable<AccountTaking["lots"]>[number];

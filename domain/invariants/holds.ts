@@ -1,5 +1,5 @@
-import { streams, type RecordedEvent } from "#domain/events/events.ts";
-import type { AccountTaking } from "#domain/events/schemas.ts";
+import { streams, type Recorded, type RecordedEvent } from "#domain/events/events.ts";
+import type { AccountTaking, EventData, EventType } from "#domain/events/schemas.ts";
 import type { Report } from "./found.ts";
 
 /** A request's hold as the events tell it. */
@@ -12,6 +12,13 @@ export interface AuditedHold {
   /** The event that ended it; undefined while it is open. */
   ended: Terminal["type"] | undefined;
 }
+
+/** An event of a request is looked at or does not compile; what else it says of writers is looked at beside it. */
+type OfRequests = {
+  [T in EventType]: EventData<T> extends { requestId: string } ? T : never;
+}[EventType];
+type OfWriters = "WriterStarted.v1" | "OwnerChanged.v1" | "OwnerFenced.v1" | "JournalSealed.v1";
+type Checks = { readonly [T in OfRequests | OfWriters]: (event: Recorded<T>) => void };
 
 export type Terminal = Extract<
   RecordedEvent,
@@ -68,69 +75,56 @@ export function createHoldCheck(report: Report) {
     const mayFollowSeal = event.type === "RequestExpired.v1" || event.type === "OwnerFenced.v1";
     if (sealed.has(event.stream) && !mayFollowSeal)
       report("CLOSE", `${event.type} stands behind the seal of ${event.stream}`);
-    switch (event.type) {
-      case "WriterStarted.v1":
-        fencedBelow.set(streams.journal(event.metadata.region, Number(event.revision)), ownerEpoch);
-        return;
-      case "OwnerChanged.v1":
-        ownerEpoch = Math.max(ownerEpoch, event.data.ownerEpoch);
-        return;
-      case "OwnerFenced.v1":
-        fencedBelow.set(
-          event.stream,
-          Math.max(fencedBelow.get(event.stream) ?? 0, event.data.ownerEpoch),
-        );
-        return;
-      case "JournalSealed.v1":
-        sealed.add(event.stream);
-        return;
-      case "RequestAdmitted.v1": {
-        const { requestId, holdMicro, holdCostMicro, accounts } = event.data;
-        const { stream } = event;
-        taking(stream, event.data.ownerEpoch, requestId);
-        const totals = { totalMicro: holdMicro, costTotalMicro: holdCostMicro };
-        const hold = { requestId, stream, ...totals, accounts, ended: undefined };
-        holds.set(requestId, hold);
-        open.add(hold);
-        return;
-      }
-      case "HoldExtended.v1": {
-        const { requestId, holdTotalMicro, holdCostTotalMicro, accounts } = event.data;
-        taking(event.stream, event.data.ownerEpoch, requestId);
-        const hold = holds.get(requestId);
-        if (!hold || hold.ended !== undefined)
-          return report("CLOSE", `${requestId} is extended and not open`);
-        if (holdTotalMicro <= hold.totalMicro)
-          report("MONO", `${requestId} is extended to ${holdTotalMicro} from ${hold.totalMicro}`);
-        hold.totalMicro = holdTotalMicro;
-        hold.costTotalMicro = holdCostTotalMicro;
-        hold.accounts = accounts;
-        return;
-      }
-      case "UsageRecorded.v1":
-      case "RequestReleased.v1":
-        return ends(event);
-      case "RequestExpired.v1":
-        if (!sealed.has(event.stream))
-          report("CLOSE", `${event.data.requestId} expires in a journal that is not sealed`);
-        return ends(event);
-      case "UsageLate.v1": {
-        const { requestId } = event.data;
-        if (late.has(requestId)) report("IDEMP", `${requestId} is noted as late twice`);
-        late.add(requestId);
-        if (holds.get(requestId)?.ended === "UsageRecorded.v1")
-          report("CLOSE", `${requestId} is charged and noted as late`);
-        return;
-      }
-      case "CreditToppedUp.v1":
-      case "KeyIssued.v1":
-      case "KeyRevoked.v1":
-      case "OrganizationCreated.v1":
-      case "UsageUndelivered.v1":
-      case "WriterAlive.v1":
-        return;
-    }
+    const check = checks[event.type as keyof Checks] as ((event: never) => void) | undefined;
+    check?.(event as never);
   }
+
+  const checks: Checks = {
+    "WriterStarted.v1"({ metadata, revision }) {
+      fencedBelow.set(streams.journal(metadata.region, Number(revision)), ownerEpoch);
+    },
+    "OwnerChanged.v1"({ data }) {
+      ownerEpoch = Math.max(ownerEpoch, data.ownerEpoch);
+    },
+    "OwnerFenced.v1"({ stream, data }) {
+      fencedBelow.set(stream, Math.max(fencedBelow.get(stream) ?? 0, data.ownerEpoch));
+    },
+    "JournalSealed.v1": ({ stream }) => void sealed.add(stream),
+    "RequestAdmitted.v1"({ stream, data }) {
+      const { requestId, holdMicro, holdCostMicro, accounts } = data;
+      taking(stream, data.ownerEpoch, requestId);
+      const totals = { totalMicro: holdMicro, costTotalMicro: holdCostMicro };
+      const hold = { requestId, stream, ...totals, accounts, ended: undefined };
+      holds.set(requestId, hold);
+      open.add(hold);
+    },
+    "HoldExtended.v1"({ stream, data }) {
+      const { requestId, holdTotalMicro, holdCostTotalMicro, accounts } = data;
+      taking(stream, data.ownerEpoch, requestId);
+      const hold = holds.get(requestId);
+      if (!hold || hold.ended !== undefined)
+        return report("CLOSE", `${requestId} is extended and not open`);
+      if (holdTotalMicro <= hold.totalMicro)
+        report("MONO", `${requestId} is extended to ${holdTotalMicro} from ${hold.totalMicro}`);
+      hold.totalMicro = holdTotalMicro;
+      hold.costTotalMicro = holdCostTotalMicro;
+      hold.accounts = accounts;
+    },
+    "UsageRecorded.v1": ends,
+    "RequestReleased.v1": ends,
+    "RequestExpired.v1"(event) {
+      if (!sealed.has(event.stream))
+        report("CLOSE", `${event.data.requestId} expires in a journal that is not sealed`);
+      ends(event);
+    },
+    "UsageLate.v1"({ data: { requestId } }) {
+      if (late.has(requestId)) report("IDEMP", `${requestId} is noted as late twice`);
+      late.add(requestId);
+      if (holds.get(requestId)?.ended === "UsageRecorded.v1")
+        report("CLOSE", `${requestId} is charged and noted as late`);
+    },
+    "UsageUndelivered.v1": () => {},
+  };
 
   return {
     take,

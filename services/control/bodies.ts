@@ -10,11 +10,25 @@ import { NumberText } from "./json.ts";
 
 const NAMES_SHOWN_MAX = 5;
 
-/** What a key's limits that are a number are called by the API and the command line; `says` ends "at most so many …". */
-export const COUNTS = [
-  { limit: "rpm", member: "rpm", flag: "--rpm", says: "requests per minute" },
-] as const;
-export type Count = (typeof COUNTS)[number];
+type CountLimit = keyof typeof KEY_COUNTS.shape;
+
+/** What a key's limits that are a number are called by the API; `says` ends the sentence "at most so many …". */
+const WORDS = {
+  rpm: { member: "rpm", says: "requests per minute" },
+} as const satisfies Record<CountLimit, { member: string; says: string }>;
+
+export interface Count {
+  readonly limit: CountLimit;
+  readonly member: (typeof WORDS)[CountLimit]["member"];
+  readonly says: string;
+  /** Of the command line, whose library gives what was set by it under the limit's own name. */
+  readonly flag: string;
+}
+export const COUNTS: readonly Count[] = Object.entries(WORDS).map(([limit, words]) => ({
+  limit: limit as CountLimit,
+  flag: `--${limit.replaceAll(/[A-Z]/g, (capital) => `-${capital.toLowerCase()}`)}`,
+  ...words,
+}));
 
 /** An object with a member for each of these limits, by the API's names. */
 export function eachCount<T>(make: (count: Count) => T): Record<Count["member"], T> {
@@ -130,7 +144,7 @@ export function readKeyBody(body: unknown): Read<KeyBody> {
   const { name, budget_dollars, budget_micro, expires_at, ...given } = read.value;
   const budget = oneAmount("budget", budget_dollars, budget_micro);
   if (!budget.ok) return budget;
-  const counts: Partial<Record<Count["limit"], number>> = {};
+  const counts: Partial<Record<CountLimit, number>> = {};
   for (const { limit, member } of COUNTS)
     if (typeof given[member] === "number") counts[limit] = given[member];
   return {

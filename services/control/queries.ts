@@ -83,15 +83,12 @@ export function createQueries(parts: QueryParts) {
     return { ok: false, error: { code: "ledger_unavailable", message, retryAfterSeconds: 1 } };
   }
 
-  /** The rows that lists are made of, with everything in them that was recorded before the call. */
-  async function listedRows(): Promise<RowsOf<"management">> {
+  /** The rows of a read model, with everything in them that was recorded before the call. */
+  async function rowsOf<Name extends ProjectionName>(name: Name): Promise<RowsOf<Name>> {
     try {
-      const rows = store
-        .head()
-        .then((head) => projector.rows("management", head))
-        .then((answer) => answer.rows);
-      const answer = await within(clock, ROWS_MS_MAX, rows);
-      if (answer !== TIMED_OUT) return answer;
+      const read = store.head().then((head) => projector.rows(name, head));
+      const answer = await within(clock, ROWS_MS_MAX, read);
+      if (answer !== TIMED_OUT) return answer.rows;
     } catch (error) {
       throw new StoreUnavailable("the lists cannot be read", { cause: error });
     }
@@ -99,7 +96,7 @@ export function createQueries(parts: QueryParts) {
   }
 
   async function listOrganizations(page: Page): Promise<Outcome<ListView<OrganizationView>>> {
-    return cut(organizationRows(await listedRows()).map(organizationView), page);
+    return cut(organizationRows(await rowsOf("management")).map(organizationView), page);
   }
 
   /** `tokenSha256` finds the key whose text has that digest, without the text ever being sent. */
@@ -107,7 +104,7 @@ export function createQueries(parts: QueryParts) {
     page: Page,
     filter: { readonly orgId?: string; readonly tokenSha256?: string } = {},
   ): Promise<Outcome<ListView<KeyView>>> {
-    const rows = keyRows(await listedRows()).filter(
+    const rows = keyRows(await rowsOf("management")).filter(
       (row) =>
         (filter.orgId === undefined || row.orgId === filter.orgId) &&
         (filter.tokenSha256 === undefined || row.tokenHash === filter.tokenSha256),

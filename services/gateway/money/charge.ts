@@ -68,13 +68,13 @@ async function finishCharge(hold: OpenHold, usage: UsageFacts): Promise<number |
   hold.isEnding = true;
   let canRaise = true;
   for (let attempt = 0; ; attempt++) {
-    const recorded = { totalMicro: hold.totalMicro, accounts: hold.accounts };
+    const { totalMicro, totalCostMicro, accounts, ownerEpoch } = hold;
     if (canRaise && sale.micro > hold.totalMicro) await takeExcess(hold, sale.micro);
     const metadata = metadataAfter(hold);
     const data = usageEvent(hold, usage, sale, cost.micro);
     const { stream } = hold.journal;
     const ended = newEvent(stream, `ended:${requestId}`, "UsageRecorded.v1", data, metadata);
-    const isRaised = hold.totalMicro > recorded.totalMicro;
+    const isRaised = hold.totalMicro > totalMicro;
     const events = isRaised ? [extension(hold, cost.micro, metadata), ended] : [ended];
     const outcome = await hold.journal.record({
       events,
@@ -95,7 +95,7 @@ async function finishCharge(hold: OpenHold, usage: UsageFacts): Promise<number |
       return undefined;
     }
     // The excess was taken under an owner that is over, or the store refused it: computed anew from what is recorded.
-    Object.assign(hold, recorded);
+    Object.assign(hold, { totalMicro, totalCostMicro, accounts, ownerEpoch });
     await sleep(clock, backOffMs(attempt, 10, 1000));
     const refreshing = writer.refreshOwner().catch(() => {});
     await within(clock, FENCED_MS_MAX, refreshing);

@@ -15,6 +15,8 @@ export interface Shape<A extends Ask = Ask> {
   read(body: Buffer, depthMax: number): A | ApiError;
   /** The bytes to send for a binding. `body` is the one that `ask` was read from. */
   upstreamBody(body: Buffer, ask: A, names: UpstreamNames): Buffer;
+  /** How a host is told whose call it is. */
+  credentialHeaders(credential: string): Readonly<Record<string, string>>;
   /** Reads the whole body of a success. */
   readAnswer(body: Buffer, ask: A): WholeAnswer | AnswerFault;
   /** Starts to read a streamed success; only for an ask that is a stream's. */
@@ -22,9 +24,11 @@ export interface Shape<A extends Ask = Ask> {
   readonly errors: ErrorShape;
 }
 
-/** How errors are written: as a body of their own, and inside a stream that has begun. */
+/** How errors are written, as a body of their own and inside a stream that has begun; and how an upstream's are read. */
 export interface ErrorShape {
   body(error: ApiError): string;
+  /** What the body of an upstream's error says, empty where it says nothing that can be read. Any text, of any length. */
+  told(body: Buffer): Readonly<Record<string, unknown>>;
   /** Bytes that end the stream, and that no client takes for its proper end. */
   inStream(error: ApiError): string;
 }

@@ -119,7 +119,8 @@ async function concludeCut(call: Conclusion, bytes: number): Promise<void> {
 }
 
 async function concludeRefused(call: Conclusion, refusal: WholeBody): Promise<void> {
-  const { outcome, error } = refusedByUpstream(refusal, call.tried.credential);
+  const { errors } = call.admitted.shape;
+  const { outcome, error } = refusedByUpstream(errors, refusal, call.tried.credential);
   const reason = outcome === "failed" ? "upstream_error" : "upstream_refused";
   await release(call, reason, { outcome, status: refusal.status }, 0);
   call.answer.fail(error);

@@ -88,7 +88,7 @@ export async function attempt(
     baseUrl,
     path: shape.path,
     headers: {
-      authorization: `Bearer ${credential}`,
+      ...shape.credentialHeaders(credential),
       "content-type": "application/json",
       accept: ask.stream ? "text/event-stream" : "application/json",
       "x-client-request-id": answer.requestId,

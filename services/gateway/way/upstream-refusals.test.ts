@@ -1,12 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { openaiErrorBody, statusOf } from "#services/errors.ts";
+import { OPENAI_ERRORS } from "#services/gateway/shapes/openai/errors.ts";
 import { refusedByUpstream } from "./upstream-refusals.ts";
 
 const CREDENTIAL = "Ab3-our-credential-at-the-provider";
 
 function refused(status: number, error?: unknown, retryAfter?: string) {
   const body = Buffer.from(typeof error === "string" ? error : JSON.stringify({ error }));
-  return refusedByUpstream({ status, retryAfter, body }, CREDENTIAL);
+  return refusedByUpstream(OPENAI_ERRORS, { status, retryAfter, body }, CREDENTIAL);
 }
 
 describe("a fault of the request passes, in our shape", () => {

@@ -1,7 +1,6 @@
 import type { Attempt } from "#domain/events/schemas.ts";
 import type { ApiError } from "#services/errors.ts";
-import { isMembers } from "#services/gateway/json/object.ts";
-import { parseWithin } from "#services/gateway/json/scan.ts";
+import type { ErrorShape } from "#services/gateway/shapes/shape.ts";
 import type { WholeBody } from "./forward.ts";
 
 /** Statuses whose fault is in the request: they and their message pass to the caller. */
@@ -15,11 +14,12 @@ const RETRY_AFTER_SECONDS_MAX = 86_400;
  * its account and its limits are our business, so anything else says only that the upstream failed.
  */
 export function refusedByUpstream(
+  errors: ErrorShape,
   answer: WholeBody,
   credential: string,
 ): { outcome: Attempt["outcome"]; error: ApiError } {
   const { status } = answer;
-  if (PASSED.has(status)) return { outcome: "refused", error: passed(answer, credential) };
+  if (PASSED.has(status)) return { outcome: "refused", error: passed(errors, answer, credential) };
   if (status === 429) {
     const error = { retryAfterSeconds: retryAfterSeconds(answer.retryAfter) };
     return { outcome: "rate_limited", error: { code: "upstream_rate_limited", ...error } };
@@ -33,10 +33,8 @@ function retryAfterSeconds(header: string | undefined): number {
   return Math.min(Math.max(seconds, 1), RETRY_AFTER_SECONDS_MAX);
 }
 
-function passed(answer: WholeBody, credential: string): ApiError {
-  const { status, body } = answer;
-  const parsed = parseWithin(body, 0, body.length);
-  const told = isMembers(parsed) && isMembers(parsed["error"]) ? parsed["error"] : {};
+function passed(errors: ErrorShape, { status, body }: WholeBody, credential: string): ApiError {
+  const told = errors.told(body);
   const textOf = (name: string, most: number): string | undefined => {
     const text = told[name];
     if (typeof text !== "string" || text === "") return undefined;

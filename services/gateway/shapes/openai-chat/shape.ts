@@ -11,6 +11,7 @@ export const OPENAI_CHAT: Shape<ChatAsk> = {
   operation: "chat",
   read: readChatRequest,
   upstreamBody,
+  credentialHeaders: (credential) => ({ authorization: `Bearer ${credential}` }),
   readAnswer: readChatAnswer,
   openStream: createChatStream,
   errors: OPENAI_ERRORS,

@@ -112,6 +112,7 @@ export const OPENAI_EMBEDDINGS: Shape<EmbeddingsAsk> = {
   operation: "embeddings",
   read: readRequest,
   upstreamBody,
+  credentialHeaders: (credential) => ({ authorization: `Bearer ${credential}` }),
   readAnswer: wholeAnswerReader({
     list: "data",
     // OpenAI's usage of embeddings names no completion.
