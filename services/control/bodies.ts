@@ -122,7 +122,7 @@ export type Read<T> =
 export type KeyBody = KeyLimits & { readonly name?: string };
 
 /** `POST /v1/orgs` */
-export function readOrganizationBody(body: unknown): Read<{ name: string }> {
+export function readNameBody(body: unknown): Read<{ name: string }> {
   return readBody(ORGANIZATION, body);
 }
 

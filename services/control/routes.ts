@@ -7,7 +7,7 @@ import {
   invalid,
   readCreditBody,
   readKeyBody,
-  readOrganizationBody,
+  readNameBody,
   readReplayBody,
   showable,
   type Read,
@@ -74,7 +74,7 @@ export function addRoutes(
   }
 
   add(app, "/v1/orgs", {
-    POST: create(readOrganizationBody, (_request, body, context) =>
+    POST: create(readNameBody, (_request, body, context) =>
       control.createOrganization(body, context),
     ),
     GET: list([], (_request, page) => control.listOrganizations(page)),

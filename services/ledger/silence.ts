@@ -14,8 +14,9 @@ const MARKS: ReadonlySet<string> = new Set([
 export type SilenceWatch = Awaited<ReturnType<typeof createSilenceWatch>>;
 
 /**
- * Who has been heard of, counted in the ledger's own signs of life: no clock of anybody is compared. Starts with every writer that is registered; those sealed long ago fall out when they are sealed "again". One that
- * another ledger process seals stays: that process may have died before it had expired the open holds.
+ * Who has been heard of, counted in the ledger's own signs of life: no clock of anybody is compared. It starts with every
+ * writer that ever registered: to seal one again that was sealed long ago does nothing, and then it is forgotten. One
+ * that another ledger process seals stays: that process may have died before it had expired the open holds.
  */
 export async function createSilenceWatch(
   parts: { store: EventStore; author: Author },
