@@ -33,7 +33,11 @@ export function buildCatalogue(options: CatalogueOptions): Catalogue {
     ...(openai && openai.processingArea === processingArea ? openaiBindings(openai) : []),
     ...(simulator ? simulatorBindings(processingArea) : []),
   ];
-  return { dataVersion: DATA_VERSION, bindings: Map.groupBy(bindings, ({ model }) => model.id) };
+  return {
+    dataVersion: DATA_VERSION,
+    bindings: Map.groupBy(bindings, ({ model }) => model.id),
+    byUpstreamModel: Map.groupBy(bindings, ({ upstreamModel }) => upstreamModel),
+  };
 }
 
 function openaiBindings(facts: HostFacts): Binding[] {

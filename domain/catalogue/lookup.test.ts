@@ -21,6 +21,7 @@ function catalogueOf(...bindings: Binding[]): Catalogue {
   return {
     dataVersion: "test",
     bindings: Map.groupBy(bindings, ({ model }) => model.id),
+    byUpstreamModel: Map.groupBy(bindings, ({ upstreamModel }) => upstreamModel),
   };
 }
 

@@ -32,10 +32,8 @@ export function servedBinding(
   servedModel: string,
 ): Binding {
   if (servedModel === admitted.upstreamModel) return admitted;
-  const onHost = [...catalogue.bindings.values()]
-    .flat()
-    .filter(({ host }) => host.slug === admitted.host.slug);
-  const named = (name: string) => onHost.find(({ upstreamModel }) => upstreamModel === name);
+  const named = (name: string) =>
+    catalogue.byUpstreamModel.get(name)?.find(({ host }) => host.slug === admitted.host.slug);
   const served = named(servedModel) ?? named(servedModel.replace(/-\d{4}-\d{2}-\d{2}$/, ""));
   return served === undefined || served.price === admitted.price ? admitted : served;
 }
@@ -75,12 +73,15 @@ export function holdPrices(
   requestedTier: string | undefined,
   inputTokensBound: number,
 ): HoldPrices {
-  const tiers = bindings
+  const begun = bindings
     .flatMap(({ price, host }) =>
       serviceTiersFor(requestedTier, host).flatMap((name) => price[name] ?? price.default),
     )
     .filter((tier) => tier.fromInputTokens <= inputTokensBound);
-  if (tiers.length === 0) throw new RangeError("a hold has no price");
+  const [only, ...others] = new Set(begun);
+  if (!only) throw new RangeError("a hold has no price");
+  if (others.length === 0) return only;
+  const tiers = [only, ...others];
   const dearest = (side: keyof HoldPrices) =>
     eachClass((name) => Math.max(...tiers.map((tier) => tier[side][name])));
   return { salePico: dearest("salePico"), costPico: dearest("costPico") };

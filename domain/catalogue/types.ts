@@ -55,4 +55,6 @@ export interface Catalogue {
    * that are configured and process in exactly this area. `us` never falls back to `global` nor `global` to `us`.
    */
   readonly bindings: ReadonlyMap<string, readonly Binding[]>;
+  /** The same bindings by what their hosts call the model. */
+  readonly byUpstreamModel: ReadonlyMap<string, readonly Binding[]>;
 }

@@ -49,22 +49,26 @@ export function createUpstream(options: UpstreamOptions): UpstreamClient {
   const hosts = new Map<string, Host>();
   let closed = false;
 
-  function hostOf(origin: string): Host {
-    const known = hosts.get(origin);
+  const bases = new Map<string, Base>();
+
+  function baseOf(baseUrl: string): Base {
+    const known = bases.get(baseUrl);
     if (known) return known;
-    const host = openHost(origin, options);
+    const { origin, pathname } = new URL(baseUrl);
+    const host = hosts.get(origin) ?? openHost(origin, options);
+    const base = { host, prefix: pathname.replace(/\/+$/u, "") };
     hosts.set(origin, host);
-    return host;
+    bases.set(baseUrl, base);
+    return base;
   }
 
   return {
     send(call, receiver) {
-      const { origin, pathname } = new URL(call.baseUrl);
-      const { places } = hostOf(origin);
-      const sending = dispatchOptions(pathname.replace(/\/+$/u, "") + call.path, call);
-      const exchange = new Exchange(places, options, receiver, call.orgId, sending);
+      const { host, prefix } = baseOf(call.baseUrl);
+      const sending = dispatchOptions(prefix + call.path, call);
+      const exchange = new Exchange(host.places, options, receiver, call.orgId, sending);
       if (closed) exchange.failSoon("connect");
-      else if (!places.take(exchange)) exchange.failSoon("overloaded");
+      else if (!host.places.take(exchange)) exchange.failSoon("overloaded");
       return exchange;
     },
     async close() {
@@ -125,6 +129,12 @@ function openHost(origin: string, settings: UpstreamOptions) {
   return { pool, places };
 }
 type Host = ReturnType<typeof openHost>;
+
+/** The host that a base URL names, and its path without a slash at the end. */
+interface Base {
+  readonly host: Host;
+  readonly prefix: string;
+}
 
 /**
  * undici's HTTP parser is one for all connections and must not be entered from its own callbacks. A receiver may well
