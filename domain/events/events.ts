@@ -77,14 +77,22 @@ export function readEvent(
   dataJson: string,
   metadataJson: string,
 ): RecordedEvent {
+  return readParsedEvent(stored, JSON.parse(dataJson), metadataJson);
+}
+
+/** As {@link readEvent}, for a store whose client has parsed the text already. */
+export function readParsedEvent(
+  stored: StoredFacts,
+  data: unknown,
+  metadata: EventMetadata | string,
+): RecordedEvent {
   if (!Object.hasOwn(EVENT_SCHEMAS, stored.type)) {
     throw new UnreadableEvent(
       `event ${stored.type} at position ${stored.position} is of a type this version does not know; it was written by a newer relai`,
     );
   }
-  const data: unknown = JSON.parse(dataJson);
   assertSafeNumbers(data, stored.position);
-  const event = Object.assign(new StoredMetadata(metadataJson), stored, { data });
+  const event = Object.assign(new StoredMetadata(metadata), stored, { data });
   return event as Recorded as RecordedEvent;
 }
 
@@ -92,8 +100,8 @@ export function readEvent(
 class StoredMetadata {
   #metadata: EventMetadata | string;
 
-  constructor(metadataJson: string) {
-    this.#metadata = metadataJson;
+  constructor(metadata: EventMetadata | string) {
+    this.#metadata = metadata;
   }
 
   get metadata(): EventMetadata {
@@ -126,6 +134,9 @@ export const streams = {
   org: (orgId: string) => `org-${orgId}`,
   key: (keyId: string) => `key-${keyId}`,
 } as const;
+
+/** How the names of all those streams begin: what a server that others use too is asked for. */
+export const STREAM_PREFIXES = ["writers-", "journal-", "org-", "key-"] as const;
 
 /** The writer's epoch that a journal's name ends in, or undefined for any other stream. */
 export function journalEpoch(stream: string): number | undefined {

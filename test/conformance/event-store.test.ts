@@ -14,6 +14,7 @@ import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
 import { startWriterThread } from "#infra/event-store/sqlite-thread.ts";
 import { openSqliteEventStore, type SqliteEventStore } from "#infra/event-store/sqlite.ts";
 import type { AppendOutcome, Clock } from "#services/ports.ts";
+import { kurrentHarness, serverUnderTest } from "#test/kurrent-stand-in/harness.ts";
 import { admissions, admitted, usage } from "./event-samples.ts";
 import {
   eventStoreSuite,
@@ -52,6 +53,9 @@ eventStoreSuite<WithPragma>("SQLite file", async () => {
   return {
     open: (options) => openSqliteEventStore({ path: join(folder, "events.db"), clock, ...options }),
     survivesClosing: true,
+    isItsOwn: true,
+    keepsOurTime: true,
+    givesWholeAppends: true,
     trouble,
     remove: () => rm(folder, { recursive: true }),
   };
@@ -60,9 +64,14 @@ eventStoreSuite<WithPragma>("SQLite file", async () => {
 eventStoreSuite<WithPragma>("memory", async () => ({
   open: async (options) => createMemoryEventStore({ clock, ...options }),
   survivesClosing: "a store in memory ends with its process",
+  isItsOwn: true,
+  keepsOurTime: true,
+  givesWholeAppends: true,
   trouble,
   remove: async () => undefined,
 }));
+
+eventStoreSuite(`EventStoreDB protocol, ${serverUnderTest}`, kurrentHarness);
 
 describe("SQLite file: its thread and its file", () => {
   const JOURNAL = "journal-us-1";

@@ -1,0 +1,239 @@
+import {
+  AccessDeniedError,
+  EventStoreDBClient,
+  MaxAppendSizeExceededError,
+  streamNameFilter,
+  StreamNotFoundError,
+  UnknownError,
+  WrongExpectedVersionError,
+  type AllStreamResolvedEvent,
+  type JSONType,
+  type Position,
+  type ResolvedEvent,
+  type StreamingRead,
+} from "@eventstore/db-client";
+import type { AppendOutcome, Clock, ExpectedRevision } from "#services/ports.ts";
+import { arrivalsIn } from "./arrivals.ts";
+import type { KurrentAddress } from "./kurrent-url.ts";
+import { within } from "./waits.ts";
+
+/** An event on its way to the server. Data and metadata are written as JSON. */
+export interface OutgoingEvent {
+  readonly id: string;
+  readonly type: string;
+  readonly data: object;
+  readonly metadata: object;
+}
+
+/** An event as the server has it. */
+export interface ServerEvent {
+  readonly id: string;
+  readonly type: string;
+  readonly stream: string;
+  readonly revision: bigint;
+  /** Undefined where the server gives none (before 22.6), or one of two numbers (written by a client of old). */
+  readonly position: bigint | undefined;
+  readonly createdMs: number;
+  /** Undefined for what is no JSON object. */
+  readonly data: object | undefined;
+  readonly metadata: unknown;
+}
+
+export interface ReadRange {
+  readonly from: bigint | "start" | "end";
+  readonly direction: "forward" | "backward";
+  readonly max: number;
+}
+
+/** Takes an event that was read; false ends the read. */
+export type Take = (event: ServerEvent) => boolean;
+
+/** How a server says that it has no position at all. */
+const NO_POSITION = 2n ** 64n - 1n;
+const READ_BUFFER_EVENTS = 512;
+/** The server looks at so many events of others before it says how far it has come. */
+const SEARCH_WINDOW_EVENTS = 500;
+const CLOSE_MS_MAX = 1_000;
+
+const nothing = () => undefined;
+
+/**
+ * A connection to a server, with the client's traps stepped around: this is the only file that knows the client.
+ * Whatever fails is an outcome or a rejection of the call that failed. Nothing is sent before the first call.
+ */
+export function connectKurrent(options: {
+  address: KurrentAddress;
+  clock: Clock;
+  /** The longest wait for the whole answer to a read, and for a subscription to be taken. */
+  answerMsMax: number;
+  /** Ends reads, with its reason. */
+  closing: AbortSignal;
+}) {
+  const { address, clock, answerMsMax, closing } = options;
+  const { credentials } = address;
+  const client = EventStoreDBClient.connectionString(address.connection);
+  keepFromThrowing(client);
+  const always = { credentials, requiresLeader: true };
+
+  /** Aborts with the signal, and after the longest wait unless that is cancelled before. */
+  function limited(signal: AbortSignal) {
+    const late = new AbortController();
+    const cancelLimit = clock.timer(answerMsMax, () =>
+      late.abort(new Error("the event store did not answer in time")),
+    );
+    return { signal: AbortSignal.any([signal, late.signal]), cancelLimit };
+  }
+
+  async function readEach(
+    start: () => StreamingRead<ResolvedEvent> | StreamingRead<AllStreamResolvedEvent>,
+    take: Take,
+  ): Promise<void> {
+    closing.throwIfAborted();
+    const reading = start();
+    const { signal, cancelLimit } = limited(closing);
+    try {
+      for await (const batch of arrivalsIn<ResolvedEvent>(reading, READ_BUFFER_EVENTS, signal))
+        for (const resolved of batch) if (!take(serverEvent(resolved))) return;
+    } catch (error) {
+      if (!(error instanceof StreamNotFoundError)) throw error;
+    } finally {
+      cancelLimit();
+      // Rejects where the call was never made.
+      reading.cancel().catch(nothing);
+    }
+  }
+
+  return {
+    /**
+     * Appends all events or none. The outcome is unknown for whatever is not certain, at the latest after `deadlineMs`.
+     * `credentials` on the call, whatever they are, take the client's unary path: its other one ignores the deadline
+     * and shares what is in flight between all clients of a process.
+     */
+    async append(
+      stream: string,
+      events: readonly OutgoingEvent[],
+      expected: ExpectedRevision | "any",
+      deadlineMs: number,
+    ): Promise<AppendOutcome> {
+      const data = events.map(({ id, type, data, metadata }) => ({
+        id,
+        type,
+        contentType: "application/json" as const,
+        data: data as JSONType,
+        metadata: metadata as JSONType,
+      }));
+      try {
+        const call = { ...always, expectedRevision: expected, deadline: deadlineMs };
+        const answer = await client.appendToStream(stream, data, call);
+        const position = oneNumber(answer.position);
+        if (position === undefined) return { outcome: "unknown", reason: "no position was told" };
+        return { outcome: "appended", revision: answer.nextExpectedRevision, position };
+      } catch (error) {
+        return outcomeOf(error);
+      }
+    },
+    /** Reads a stream, `from` inclusive; one that is not there is empty. */
+    readStream(stream: string, { from, direction, max }: ReadRange, take: Take): Promise<void> {
+      const way = `${direction}s` as const;
+      const range = { fromRevision: from, direction: way, maxCount: max };
+      const buffer = { highWaterMark: READ_BUFFER_EVENTS };
+      return readEach(() => client.readStream(stream, { ...always, ...range }, buffer), take);
+    },
+    /** Reads the whole store, others' events included: forward `from` inclusive, backward exclusive. */
+    readAll({ from, direction, max }: ReadRange, take: Take): Promise<void> {
+      const way = `${direction}s` as const;
+      const range = { fromPosition: bothNumbers(from), direction: way, maxCount: max };
+      const buffer = { highWaterMark: READ_BUFFER_EVENTS };
+      return readEach(() => client.readAll({ ...always, ...range }, buffer), take);
+    },
+    /**
+     * One subscription to the streams with these prefixes, in batches of at most `eventsMax`; as many wait here and the
+     * server keeps the others. Calls `joined` once the server has taken it; ends or throws when it is lost.
+     */
+    async *subscribe(
+      place: {
+        after: bigint | "start";
+        prefixes: readonly string[];
+        eventsMax: number;
+        signal: AbortSignal;
+      },
+      joined: () => void,
+    ): AsyncGenerator<ServerEvent[]> {
+      const { after, prefixes, eventsMax } = place;
+      const filter = streamNameFilter({
+        prefixes: [...prefixes],
+        maxSearchWindow: SEARCH_WINDOW_EVENTS,
+      });
+      const subscription = client.subscribeToAll(
+        { ...always, fromPosition: bothNumbers(after), filter },
+        { highWaterMark: eventsMax },
+      );
+      const { signal, cancelLimit } = limited(place.signal);
+      subscription.on("confirmation", () => {
+        cancelLimit();
+        joined();
+      });
+      try {
+        const batches = arrivalsIn<AllStreamResolvedEvent>(subscription, eventsMax, signal);
+        for await (const batch of batches) yield batch.map(serverEvent);
+      } finally {
+        cancelLimit();
+        subscription.unsubscribe().catch(nothing);
+      }
+    },
+    /** Ends every call and lets the connection go. */
+    async close(): Promise<void> {
+      await within(clock, CLOSE_MS_MAX, client.dispose(), nothing).catch(nothing);
+      // The client has no way of closing its channel, which would stay connected as long as the process runs.
+      const closed = client["getChannel"]().then((channel) => channel.close());
+      await within(clock, CLOSE_MS_MAX, closed, nothing).catch(nothing);
+    },
+  };
+}
+
+/** Whether no repeat of a read or subscription can mend this. */
+export const isFinal = (error: unknown): boolean => error instanceof AccessDeniedError;
+
+/** Whether the server says that a position is none where a record begins: it has no error of its own for that. */
+export function isNoPosition(error: unknown): boolean {
+  return error instanceof UnknownError && /ReadAllResult|position/iu.test(error.message);
+}
+
+/**
+ * The client looks at each error a second time to see whether it must connect again, in a promise that nobody holds.
+ * That one rejects when a cluster's members cannot be asked just then, which would end the process.
+ */
+function keepFromThrowing(client: EventStoreDBClient): void {
+  const handleError = client["handleError"];
+  client["handleError"] = (...failed) => handleError(...failed).catch(nothing);
+}
+
+function outcomeOf(error: unknown): AppendOutcome {
+  if (error instanceof WrongExpectedVersionError) {
+    const { actualVersion: actual } = error;
+    if (typeof actual === "bigint" || actual === "no_stream")
+      return { outcome: "conflict", actual };
+  }
+  if (error instanceof MaxAppendSizeExceededError)
+    return { outcome: "refused", reason: "too_large" };
+  return { outcome: "unknown", reason: error instanceof Error ? error.message : String(error) };
+}
+
+/** A position of two equal numbers as one: so it is for everything that was appended over gRPC. */
+function oneNumber(position: Position | undefined): bigint | undefined {
+  const { commit, prepare } = position ?? {};
+  return commit === prepare && commit !== NO_POSITION ? commit : undefined;
+}
+
+function bothNumbers(position: bigint | "start" | "end"): Position | "start" | "end" {
+  return typeof position === "bigint" ? { commit: position, prepare: position } : position;
+}
+
+function serverEvent({ event }: ResolvedEvent | AllStreamResolvedEvent): ServerEvent {
+  if (!event) throw new Error("the event store gave a link whose event is gone");
+  const { id, type, streamId: stream, revision, created, isJson, data, metadata } = event;
+  const place = { stream, revision, position: oneNumber(event.position) };
+  const createdMs = created.getTime();
+  const parsed = isJson && typeof data === "object" && data !== null ? data : undefined;
+  return { id, type, ...place, createdMs, data: parsed, metadata };
+}

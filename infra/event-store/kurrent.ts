@@ -1,0 +1,237 @@
+import {
+  readParsedEvent,
+  STREAM_PREFIXES,
+  UnreadableEvent,
+  type NewEvent,
+  type RecordedEvent,
+} from "#domain/events/events.ts";
+import type { EventMetadata } from "#domain/events/schemas.ts";
+import { eventId } from "#domain/hash.ts";
+import type {
+  AppendOutcome,
+  Clock,
+  EventStore,
+  ExpectedRevision,
+  Random,
+} from "#services/ports.ts";
+import { createAppendsInOrder } from "./appends-in-order.ts";
+import { connectKurrent, isFinal, isNoPosition, type ServerEvent } from "./kurrent-client.ts";
+import { readKurrentUrl } from "./kurrent-url.ts";
+import { resuming, type Followed } from "./resuming.ts";
+
+export interface KurrentEventStoreOptions {
+  /** Such as `esdb://user:password@host:2113`; see {@link readKurrentUrl}. */
+  readonly url: string;
+  /** Whether the URL may say tls=false: everything then travels in plain text. */
+  readonly insecure?: boolean;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Appends that wait or are under way hold at most this much; what is more is `refused: queue_full`. */
+  readonly queueEventsMax?: number;
+  readonly queueBytesMax?: number;
+  /** The longest wait for an append's outcome, which is `unknown` after it, and for a read, which then throws. */
+  readonly answerMsMax?: number;
+  /** The most events that a follower is given at once. As many wait for it here, and the server keeps the others. */
+  readonly followEventsMax?: number;
+  /** How long a follower tries to subscribe again before it throws. */
+  readonly troubleMsMax?: number;
+}
+
+export interface KurrentEventStore extends EventStore {
+  /** Takes no more appends, waits for the outcomes of those it has, ends all followers and lets the server go. */
+  close(): Promise<void>;
+}
+
+const IDENTITY_STREAM = "store";
+const IDENTITY_TRIES_MAX = 5;
+/** Among so many newest events of a stream a repeated fence is looked for. */
+const FENCE_LOOK_EVENTS = 500;
+/** A server's clock is taken to go back by less than this; see `timeUpTo`. */
+const CLOCK_BACK_MS_MAX = 60_000;
+const CLOCK_BACK_EVENTS_MAX = 10_000;
+
+const isOurs = (stream: string) => STREAM_PREFIXES.some((prefix) => stream.startsWith(prefix));
+
+/**
+ * Opens an event store on an EventStoreDB or KurrentDB server, from 22.6 on. Its user needs the right to read `$all`.
+ *
+ * Appends name their revision, carry a deadline and take the client's unary path
+ * (docs/decisions/0029-appends-to-a-server-take-the-unary-path.md). Positions are the server's byte offsets.
+ * `recordedAt` is the server's time; along `follow`, and in `eventAt`, it never goes back.
+ * @throws when the URL cannot be used, and when the server does not say which store it is.
+ */
+export async function openKurrentEventStore(
+  options: KurrentEventStoreOptions,
+): Promise<KurrentEventStore> {
+  const { url, insecure = false, clock, random } = options;
+  const { queueEventsMax: eventsMax = 20_000, queueBytesMax: bytesMax = 64 * 1024 * 1024 } =
+    options;
+  const { answerMsMax = 10_000, followEventsMax = 1_000, troubleMsMax = 30_000 } = options;
+  const address = readKurrentUrl(url, insecure);
+  const appends = createAppendsInOrder({ clock, eventsMax, bytesMax, answerMsMax });
+  const closing = new AbortController();
+  const server = connectKurrent({ address, clock, answerMsMax, closing: closing.signal });
+  let closed: Promise<void> | undefined;
+
+  async function append(
+    stream: string,
+    events: readonly NewEvent[],
+    expected: ExpectedRevision | "any",
+  ): Promise<AppendOutcome> {
+    if (!isOurs(stream)) throw new TypeError(`no follower would be given a stream ${stream}`);
+    return appends.add(stream, events, (leftMs) => server.append(stream, events, expected, leftMs));
+  }
+
+  /**
+   * The recording time at a position: the latest of all times up to it. It is looked for among the events that are less
+   * than a minute older, at most 10,000, so that whoever follows from there is told the times that others were told.
+   */
+  async function timeUpTo(position: bigint | "start"): Promise<number> {
+    let latestMs = 0;
+    const take = ({ stream, createdMs }: ServerEvent) => {
+      if (isOurs(stream)) latestMs = Math.max(latestMs, createdMs);
+      return createdMs + CLOCK_BACK_MS_MAX > latestMs;
+    };
+    if (position === "start") return latestMs;
+    await server.readAll({ from: position, direction: "forward", max: 1 }, take);
+    const back = { from: position, direction: "backward", max: CLOCK_BACK_EVENTS_MAX } as const;
+    await server.readAll(back, take);
+    return latestMs;
+  }
+
+  async function* subscribe(
+    from: Followed,
+    signal: AbortSignal,
+    joined: () => void,
+  ): AsyncGenerator<RecordedEvent[]> {
+    let recordedAt = from.recordedAt ?? (await timeUpTo(from.position));
+    const place = { after: from.position, prefixes: STREAM_PREFIXES, eventsMax: followEventsMax };
+    for await (const batch of server.subscribe({ ...place, signal }, joined))
+      yield batch.map((event) => {
+        recordedAt = Math.max(recordedAt, event.createdMs);
+        return recorded(event, recordedAt);
+      });
+  }
+
+  const store: KurrentEventStore = {
+    async append(stream, events, expected) {
+      if (events.length === 0) throw new TypeError("an append needs at least one event");
+      return append(stream, events, expected);
+    },
+    async read(stream, { from, direction, max }) {
+      // The end lies behind the last event: nothing is forward of it.
+      if (max <= 0 || (from === "end" && direction === "forward")) return [];
+      const found: RecordedEvent[] = [];
+      const range = { from: from === "start" ? 0n : from, direction, max };
+      await server.readStream(stream, range, (event) => {
+        found.push(recorded(event, event.createdMs));
+        return true;
+      });
+      return found;
+    },
+    /** The server remembers only its newest appends at any revision, and none over a restart; so the stream is looked at first. */
+    async fence(stream, event) {
+      const range = { from: "end", direction: "backward", max: FENCE_LOOK_EVENTS } as const;
+      const newest = await store.read(stream, range);
+      const before = newest.find(({ id, type }) => id === event.id && type === event.type);
+      if (before) return before.position;
+      const cause = await append(stream, [event], "any");
+      if (cause.outcome === "appended") return cause.position;
+      throw new Error(`the fence of ${stream} was not written: ${cause.outcome}`, { cause });
+    },
+    follow: ({ after, signal }) =>
+      resuming({
+        clock,
+        after,
+        signal: AbortSignal.any([signal, closing.signal]),
+        subscribe,
+        isFinal,
+        troubleMsMax,
+      }),
+    async head() {
+      let head: bigint | "start" = "start";
+      const back = { from: "end", direction: "backward", max: Number.MAX_SAFE_INTEGER } as const;
+      await server.readAll(back, (event) => {
+        if (!isOurs(event.stream)) return true;
+        head = positionOf(event);
+        return false;
+      });
+      return head;
+    },
+    identity: () => identity,
+    async eventAt(position) {
+      let id: string | undefined;
+      try {
+        await server.readAll({ from: position, direction: "forward", max: 1 }, (event) => {
+          if (event.position === position) ({ id } = event);
+          return false;
+        });
+      } catch (error) {
+        if (!isNoPosition(error)) throw error;
+      }
+      return id === undefined ? undefined : { id, recordedAt: await timeUpTo(position) };
+    },
+    close: () => (closed ??= shut()),
+  };
+
+  async function shut(): Promise<void> {
+    closing.abort(new Error("the event store is closed"));
+    await appends.close();
+    await server.close();
+  }
+
+  let identity: Promise<string>;
+  try {
+    identity = Promise.resolve(await identityOf(server, random, answerMsMax));
+  } catch (error) {
+    await shut();
+    throw error;
+  }
+  return store;
+}
+
+/**
+ * Who the store is: the newest word in its stream `store`. Whoever finds none says one; of two that do so at once the
+ * second is refused and reads the other's.
+ */
+async function identityOf(
+  server: ReturnType<typeof connectKurrent>,
+  random: Random,
+  answerMsMax: number,
+): Promise<string> {
+  const sid = Buffer.from(random.bytes(16)).toString("hex");
+  const created = { id: eventId(IDENTITY_STREAM, sid), type: "StoreCreated.v1", data: { sid } };
+  const newest = { from: "end", direction: "backward", max: 1 } as const;
+  let answer: AppendOutcome | undefined;
+  for (let tries = 0; tries < IDENTITY_TRIES_MAX; tries += 1) {
+    let said: ServerEvent | undefined;
+    await server.readStream(IDENTITY_STREAM, newest, (event) => {
+      said = event;
+      return false;
+    });
+    if (said) return sidIn(said);
+    const event = { ...created, metadata: { schema: 1 } };
+    answer = await server.append(IDENTITY_STREAM, [event], "no_stream", answerMsMax);
+  }
+  throw new Error("the event store does not keep who it is", { cause: answer });
+}
+
+function sidIn({ data }: ServerEvent): string {
+  const sid = data && "sid" in data ? data.sid : undefined;
+  if (typeof sid === "string" && /^[0-9a-f]{32}$/u.test(sid)) return sid;
+  throw new Error(`the event store's stream ${IDENTITY_STREAM} is not relai's`);
+}
+
+function positionOf({ stream, revision, position }: ServerEvent): bigint {
+  if (position !== undefined) return position;
+  throw new Error(`the event store gives no position for event ${revision} of ${stream}`);
+}
+
+function recorded(event: ServerEvent, recordedAt: number): RecordedEvent {
+  const { id, type, stream, revision, data } = event;
+  const position = positionOf(event);
+  if (data === undefined)
+    throw new UnreadableEvent(`event ${type} at position ${position} is no JSON object`);
+  const metadata = event.metadata as EventMetadata;
+  return readParsedEvent({ id, type, stream, revision, position, recordedAt }, data, metadata);
+}
