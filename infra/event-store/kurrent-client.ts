@@ -191,8 +191,8 @@ export function connectKurrent(options: {
   };
 }
 
-/** Whether no repeat of a read or subscription can mend this. */
-export const isFinal = (error: unknown): boolean => error instanceof AccessDeniedError;
+/** Whether the server does not let this user do it. */
+export const isDenied = (error: unknown): boolean => error instanceof AccessDeniedError;
 
 /** Whether the server says that a position is none where a record begins: it has no error of its own for that. */
 export function isNoPosition(error: unknown): boolean {

@@ -1,3 +1,5 @@
+import { isIP } from "node:net";
+
 /** The address of an event store server, taken apart so that no text with a password in it goes any further. */
 export interface KurrentAddress {
   /** What the client is given: the URL without user and password. */
@@ -26,7 +28,8 @@ const OPTIONS = new Set([
 /**
  * Reads `esdb://user:password@host:port?option=value`, with several hosts or `esdb+discover://` for a cluster.
  * @throws when it is none, when it asks for plain text although `insecure` does not allow that, when it has no user
- * although the server will ask for one, and for options that this adapter does not take. No message quotes the URL.
+ * although the server will ask for one, and for options that this adapter does not take; over TLS also for a host that
+ * is an IP address, because the client would send it as the server's name, which Node refuses. No message quotes the URL.
  */
 export function readKurrentUrl(url: string, insecure: boolean): KurrentAddress {
   const parts = SHAPE.exec(url.trim())?.groups;
@@ -45,6 +48,8 @@ export function readKurrentUrl(url: string, insecure: boolean): KurrentAddress {
     throw new TypeError("tls=false sends events in plain text: only where that is asked for");
   if (!isPlain && user === undefined)
     throw new TypeError("the event store's URL needs a user and a password");
+  if (!isPlain && hosts?.split(",").some((host) => isIP(host.replace(/[:/].*$/u, "")) !== 0))
+    throw new TypeError("over TLS the event store's host must be a name, not an IP address");
   return {
     connection: `${scheme}${hosts}${options === undefined ? "" : `?${options}`}`,
     // In plain text the client sends none; that some are given is what chooses the unary path.

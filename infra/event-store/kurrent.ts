@@ -15,7 +15,7 @@ import type {
   Random,
 } from "#services/ports.ts";
 import { createAppendsInOrder } from "./appends-in-order.ts";
-import { connectKurrent, isFinal, isNoPosition, type ServerEvent } from "./kurrent-client.ts";
+import { connectKurrent, isDenied, isNoPosition, type ServerEvent } from "./kurrent-client.ts";
 import { readKurrentUrl } from "./kurrent-url.ts";
 import { resuming, type Followed } from "./resuming.ts";
 
@@ -145,7 +145,7 @@ export async function openKurrentEventStore(
         after,
         signal: AbortSignal.any([signal, closing.signal]),
         subscribe,
-        isFinal,
+        isFinal: (error) => error instanceof UnreadableEvent || isDenied(error),
         troubleMsMax,
       }),
     async head() {

@@ -136,16 +136,15 @@ export function eventStoreSuite<S extends StoreUnderTest>(
       if (harness.survivesClosing !== true) context.skip(harness.survivesClosing);
     });
 
-    it("says which event stands at a position", async () => {
+    it("says which event stands at a position, and that none stands between two", async () => {
       await store.append(journal(1), admissions(journal(1), 1, 3), "no_stream");
-      const [, second] = await store.read(journal(1), {
-        from: "start",
-        direction: "forward",
-        max: 3,
-      });
-      const mark = { id: second?.id, recordedAt: second?.recordedAt };
-      expect(await store.eventAt(second?.position ?? 0n)).toEqual(mark);
-      expect(await store.eventAt(((await store.head()) as bigint) + 1n)).toBeUndefined();
+      const events = await store.read(journal(1), { from: "start", direction: "forward", max: 3 });
+      const marks = new Map(
+        events.map(({ id, recordedAt, position }) => [position, { id, recordedAt }]),
+      );
+      // In some stores the next position is the next event's.
+      for (const at of [...marks.keys()].flatMap((one) => [one, one + 1n]))
+        expect(await store.eventAt(at)).toEqual(marks.get(at));
     });
 
     it("never lets recordedAt go back, also when the clock does", async (context: TestContext) => {

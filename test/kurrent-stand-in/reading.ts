@@ -38,7 +38,12 @@ async function send(call: ReadCall, answer: ReadResp): Promise<boolean> {
   if (!call.write(answer)) {
     const over = new AbortController();
     const { signal } = over;
-    await Promise.race([once(call, "drain", { signal }), once(call, "cancelled", { signal })]);
+    const room = Promise.race([
+      once(call, "drain", { signal }),
+      once(call, "cancelled", { signal }),
+    ]);
+    // It rejects with the error that ends the call.
+    await room.catch(() => undefined);
     over.abort();
   }
   return !call.cancelled;
@@ -133,11 +138,11 @@ export function createReading(log: KurrentLog, faults: Faults) {
     /** How many events were given to calls so far: what a slow reader has not taken yet was mostly not sent. */
     sentEvents: () => sent,
     openSubscriptions: () => subscriptions.size,
-    /** Ends every subscription with an error, as a server does that has had enough of a slow one. */
+    /** Ends every subscription with an error, as a server does that is shutting down. */
     dropSubscriptions(): void {
       for (const call of subscriptions) {
         subscriptions.delete(call);
-        call.emit("error", { code: status.UNKNOWN, details: "subscription dropped" });
+        call.emit("error", { code: status.UNAVAILABLE, details: "Server Is Not Ready" });
       }
     },
   };

@@ -34,7 +34,9 @@ export interface Faults {
   loseReply: boolean;
   /** Every connection is cut when the first event of the next append has come. */
   cutMidAppend: boolean;
-  /** Appends that have come whole are written, and reads begun, when this resolves. */
+  /** The next append is turned away, as by a server that has too much to do. */
+  isBusy: boolean;
+  /** Appends that have come whole are written, reads begun and members told when this resolves. */
   stall: Promise<void> | undefined;
   /** The wait before each event of a read or subscription. */
   readPauseMs: number;
@@ -61,6 +63,7 @@ export async function startStandIn(options: StandInOptions = {}) {
   const faults: Faults = {
     loseReply: false,
     cutMidAppend: false,
+    isBusy: false,
     stall: undefined,
     readPauseMs: 0,
   };
@@ -110,6 +113,10 @@ export async function startStandIn(options: StandInOptions = {}) {
       metadata.set("exception", "maximum-append-size-exceeded");
       metadata.set("maximum-append-size", String(APPEND_BYTES_MAX));
       return answer({ code: status.INVALID_ARGUMENT, details: "Maximum Append Size", metadata });
+    }
+    if (faults.isBusy) {
+      faults.isBusy = false;
+      return answer({ code: status.UNAVAILABLE, details: "Server Is Too Busy" });
     }
     await faults.stall;
     const expected = expectedIn(settings);
@@ -183,7 +190,8 @@ export async function startStandIn(options: StandInOptions = {}) {
         .setState(gossipMessages.MemberInfo.VNodeState.LEADER)
         .setIsAlive(true)
         .setHttpEndPoint(place);
-      answer(null, new gossipMessages.ClusterInfo().setMembersList([leader]));
+      const members = new gossipMessages.ClusterInfo().setMembersList([leader]);
+      void Promise.resolve(faults.stall).then(() => answer(null, members));
     },
   });
   const credentials = tls
