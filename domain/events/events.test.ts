@@ -1,6 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { admitted, usage } from "#test/conformance/event-samples.ts";
-import { journalEpoch, newEvent, readEvent, streams, UnreadableEvent } from "./events.ts";
+import {
+  journalEpoch,
+  newEvent,
+  readEvent,
+  STREAM_PREFIXES,
+  streams,
+  UnreadableEvent,
+} from "./events.ts";
 import { EVENT_SCHEMAS, type EventData, type EventType } from "./schemas.ts";
 
 const STREAM = "journal-us-4";
@@ -189,4 +196,11 @@ test("a journal's name carries its writer's epoch, whatever its region is called
 test("every type of event has a version", () => {
   for (const type of Object.keys(EVENT_SCHEMAS))
     expect(type).toMatch(/^[A-Z][A-Za-z]+\.v[1-9]\d*$/);
+});
+
+test("every stream's name begins as one of the prefixes, so that a server gives it to followers", () => {
+  const names = Object.values(streams).map((name) => name("a", 1));
+  expect(names.map((name) => STREAM_PREFIXES.filter((one) => name.startsWith(one)).length)).toEqual(
+    STREAM_PREFIXES.map(() => 1),
+  );
 });
