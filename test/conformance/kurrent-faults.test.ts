@@ -35,7 +35,7 @@ describe("the event store on a server, with faults", () => {
       const batch = admissions(JOURNAL, 1, 3);
       expect(await store.append(JOURNAL, batch, 0n)).toMatchObject({ outcome: "unknown" });
       expect(server.log.stream(JOURNAL)).toHaveLength(4);
-      expect(await appendUntilIn(store, 4)).toBeLessThan(5);
+      await appendUntilIn(store, 4);
       const { position: at } = server.log.stream(JOURNAL)?.[3] ?? {};
       const repeat = await store.append(JOURNAL, batch, 0n);
       expect(repeat).toEqual({ outcome: "appended", revision: 3n, position: at });
@@ -52,7 +52,7 @@ describe("the event store on a server, with faults", () => {
     });
 
     it("are unknown when the server does not answer in time, and those behind them are not sent", async () => {
-      const store = await world.open({ answerMsMax: 300 });
+      const store = await world.open({ answerMsMax: 1_000 });
       const other = await world.open({ url: (await world.start()).url() });
       await appendUntilIn(store, 0);
       const goOn = world.stall();
@@ -162,17 +162,17 @@ describe("the event store on a server, with faults", () => {
 
   describe("a server that does not answer", () => {
     it("ends a read with an error", async () => {
-      const store = await world.open({ answerMsMax: 200 });
+      const store = await world.open({ answerMsMax: 1_000 });
       await appendUntilIn(store, 0);
       const goOn = world.stall();
       await expect(store.read(JOURNAL, whole)).rejects.toThrow("did not answer in time");
       goOn();
-      server.faults.readPauseMs = 500;
+      server.faults.readPauseMs = 3_000;
       await expect(store.read(JOURNAL, whole)).rejects.toThrow("did not answer in time");
     });
 
     it("ends a close no later than its appends", async () => {
-      const store = await world.open({ answerMsMax: 500 });
+      const store = await world.open({ answerMsMax: 1_000 });
       await appendUntilIn(store, 0);
       const goOn = world.stall();
       const signal = AbortSignal.timeout(30_000);

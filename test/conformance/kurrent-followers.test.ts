@@ -86,7 +86,7 @@ describe("followers of the event store on a server", () => {
   });
 
   it("are told when the server takes no subscription", async () => {
-    const store = await world.open({ troubleMsMax: 300, answerMsMax: 200 });
+    const store = await world.open({ troubleMsMax: 300, answerMsMax: 1_000 });
     const goOn = world.stall();
     const follower = store.follow({ after: "start", signal: signal() })[Symbol.asyncIterator]();
     await expect(follower.next()).rejects.toThrow("did not answer in time");
