@@ -7,7 +7,7 @@
  * further back the window lies in a future that was never true, so a new one begins.
  */
 
-const BUCKETS = 61;
+export const BUCKETS = 61;
 
 export interface RateWindow {
   /** The newest second counted, in seconds since 1970; goes back only where a new window begins. */

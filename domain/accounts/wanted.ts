@@ -6,10 +6,10 @@ import type { Wanted } from "./admission-types.ts";
  * journal, or the admission may have come behind it; then nobody else would ever end them. Whoever comes upon one marks
  * its organization as wanted, and the ledger looks who took it. Being old never ends a hold: it only makes it looked at.
  */
-const OLD_MS = 30_000;
+export const OLD_MS = 30_000;
 
 /** At most this many organizations are remembered as wanted; more ask again. */
-const WANTED_MAX = 10_000;
+export const WANTED_MAX = 10_000;
 
 /** A taking from ahead of this time is old too: the clock went back, and would not come to it for as long. */
 const isOld = (takenMs: number, nowMs: number) => Math.abs(nowMs - takenMs) > OLD_MS;

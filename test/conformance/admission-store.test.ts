@@ -1,5 +1,17 @@
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
+import type { RedisConnection } from "#infra/redis.ts";
 import { manualClock } from "#test/manual-clock.ts";
+import {
+  answersAgain,
+  connect,
+  freshPrefix,
+  REDIS_SOURCE,
+  redisForTests,
+  removeKeys,
+  timedAdmission,
+  type RedisForTests,
+} from "#test/redis-world.ts";
 import { admissionHoldsSuite } from "./admission-holds-suite.ts";
 import { admissionStoreSuite, type AdmissionStoreUnderTest } from "./admission-store-suite.ts";
 import { admissionWantedSuite } from "./admission-wanted-suite.ts";
@@ -20,3 +32,45 @@ async function makeMemory(): Promise<AdmissionStoreUnderTest> {
 admissionStoreSuite("memory", makeMemory);
 admissionHoldsSuite("memory", makeMemory);
 admissionWantedSuite("memory", makeMemory);
+
+describe("on Redis", () => {
+  if (REDIS_SOURCE.from === "nowhere") {
+    const { reason } = REDIS_SOURCE;
+    test("the admission store", (context) => context.skip(reason));
+    return;
+  }
+  let server: RedisForTests;
+  let redis: RedisConnection;
+  beforeAll(async () => {
+    server = await redisForTests();
+    redis = await connect(server.url);
+  });
+  afterAll(async () => {
+    await redis.close();
+    await server.close();
+  });
+
+  async function makeRedis(): Promise<AdmissionStoreUnderTest> {
+    const clock = manualClock();
+    const prefix = freshPrefix();
+    const { restart } = server;
+    return {
+      store: timedAdmission(redis, prefix, clock),
+      clock,
+      clockMoves: true,
+      restart:
+        typeof restart === "string"
+          ? restart
+          : async () => {
+              await restart();
+              await answersAgain(redis);
+              return timedAdmission(redis, prefix, clock);
+            },
+      cleanUp: () => removeKeys(server.url, prefix),
+    };
+  }
+
+  admissionStoreSuite("Redis", makeRedis);
+  admissionHoldsSuite("Redis", makeRedis);
+  admissionWantedSuite("Redis", makeRedis);
+});

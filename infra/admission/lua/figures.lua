@@ -1,0 +1,15 @@
+-- The figures that people read: the balance, and the budget of one of the organization's keys.
+--
+-- keys: state free taken tombstones
+-- args: keyId
+-- returns: figures old asOfMs funded spent held unspentLots budget budgetSpent budgetHeld | fenced reason
+-- uses: time owner books old
+local fenced, text = open(nil, 'k:' .. keyId)
+if fenced then return fenced end
+local now = nowMs()
+local key = readKey(keyId, text)
+local budget = key and key.limits.budgetMicro
+return {
+  'figures', meetsOld(now), exact(now), exact(org.funded), exact(org.spent), exact(org.held), exact(org.lots),
+  budget and exact(budget) or '', budget and exact(key.spent) or '', budget and exact(key.held) or '',
+}
