@@ -1,0 +1,81 @@
+import { loadScripts } from "#infra/lua-scripts.ts";
+import type { RedisConnection } from "#infra/redis.ts";
+import type { Clock, KeyDirectory, KeyEntry } from "#services/ports.ts";
+
+const CONTRACTS = {
+  lookup: { keys: ["shard"], args: ["tokenHash"] },
+  put: { keys: ["shard"], args: ["tokenHash", "entry"] },
+  mark: { keys: ["shard"], args: ["ownerEpoch"] },
+} as const;
+
+/** Two hexadecimal digits of a hash: so many shards, which a cluster spreads over its servers. */
+const SHARDS = 256;
+
+/** A hash that nobody knew is not asked for again within this. */
+const UNKNOWN_MS = 1000;
+/** So many such hashes are remembered; of more the oldest is forgotten, and asked for again. */
+const UNKNOWN_MAX = 10_000;
+
+/** The directory as the ledger process keeps it. */
+export interface RedisKeyDirectory extends KeyDirectory {
+  /**
+   * Says that every key was put in, under an owner epoch. Until then, and again when the server has lost its memory or
+   * another one has taken its place, the look-up of a key that is not there rejects: it may be one that was lost.
+   */
+  markFilled(ownerEpoch: number): Promise<void>;
+}
+
+/**
+ * The key directory on Redis or a cluster: a gateway reads what the ledger process writes, one round trip for a look-up.
+ * What nobody knows is remembered in the gateway's process for a moment, so that a caller with a wrong key costs the
+ * server little. A key that was just issued is therefore found at once: its hash was never asked for before.
+ */
+export function createRedisKeyDirectory(options: {
+  redis: RedisConnection;
+  /** In front of every key, so that several regions may share a server. */
+  prefix: string;
+  clock: Pick<Clock, "elapsed">;
+}): RedisKeyDirectory {
+  const { redis, prefix, clock } = options;
+  const scripts = loadScripts(new URL("./lua/", import.meta.url), CONTRACTS);
+  /** Hash → until when nobody knows it, oldest first. */
+  const unknown = new Map<string, number>();
+
+  const shardKey = (shard: string) => `${prefix}{keys-${shard}}`;
+  const shardOf = (tokenHash: string) => shardKey(tokenHash.slice(0, 2));
+
+  function rememberUnknown(tokenHash: string): void {
+    unknown.delete(tokenHash);
+    unknown.set(tokenHash, clock.elapsed() + UNKNOWN_MS);
+    if (unknown.size <= UNKNOWN_MAX) return;
+    for (const oldest of unknown.keys()) {
+      unknown.delete(oldest);
+      return;
+    }
+  }
+
+  return {
+    async lookup(tokenHash) {
+      if ((unknown.get(tokenHash) ?? 0) > clock.elapsed()) return undefined;
+      const reply = await redis.run(scripts.lookup, [shardOf(tokenHash)], { tokenHash });
+      const [outcome, entry = ""] = reply as string[];
+      if (outcome === "known") return JSON.parse(entry) as KeyEntry;
+      if (outcome === "unfilled") throw new Error("the key directory has not been filled yet");
+      rememberUnknown(tokenHash);
+      return undefined;
+    },
+    async put(tokenHash, entry) {
+      await redis.run(scripts.put, [shardOf(tokenHash)], {
+        tokenHash,
+        entry: JSON.stringify(entry),
+      });
+      unknown.delete(tokenHash);
+    },
+    async markFilled(ownerEpoch) {
+      for (let shard = 0; shard < SHARDS; shard += 1) {
+        const key = shardKey(shard.toString(16).padStart(2, "0"));
+        await redis.run(scripts.mark, [key], { ownerEpoch });
+      }
+    },
+  };
+}
