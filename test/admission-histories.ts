@@ -186,7 +186,9 @@ export function sayingOf(history: History, step: Step): Said | undefined {
 
   switch (step.verb) {
     case "admit": {
-      const again = odd && (hold !== undefined || !history.admitted.has(requestId));
+      // A tombstone may be forgotten by this very admission.
+      const isThere = hold !== undefined && hold.state !== "tombstone";
+      const again = odd && (isThere || !history.admitted.has(requestId));
       const ask = {
         ...of,
         requestId: again ? requestId : `req_${(history.made += 1)}`,
