@@ -60,7 +60,7 @@ export async function removeKeys(url: string, prefix: string): Promise<void> {
   const redis = new Redis(url, { protocol: 2 });
   try {
     for await (const keys of redis.scanStream({ match: `${prefix}*`, count: 1000 }))
-      if ((keys as string[]).length > 0) await redis.unlink(keys as string[]);
+      await Promise.all((keys as string[]).map((key) => redis.unlink(key)));
   } finally {
     redis.disconnect();
   }

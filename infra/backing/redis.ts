@@ -100,7 +100,8 @@ export async function startRedis(options: {
   return { url: `redis://127.0.0.1:${port}`, port, folder, pid: child.pid, kill };
 }
 
-async function freePort(): Promise<number> {
+/** A port of 127.0.0.1 that nobody listens on now. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = server.address();
