@@ -79,7 +79,7 @@ async function joinAll(each: readonly Redis[], servers: readonly StartedRedis[])
     await one.call("CLUSTER", "SET-CONFIG-EPOCH", at + 1);
   }
   const { port } = servers[0] ?? { port: 0 };
-  const [, busPort = ""] = (await first.config("GET", "cluster-port")) as string[];
+  const [, busPort = ""] = await first.config("GET", "cluster-port");
   for (const one of others) await one.call("CLUSTER", "MEET", "127.0.0.1", port, busPort);
   const replica = each[PRIMARIES];
   if (!replica) return;

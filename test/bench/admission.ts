@@ -13,7 +13,7 @@ import { itemsOf } from "#test/accounts-world.ts";
 
 const KEY = "key_01JCQ8Z3N5M7P9R1S3T5V7W9X1";
 const ORGS = Array.from({ length: 16 }, (_, at) => `org_01JCQ8Z3N5M7P9R1S3T5V7W9${10 + at}`);
-const COUNT = 120_000;
+const COUNT = 40_000;
 const AT_ONCE = 64;
 const ROUND_TRIPS = 10_000;
 const LOT_MICRO = 1_000_000_000_000;
