@@ -33,7 +33,7 @@ export interface RedisPlace {
 const reconnectMs = (times: number) => Math.min(2000, 50 * 2 ** Math.min(times - 1, 10));
 
 /**
- * Connects. Rejects where no server answers, and where one may throw keys away when it is full: what is missing would
+ * Connects. Rejects where no server answers, and where one may throw keys away when it is full: what it threw away would
  * look as if it had never been.
  *
  * The client's own help is switched off, because a script that takes money must not run twice: nothing is sent again

@@ -24,7 +24,8 @@ const AND = "+";
  * does; each decision is one script and one round trip. All keys of an organization are in one slot, and each organization
  * keeps the identity of the primary on which it was adopted.
  *
- * A promise that rejects says nothing about the outcome. Ids have no spaces, which the events' schemas hold.
+ * A promise that rejects says nothing about the outcome. Ids, and the names of accounts and periods, have no spaces in them:
+ * holds are kept as words.
  */
 export function createRedisAdmission(options: {
   redis: RedisConnection;

@@ -115,7 +115,7 @@ describe("admission on a Redis that", () => {
   test("loses its answer: nobody knows, nothing is sent again, and a drop undoes it", async () => {
     const proxy = await losingProxy(server.port);
     undo.push(() => proxy.close());
-    const { redis: far, store: through } = await connectTo(proxy.port, 300);
+    const { redis: far, store: through } = await connectTo(proxy.port, 1000);
     expect(await through.admit(ask({ requestId: "req_first" }))).toMatchObject({
       outcome: "admitted",
     });
@@ -136,13 +136,13 @@ describe("admission on a Redis that", () => {
   });
 
   test("stands still: a call is given up in its time, may still be carried out, and a drop undoes it", async () => {
-    const { redis: far, store: hasty } = await connectTo(server.port, 200);
+    const { redis: far, store: hasty } = await connectTo(server.port, 700);
     // A script that the server does not know yet would not be carried out later.
     await store.admit(ask({ requestId: "req_first" }));
     process.kill(server.pid, "SIGSTOP");
     const begun = performance.now();
     await expect(hasty.admit(ask())).rejects.toThrow("timed out");
-    expect(performance.now() - begun).toBeLessThan(2000);
+    expect(performance.now() - begun).toBeLessThan(5000);
     process.kill(server.pid, "SIGCONT");
     await answersAgain(far);
     await expect.poll(() => moneyOf(store)).toMatchObject(heldAndSpent(20, 0));
@@ -156,7 +156,7 @@ describe("admission on a Redis that", () => {
     await expect(store.admit(ask())).rejects.toThrow();
     const begun = performance.now();
     await expect(store.admit(ask())).rejects.toThrow("enableOfflineQueue");
-    expect(performance.now() - begun).toBeLessThan(500);
+    expect(performance.now() - begun).toBeLessThan(1500);
     const again = await start({ port: server.port });
     await answersAgain(redis);
     expect(await rawTo(again).keys("*")).toEqual([]);
