@@ -38,7 +38,8 @@ const reconnectMs = (times: number) => Math.min(2000, 50 * 2 ** Math.min(times -
  *
  * The client's own help is switched off, because a script that takes money must not run twice: nothing is sent again
  * after a connection broke, and nothing waits for a connection to come. What a cluster's server answers with MOVED, ASK
- * or TRYAGAIN did not run, and is sent on. Commands are not gathered into pipelines: the client keeps a second one
+ * or TRYAGAIN did not run, and is sent on. One thing cannot be switched off: in a cluster a command waits for the first
+ * connection to its server, within its time. Commands are not gathered into pipelines: the client keeps a second one
  * waiting for the first one's answer, and sends a whole one again when a part of it was moved.
  */
 export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
