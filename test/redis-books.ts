@@ -22,10 +22,8 @@ export function booksOf(org: AdmissionOrg) {
     freeLots: lots.filter((lot) => lot.availableMicro > 0).map(({ lotId }) => lotId),
     keys: byName(keys.map((key) => [key.keyId, key])),
     holds: byName(holds.map((hold) => [hold.requestId, hold])),
-    taken: org.taken
-      .filter(({ requestId }) => org.accounts.holds.get(requestId)?.state === "provisional")
-      .map(({ requestId, atMs }) => `${atMs} ${requestId}`),
-    tombstones: [...org.tombstones],
+    taken: [...org.provisional].map(([requestId, atMs]) => `${atMs} ${requestId}`),
+    tombstones: [...org.tombstones].map(([requestId, untilMs]) => `${untilMs} ${requestId}`),
     windows: byName([...org.windows].map(([keyId, window]) => [keyId, { ...window }])),
   };
 }
@@ -82,7 +80,10 @@ export async function booksOnRedis(
     }),
     holds: named("h").map(([requestId, packed]) => [requestId, holdOf(requestId, packed)]),
     taken: taken.map((member) => member.replace(/ \S+ /, " ")),
-    tombstones,
+    tombstones: tombstones.map((requestId) => {
+      const [, , , , , untilMs] = text(`h:${requestId}`).split(" ");
+      return `${untilMs} ${requestId}`;
+    }),
     windows: named("r").map(([keyId, packed]) => {
       const [second = 0, total = 0, , newest = 0] = packed.split(" ").map(Number);
       const buckets = fields[`b:${keyId}`];
@@ -94,7 +95,7 @@ export async function booksOnRedis(
 }
 
 function holdOf(requestId: string, packed: string): Hold {
-  const [state, writer, keyId = "", revision, , forget, total, ...takings] = packed.split(" ");
+  const [state, writer, keyId = "", revision, , , total, ...takings] = packed.split(" ");
   return {
     requestId,
     keyId: keyId === "-" ? "" : keyId,
@@ -103,6 +104,5 @@ function holdOf(requestId: string, packed: string): Hold {
     totalMicro: Number(total),
     accounts: takingsOf(takings.join(" ")),
     revision: Number(revision),
-    forgetAtMs: Number(forget),
   };
 }
