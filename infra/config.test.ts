@@ -33,6 +33,8 @@ test("without settings the defaults hold", () => {
     controlPort: 8090,
     simulatorPort: 8099,
     demo: true,
+    eventstoreInsecure: false,
+    redisCluster: false,
     adminToken: undefined,
     openaiApiKey: undefined,
     openaiBaseUrl: "https://api.openai.com/v1",
@@ -55,6 +57,25 @@ test("without settings the defaults hold", () => {
     answerBytesMax: 67_108_864,
     inFlightBytesMax: 268_435_456,
   });
+});
+
+test("the servers of events and of admission go together, and with them there is no demo unless it is asked for", () => {
+  const url = "esdb://admin:changeit@events.internal:2113";
+  const env = { RELAI_EVENTSTORE_URL: url, RELAI_REDIS_URL: "redis://a:6379, rediss://b" };
+  const config = readConfig({ env });
+  expect(config).toMatchObject({ eventstoreUrl: url, demo: false });
+  expect(config.redisUrl).toEqual(["redis://a:6379", "rediss://b"]);
+  expect(readConfig({ env: { ...env, RELAI_DEMO: "1" } }).demo).toBe(true);
+  const shown = JSON.stringify(describeConfig(config));
+  for (const part of ["changeit", "events.internal", "rediss"]) expect(shown).not.toContain(part);
+  for (const name of ["RELAI_EVENTSTORE_URL", "RELAI_REDIS_URL"] as const)
+    expect(refusal({ ...env, [name]: "" })).toMatch(/go together: set both, or none/);
+  expect(refusal({ ...env, RELAI_EVENTSTORE_URL: "https://a:secret@b" })).toBe(
+    "RELAI_EVENTSTORE_URL must be a URL such as esdb://user:password@host:2113.",
+  );
+  expect(refusal({ ...env, RELAI_REDIS_URL: "localhost:6379" })).toMatch(
+    /^RELAI_REDIS_URL must be/,
+  );
 });
 
 test("the environment wins over the file, the file over the default; an empty variable is none", () => {

@@ -39,6 +39,7 @@ const port = whole(0, 65_535, " (0 takes a free port)");
 /** A time-out of a day is a mistake, and longer ones overflow timers. */
 const milliseconds = whole(1, 86_400_000, " (milliseconds)");
 const bytes = whole(1, 2 ** 40, " (bytes)");
+const flag = setting("1 or 0", (text) => (text === "1" ? true : text === "0" ? false : undefined));
 
 /** Whether a URL's host name stands for this machine. */
 export function isThisMachine(hostname: string): boolean {
@@ -79,9 +80,24 @@ const SETTINGS = z.object({
   internalPort: port.default(8070),
   controlPort: port.default(8090),
   simulatorPort: port.default(8099),
-  demo: setting("1 or 0", (text) =>
-    text === "1" ? true : text === "0" ? false : undefined,
-  ).default(true),
+  /** 1 while everything is embedded, else 0. */
+  demo: flag.optional(),
+  /** EventStoreDB or KurrentDB; undefined keeps events in a file of the data folder. */
+  eventstoreUrl: matching(
+    /^esdb(\+discover)?:\/\/[^\s]+$/u,
+    "a URL such as esdb://user:password@host:2113",
+  ).optional(),
+  /** Lets that URL say tls=false: events and password then travel in plain text. */
+  eventstoreInsecure: flag.default(false),
+  /** Redis or Valkey; undefined keeps admission and keys in the process's memory. */
+  redisUrl: setting(
+    "one or more URLs such as redis://host:6379, with commas between them",
+    (text) => {
+      const urls = text.split(",").map((each) => each.trim());
+      return urls.every((each) => /^rediss?:\/\/[^\s/]+/u.test(each)) ? urls : undefined;
+    },
+  ).optional(),
+  redisCluster: flag.default(false),
   adminToken: matching(/^[\x21-\x7e]{16,256}$/u, "16 to 256 visible ASCII characters").optional(),
   openaiApiKey: matching(/^[\x21-\x7e]{1,512}$/u, "1 to 512 visible ASCII characters").optional(),
   openaiBaseUrl: url.default("https://api.openai.com/v1"),
@@ -116,7 +132,7 @@ const SETTINGS = z.object({
   inFlightBytesMax: bytes.default(256 * 1024 * 1024),
 });
 
-type Settings = Readonly<z.infer<typeof SETTINGS>>;
+type Settings = Readonly<z.infer<typeof SETTINGS>> & { readonly demo: boolean };
 type SettingName = keyof Settings;
 type SettingSource = "default" | "environment" | "file";
 
@@ -126,7 +142,12 @@ export interface Config extends Settings {
 }
 
 /** Their values are never shown, not even when they are wrong. */
-const SECRETS: ReadonlySet<SettingName> = new Set(["adminToken", "openaiApiKey"] as const);
+const SECRETS: ReadonlySet<SettingName> = new Set([
+  "adminToken",
+  "openaiApiKey",
+  "eventstoreUrl",
+  "redisUrl",
+] as const);
 
 /** The variable of a setting: of `drainMs` it is RELAI_DRAIN_MS, of `openaiArea` it is OPENAI_AREA. */
 function variableOf(name: SettingName): string {
@@ -175,7 +196,9 @@ export function readConfig(from: {
     throw new ConfigError(`${variableOf(name)}${where} ${is}must be ${issue?.message}.`);
   }
   checkTogether(settings);
-  return { ...settings, sources };
+  const { demo = settings.eventstoreUrl === undefined && settings.redisUrl === undefined } =
+    settings;
+  return { ...settings, demo, sources };
 }
 
 /** What `relai config` and the control API tell: every setting in force, with its source. A value is null when there is none. */
@@ -221,7 +244,7 @@ function isShowable(name: SettingName, text: string): boolean {
 }
 
 /** What no single setting can say for itself. */
-function checkTogether(settings: Settings): void {
+function checkTogether(settings: z.infer<typeof SETTINGS>): void {
   const taken = new Map<number, string>();
   for (const name of ["gatewayPort", "internalPort", "controlPort", "simulatorPort"] as const) {
     const port = settings[name];
@@ -233,7 +256,12 @@ function checkTogether(settings: Settings): void {
     }
     taken.set(port, variableOf(name));
   }
-  const { bodyBytesMax, inFlightBytesMax } = settings;
+  const { bodyBytesMax, inFlightBytesMax, eventstoreUrl, redisUrl } = settings;
+  if ((eventstoreUrl === undefined) !== (redisUrl === undefined)) {
+    throw new ConfigError(
+      "RELAI_EVENTSTORE_URL and RELAI_REDIS_URL go together: set both, or none for stores of this process's own.",
+    );
+  }
   if (bodyBytesMax > inFlightBytesMax) {
     throw new ConfigError(
       `RELAI_BODY_BYTES_MAX is ${bodyBytesMax} but must be at most ` +

@@ -17,8 +17,8 @@ import type { PackedRows, ReadModelWrite } from "#projections/rows.ts";
 
 /**
  * Every port: what the services need of the world, in the services' own words. No type of a client library shows.
- * Adapters stand in infra/ (and, for those of tests, in test/); only main.ts files and the command line
- * bring the two together.
+ * Adapters stand in infra/ (and, for those of tests, in test/); only main.ts files, the start and
+ * the command line bring the two together.
  */
 
 /** Time. The only way in which services learn it. */

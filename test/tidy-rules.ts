@@ -146,11 +146,11 @@ function refusedImport(
   return undefined;
 }
 
-/** Data flows one way: domain, projections, services, infra; only main.ts files and the command line wire adapters. */
+/** Data flows one way: domain, projections, services, infra; only main.ts files, the start and the command line wire adapters. */
 export function importLayers(files: readonly TextFile[], exempt: Exemptions): string[] {
   return sourcesOf(files).flatMap((file) => {
     const wiring =
-      /(^|\/)main\.ts$|^services\/cli\//.test(file.path) || exempt.wiring.has(file.path);
+      /(^|\/)main\.ts$|^services\/(cli|start)\//.test(file.path) || exempt.wiring.has(file.path);
     return file.imports.flatMap((one) => {
       const refused = refusedImport(file.path, one, wiring);
       return refused === undefined ? [] : [finding(file, one.offset, refused)];

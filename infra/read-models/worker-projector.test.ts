@@ -19,7 +19,7 @@ let projector: Projector;
 function open(): Projector {
   return openWorkerProjector({
     entry: new URL(import.meta.resolve("#services/projector/main.ts")),
-    eventStorePath: join(root, "events.sqlite"),
+    events: { path: join(root, "events.sqlite") },
     folder: join(root, "read-models"),
     clock,
     onAlarm: (what, facts) => alarms.push(`${what}: ${facts["reason"]}`),
@@ -131,7 +131,7 @@ test("a thread that cannot start says why, and is tried again", async () => {
   const told: string[] = [];
   const hopeless = openWorkerProjector({
     entry: new URL(import.meta.resolve("#services/projector/main.ts")),
-    eventStorePath: join(folder, "events.sqlite"),
+    events: { path: join(folder, "events.sqlite") },
     folder,
     clock,
     onAlarm: (what, facts) => told.push(`${what}: ${facts["reason"]}`),

@@ -2,10 +2,14 @@ import { Worker } from "node:worker_threads";
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
 import type { Clock, Projector, RebuildProgress, Telemetry } from "#services/ports.ts";
 
+/** Where the events are: in a file, which must be there already, or on a server. */
+export type EventsPlace =
+  | { readonly path: string }
+  | { readonly url: string; readonly insecure: boolean };
+
 /** What the projector's thread is started with. */
 export interface ProjectorThreadData {
-  /** The event store's file, which must be there already. */
-  readonly eventStorePath: string;
+  readonly events: EventsPlace;
   /** Where the read models' files lie. */
   readonly folder: string;
 }
@@ -62,7 +66,7 @@ const LIVED_MS = 60_000;
  * rejected, an alarm is raised, and another one is started; what is asked in between is rejected too.
  */
 export function openWorkerProjector(options: WorkerProjectorOptions): Projector {
-  const { clock, onAlarm, entry, eventStorePath, folder } = options;
+  const { clock, onAlarm, entry, events, folder } = options;
   const asked = new Map<number, Asked>();
   let asks = 0;
   let deaths = 0;
@@ -72,7 +76,7 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
 
   function start(): void {
     const startedMs = clock.elapsed();
-    const workerData: ProjectorThreadData = { eventStorePath, folder };
+    const workerData: ProjectorThreadData = { events, folder };
     const started = new Worker(entry, { workerData, name: "projector" });
     let why = "it ended";
     started.on("message", heard);

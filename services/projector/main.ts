@@ -1,6 +1,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
+import { systemRandom } from "#infra/random.ts";
 import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
 import type {
   ProjectorAsk,
@@ -10,11 +11,11 @@ import type {
 import type { Telemetry } from "#services/ports.ts";
 import { startProjector } from "./projector.ts";
 
-/** The projector's thread: it reads the event store's file beside its writer, and alone writes the read models' files. */
+/** The projector's thread: it reads the events beside their writers, and alone writes the read models' files. */
 if (!parentPort) throw new Error("the projector runs as a thread of another relai process");
 const port = parentPort;
 // Whoever starts the thread gives it this, and nobody else can.
-const { eventStorePath, folder } = workerData as ProjectorThreadData;
+const { events, folder } = workerData as ProjectorThreadData;
 
 function say(said: ProjectorSaid): void {
   port.postMessage(said);
@@ -22,7 +23,10 @@ function say(said: ProjectorSaid): void {
 
 const clock = systemClock();
 const onAlarm: Telemetry["alarm"] = (what, facts) => say({ said: "alarm", what, facts });
-const store = openSqliteEventReader({ path: eventStorePath, clock, pollMs: 100 });
+const store =
+  "path" in events
+    ? openSqliteEventReader({ path: events.path, clock, pollMs: 100 })
+    : await openKurrentReader(events);
 const readModels = openSqliteReadModels({
   folder,
   onDropped: (projection, reason) => onAlarm("read_model_dropped", { projection, reason }),
@@ -35,12 +39,19 @@ const projector = await startProjector({
   onAlarm,
 });
 
+/** A server tells of new events by itself. */
+async function openKurrentReader(place: { url: string; insecure: boolean }) {
+  const { openKurrentEventStore } = await import("#infra/event-store/kurrent.ts");
+  const opened = await openKurrentEventStore({ ...place, clock, random: systemRandom() });
+  return { ...opened, lookNow: undefined };
+}
+
 async function answer(asked: ProjectorAsk): Promise<unknown> {
   switch (asked.ask) {
     case "rows": {
       const rows = projector.rows(asked.projection, asked.atLeast, asked.tables);
       // Whoever asks has mostly just recorded what they want to see.
-      store.lookNow();
+      store.lookNow?.();
       return rows;
     }
     case "rebuild":

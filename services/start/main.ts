@@ -4,13 +4,10 @@ import type { FastifyInstance } from "fastify";
 import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { streams } from "#domain/events/events.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
-import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { CLOCK_JUMP_MS, systemClock } from "#infra/clock.ts";
 import { ConfigError, describeConfig, type Config } from "#infra/config.ts";
-import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { readSecretFile, writeSecretFile } from "#infra/files.ts";
 import { lockFolder } from "#infra/folder-lock.ts";
-import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createLog } from "#infra/log.ts";
 import { openaiHostOf } from "#infra/openai-host.ts";
 import { systemRandom } from "#infra/random.ts";
@@ -29,6 +26,7 @@ import type { RegionParts } from "./embedded.ts";
 import { listen, orTaken } from "./listening.ts";
 import { openRegion } from "./region.ts";
 import { stopAll, type Stops } from "./stopping.ts";
+import { openStores } from "./stores.ts";
 
 /** Everything of one relai in this process, ready to serve. */
 export interface Relai {
@@ -79,13 +77,6 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   const random = systemRandom();
   const log = createLog({ level: config.logLevel });
   const instance = Buffer.from(random.bytes(12)).toString("hex");
-  const eventStorePath = join(folder, "events.sqlite");
-  const store = await openSqliteEventStore({
-    path: eventStorePath,
-    // It reads its clock as it dates what is appended, so a jump is told before anything carries it.
-    clock: systemClock((jumpMs) => telemetry.alarm("clock_jumped", { jumpMs: Math.round(jumpMs) })),
-  });
-  stops.store = () => store.close();
   const catalogue = buildCatalogue({
     openai: openai ?? false,
     simulator: config.demo,
@@ -97,9 +88,25 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     const { processingArea } = outside;
     telemetry.alarm("host_outside_area", { host: "openai", processingArea, region });
   }
+  const stores = await openStores(config, {
+    clock,
+    random,
+    telemetry,
+    folder,
+    region,
+    instance,
+    onOpen(close) {
+      const before = stops.store;
+      stops.store = async () => {
+        await close();
+        await before?.();
+      };
+    },
+  });
+  const { events: store, admission, directory } = stores;
   const projector = openWorkerProjector({
     entry: PROJECTOR_ENTRY,
-    eventStorePath,
+    events: stores.eventsPlace,
     folder: join(folder, "read-models"),
     clock,
     onAlarm: telemetry.alarm,
@@ -115,18 +122,13 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     waitingMax: config.upstreamWaitingMax,
   });
   stops.upstream = () => upstream.close();
-  const admission = createMemoryAdmission({
-    clock,
-    server: instance,
-    onFault: (orgId, sentence) => telemetry.alarm("organization_closed", { orgId, sentence }),
-  });
   const opened = await openRegion({
     region,
     knownRegions: new Set([...KNOWN_REGIONS, ...config.regions]),
     instance,
     store,
     admission,
-    directory: createMemoryKeyDirectory(),
+    directory,
     catalogue,
     hosts: hostsOf(config, { simulator, openai: !outside }),
     upstream,
@@ -135,6 +137,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     telemetry,
     projector,
     gatewayCount,
+    death: stores.areShared ? "silence" : "lock",
     limits: {
       bodyBytesMax: config.bodyBytesMax,
       bodyDepthMax: config.bodyDepthMax,

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from "fastify";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import { createGatewayServer, stopGateway } from "#services/gateway/http/server.ts";
-import { openJournal } from "#services/journal.ts";
+import { keepAlive, openJournal } from "#services/journal.ts";
 import type { Ledger } from "#services/ledger/ledger.ts";
 import type { Author } from "#services/writers.ts";
 import { openEmbedded, type RegionParts } from "./embedded.ts";
@@ -21,6 +21,11 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
   const { store, clock, region } = parts;
   const ledgerAuthor: Author = { region, actor: "ledger" };
   const { ledger, ledgerEpoch, gateways: opened } = await openEmbedded(parts);
+  const telemetry = parts.telemetry;
+  const opening = { store, telemetry, clock, author: ledgerAuthor, writerEpoch: ledgerEpoch };
+  // Its own signs of life are what a ledger counts the others' silence by.
+  const journal = parts.death === "silence" ? await openJournal(opening) : undefined;
+  const stopBeats = journal && keepAlive(journal, clock, ledgerAuthor);
   const gateways = opened.map((gateway) => ({ gateway, server: createGatewayServer(gateway) }));
   return {
     ledger,
@@ -31,15 +36,9 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
       );
     },
     async stop() {
+      stopBeats?.();
       await ledger.stop();
-      const journal = await openJournal({
-        store,
-        telemetry: parts.telemetry,
-        clock,
-        author: ledgerAuthor,
-        writerEpoch: ledgerEpoch,
-      });
-      await journal.seal();
+      await (journal ?? (await openJournal(opening))).seal();
     },
   };
 }

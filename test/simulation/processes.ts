@@ -122,7 +122,12 @@ export function startRegionProcess(
 
   async function start(): Promise<void> {
     const projector = await projectorOf(process, store, parts.readModels, telemetry.alarm);
-    opened = await openEmbedded({ ...gatewayPartsOf(process, parts), gatewayCount, projector });
+    opened = await openEmbedded({
+      ...gatewayPartsOf(process, parts),
+      gatewayCount,
+      projector,
+      death: "lock",
+    });
   }
   async function stop(drainMs: number): Promise<void> {
     await Promise.all(opened?.gateways.map((gateway) => gateway.stop(drainMs)) ?? []);
