@@ -305,7 +305,7 @@ export async function openJournal(options: JournalOptions) {
 }
 
 /** Every writer writes at least this often while it lives, where writers are separate processes. */
-const ALIVE_EVERY_MS = 10_000;
+export const ALIVE_EVERY_MS = 10_000;
 
 /** Writes a sign of life into a journal every {@link ALIVE_EVERY_MS}, until stopped or sealed. */
 export function keepAlive(journal: Journal, clock: Clock, author: Author): () => void {

@@ -146,6 +146,15 @@ export interface KeyDirectory {
   put(tokenHash: string, entry: KeyEntry): Promise<void>;
 }
 
+// --------------------------------------------------------------------------------------------------- progress
+
+/** How far the ledger process has carried recorded events in, for those that wait for it in other processes. */
+export interface Progress {
+  /** May be lost. */
+  tell(position: bigint | "start"): Promise<void>;
+  told(): Promise<bigint | "start">;
+}
+
 // ----------------------------------------------------------------------------------------------- read models
 
 /** Where a read model stands: the last event that it contains, and the identity of the store that it was folded from. */

@@ -46,12 +46,19 @@ export async function restore(world: CliWorld, file: string, options: RegionOpti
   }
 }
 
-function placeOf(options: RegionOption) {
-  const { dataDir, regions } = configOf(options);
+/** The region that is meant: the one named, or the first that is configured. Throws for one that is not configured. */
+export function regionOf(options: RegionOption): string {
+  const { regions } = configOf(options);
   const region = options.region ?? regions[0];
   if (region === undefined || !regions.includes(region))
     throw new CliError(2, `--region must be one of those in RELAI_REGIONS: ${regions.join(", ")}`);
-  return { dataDir: resolve(dataDir), events: resolve(dataDir, region, "events.sqlite"), region };
+  return region;
+}
+
+function placeOf(options: RegionOption) {
+  const dataDir = resolve(configOf(options).dataDir);
+  const region = regionOf(options);
+  return { dataDir, events: resolve(dataDir, region, "events.sqlite"), region };
 }
 
 function told({ events, position, bytes }: StoreCopy): string {

@@ -1,5 +1,4 @@
 import { systemClock } from "#infra/clock.ts";
-import { readConfig } from "#infra/config.ts";
 import { systemRandom } from "#infra/random.ts";
 import { runCli } from "./program.ts";
 import type { Output } from "./world.ts";
@@ -21,9 +20,9 @@ process.exitCode = await runCli(
     err: outputTo(process.stderr),
     clock: systemClock(),
     // Each is loaded by its own command only: the others answer sooner.
-    async start({ file, json }) {
-      const { runStart } = await import("#services/start/main.ts");
-      await runStart({ config: readConfig({ env: process.env, file }), json });
+    async start(options, name) {
+      const { runStart, runProcess } = await import("#services/start/main.ts");
+      await (name === undefined ? runStart(options) : runProcess(options, name));
     },
     async simulator(options) {
       const { startSimulator } = await import("#services/simulator/server.ts");

@@ -1,7 +1,8 @@
 import { Command, CommanderError } from "commander";
 import { COUNTS } from "#services/control/bodies.ts";
 import { createCommands } from "./commands.ts";
-import { CliError, type CliWorld, type Common } from "./world.ts";
+import { regionOf, type RegionOption } from "./backup.ts";
+import { CliError, configOf, type CliWorld, type Common } from "./world.ts";
 
 /** Runs one command line and gives the exit code: 0 done, 1 refused by the server, 2 wrong usage or nothing running. */
 export async function runCli(world: CliWorld, args: readonly string[]): Promise<0 | 1 | 2> {
@@ -24,6 +25,13 @@ const IDEMPOTENCY: Flag = [
 ];
 const ORG: Flag = ["--org <id>", "the organization; may be left out when there is only one"];
 const REGION: Flag = ["--region <name>", "whose events (default: the first of RELAI_REGIONS)"];
+
+/** The processes of a region that can run by themselves. */
+const PROCESSES = [
+  ["gateway", "a gateway"],
+  ["ledger", "a ledger; a second one stands by and takes over by itself"],
+  ["control", "the control API"],
+] as const;
 
 interface Parts<Options extends Common> {
   readonly flags?: readonly Flag[];
@@ -63,8 +71,17 @@ function createProgram(world: CliWorld): Command {
   });
   define(program.command("start"), "run relai on this machine, until it is told to stop", {
     examples: ["start", "start --json", "start --config relai.json"],
-    run: ({ config, json = false }) => world.start({ file: config, json }),
+    run: (options) => world.start({ config: configOf(options), json: options.json ?? false }),
   });
+  for (const [name, says] of PROCESSES)
+    define(program.command(name), `run ${says}, by itself, on servers that it shares with others`, {
+      flags: [["--region <name>", "the region (default: the first of RELAI_REGIONS)"]],
+      examples: [name, `${name} --region us --json`],
+      run(options: RegionOption) {
+        regionOf(options);
+        return world.start({ config: configOf(options), json: options.json ?? false }, name);
+      },
+    });
   define(program.command("simulator"), "run the simulated upstream with its usage book", {
     flags: [
       ["--port <number>", "0 takes a free one (default: RELAI_SIMULATOR_PORT)"],

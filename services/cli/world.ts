@@ -24,8 +24,11 @@ export interface CliWorld {
   readonly out: Output;
   readonly err: Output;
   readonly clock: Clock;
-  /** Runs until it is told to stop. `file` holds settings. */
-  readonly start: (options: { file: string | undefined; json: boolean }) => Promise<void>;
+  /** Runs all of relai, or one process of a region, until it is told to stop. */
+  readonly start: (
+    options: { config: Config; json: boolean },
+    process?: "gateway" | "ledger" | "control",
+  ) => Promise<void>;
   readonly simulator: (options: {
     port: number;
     bookPath: string;

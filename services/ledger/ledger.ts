@@ -14,6 +14,8 @@ export type Ledger = Awaited<ReturnType<typeof startLedger>>;
 
 export interface LedgerParts extends Omit<OwnerParts, "decide"> {
   readonly telemetry: Telemetry;
+  /** Told how far recorded events have been carried in, each time that it is further. */
+  readonly onApplied?: (position: bigint | "start") => void;
   /**
    * `lock`: the data folder's lock says who is dead: every writer that registered before `firstEpoch`, the first of the
    * process that has the lock. Never silence.
@@ -44,6 +46,7 @@ export async function startLedger(parts: LedgerParts) {
 
   function reached(position: bigint | "start"): void {
     appliedTo = position;
+    parts.onApplied?.(position);
     if (position === "start") return;
     for (const waiter of waiters) if (waiter.position <= position) waiter.resolve();
   }

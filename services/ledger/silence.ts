@@ -3,7 +3,7 @@ import type { EventStore } from "#services/ports.ts";
 import { allWriters, type Author } from "#services/writers.ts";
 
 /** So many of our own signs of life without one of a writer's, and it is taken as dead. */
-const MISSED_MAX = 6;
+export const MISSED_MAX = 6;
 
 const MARKS: ReadonlySet<string> = new Set([
   "OwnerFenced.v1",

@@ -7,12 +7,14 @@ import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
 import type { EventsPlace } from "#infra/read-models/worker-projector.ts";
+import { createRedisProgress } from "#infra/progress.ts";
 import { openRedis } from "#infra/redis.ts";
 import type {
   AdmissionStore,
   Clock,
   EventStore,
   KeyDirectory,
+  Progress,
   Random,
   Telemetry,
 } from "#services/ports.ts";
@@ -27,6 +29,8 @@ export interface Stores {
   readonly eventsPlace: EventsPlace;
   readonly admission: AdmissionStore;
   readonly directory: KeyDirectory;
+  /** Where a ledger tells processes apart from it how far it has come; undefined where there are none. */
+  readonly progress: Progress | undefined;
   /** Other processes may work on the same events: the data folder's lock does not say who is dead. */
   readonly areShared: boolean;
 }
@@ -35,8 +39,8 @@ export interface StoreParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly telemetry: Pick<Telemetry, "alarm">;
-  /** Of the region, in the data folder. */
-  readonly folder: string;
+  /** Of the region, in the data folder; undefined for a process that keeps nothing there. */
+  readonly folder: string | undefined;
   readonly region: string;
   readonly instance: string;
   /** Told of each store that is open, so that it is closed also where the next one cannot be opened. */
@@ -60,12 +64,14 @@ export async function openStores(config: Config, parts: StoreParts): Promise<Sto
       ? {
           admission: createMemoryAdmission({ clock: parts.clock, server: parts.instance, onFault }),
           directory: createMemoryKeyDirectory(),
+          progress: undefined,
         }
       : await admissionOn(redisUrl, config, parts, onFault);
   return { ...inEvents, ...inAdmission, areShared: eventstoreUrl !== undefined };
 }
 
 async function eventsInFile({ folder, telemetry, onOpen }: StoreParts) {
+  if (folder === undefined) throw new Error("events in a file need a folder");
   const path = join(folder, "events.sqlite");
   const events = await openSqliteEventStore({
     path,
@@ -102,5 +108,6 @@ async function admissionOn(
   return {
     admission: createRedisAdmission({ redis, prefix, onFault }),
     directory: createRedisKeyDirectory({ redis, prefix, clock }),
+    progress: createRedisProgress({ redis, prefix }),
   };
 }

@@ -1,7 +1,16 @@
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { z } from "zod";
+import {
+  ADMIN_TOKEN,
+  killAll,
+  startProcess,
+  startSimulator,
+  type Process,
+} from "#test/faults/processes.ts";
 import { startStandIn, type StandIn } from "#test/kurrent-stand-in/server.ts";
 import { REDIS_SOURCE, redisForTests, type RedisForTests } from "#test/redis-world.ts";
-import { balanceOf, leavesNothingRunning, newFolder, openai, startRelai } from "./relai.ts";
+import { balanceOf, leavesNothingRunning, manage, newFolder, openai, startRelai } from "./relai.ts";
 
 leavesNothingRunning();
 
@@ -51,5 +60,115 @@ describe("relai start on an event store server and Redis", () => {
     expect({ ...(await balanceOf(second)), as_of: before.as_of }).toEqual(before);
     await openai(second).chat.completions.create(ask("again"));
     expect(await second.stop()).toBe(0);
+  });
+});
+
+const TOLD = z.strictObject({
+  ready: z.literal(true),
+  process: z.enum(["gateway", "ledger", "control"]),
+  region: z.literal("us"),
+  url: z.url().nullable(),
+  internal: z.url(),
+});
+
+describe("gateways, ledgers and the control API as processes of their own", () => {
+  if (REDIS_SOURCE.from === "nowhere") {
+    const { reason } = REDIS_SOURCE;
+    test("serve", (context) => context.skip(reason));
+    return;
+  }
+  let events: StandIn;
+  let redis: RedisForTests;
+  let upstream: Awaited<ReturnType<typeof startSimulator>>;
+  const started: Process[] = [];
+  beforeAll(async () => {
+    events = await startStandIn();
+    redis = await redisForTests();
+    upstream = await startSimulator(join(newFolder(), "book.jsonl"));
+  });
+  afterAll(async () => {
+    killAll();
+    await Promise.all(started.map(({ ended }) => ended));
+    await events.close();
+    await redis.close();
+  });
+
+  async function start(name: "gateway" | "ledger" | "control") {
+    const process = startProcess([name, "--json"], {
+      RELAI_EVENTSTORE_URL: events.url(),
+      RELAI_EVENTSTORE_INSECURE: "1",
+      RELAI_REDIS_URL: redis.url,
+      RELAI_DATA_DIR: newFolder(),
+      RELAI_ADMIN_TOKEN: ADMIN_TOKEN,
+      RELAI_LOG_LEVEL: "warn",
+      RELAI_GATEWAY_PORT: "0",
+      RELAI_CONTROL_PORT: "0",
+      RELAI_INTERNAL_PORT: "0",
+      OPENAI_API_KEY: "sk-servers-upstream-key",
+      OPENAI_BASE_URL: `${upstream.url}/openai/v1`,
+    });
+    started.push(process);
+    const told = TOLD.parse(JSON.parse(await process.ready));
+    return { ...process, url: told.url ?? "", internal: told.internal };
+  }
+
+  test("serve together, a ledger takes over from another, and a gateway that is killed takes nothing with it", async () => {
+    const [ledger, standing] = [await start("ledger"), await start("ledger")];
+    const [one, other] = [await start("gateway"), await start("gateway")];
+    const control = await start("control");
+    const managed = { control: control.url, adminToken: ADMIN_TOKEN, gateway: one.url, key: "" };
+    const { id } = await manage(managed, "POST", "/v1/orgs", { name: "Acme" });
+    const org = `/v1/orgs/${String(id)}`;
+    await manage(managed, "POST", `${org}/credits`, { amount_dollars: "1.00" });
+    const { key } = await manage(managed, "POST", `${org}/keys`, {});
+    const customers = [one, other].map(({ url }) => ({ gateway: url, key: String(key) }));
+    let creditsMicro = 1_000_000;
+    for (const customer of customers) {
+      const { response } = await openai(customer)
+        .chat.completions.create({ ...ask("[sim input=1000 output=100]"), model: "gpt-4o" })
+        .withResponse();
+      creditsMicro -= Number(response.headers.get("x-relai-cost-micro"));
+    }
+    // What one gateway took the other sees at once, and the control API too.
+    for (const customer of customers)
+      expect(await balanceOf(customer)).toMatchObject({
+        credits_micro: creditsMicro,
+        held_micro: 0,
+      });
+    expect(await manage(managed, "GET", `${org}/balance`)).toMatchObject({
+      credits_micro: creditsMicro,
+    });
+
+    ledger.kill("SIGTERM");
+    expect(await ledger.ended).toBe(0);
+    await manage(managed, "POST", `${org}/credits`, { amount_dollars: "1.00" });
+    creditsMicro += 1_000_000;
+    one.kill("SIGKILL");
+    await one.ended;
+    const [, left = customers[0]] = customers;
+    if (!left) throw new Error("there is a second gateway");
+    expect(await balanceOf(left)).toMatchObject({ credits_micro: creditsMicro, held_micro: 0 });
+    await openai(left).chat.completions.create({ ...ask("again"), model: "gpt-4o" });
+    for (const { kill, ended, stderr } of [other, control, standing]) {
+      kill("SIGTERM");
+      expect([await ended, stderr()]).toEqual([0, expect.any(String)]);
+    }
+  });
+
+  test.for([
+    ["gateway", { RELAI_REDIS_URL: "" }, "set RELAI_EVENTSTORE_URL and RELAI_REDIS_URL"],
+    ["ledger", { RELAI_REDIS_URL: "" }, "or run all in one with relai start"],
+    ["control", {}, "relai control needs RELAI_ADMIN_TOKEN"],
+  ] as const)("relai %s says what it misses", async ([name, missing, sentence]) => {
+    const env = { RELAI_EVENTSTORE_URL: "", ...missing };
+    const isControl = name === "control";
+    const servers = { RELAI_EVENTSTORE_URL: events.url(), RELAI_REDIS_URL: redis.url };
+    const process = startProcess([name], {
+      RELAI_DATA_DIR: newFolder(),
+      ...(isControl ? servers : env),
+    });
+    started.push(process);
+    expect(await process.ended).toBe(2);
+    expect(process.stderr()).toContain(sentence);
   });
 });

@@ -1,0 +1,216 @@
+import { resolve, join } from "node:path";
+import { systemClock } from "#infra/clock.ts";
+import { ConfigError, type Config } from "#infra/config.ts";
+import { createGateway } from "#services/gateway/gateway.ts";
+import { createGatewayServer, stopGateway } from "#services/gateway/http/server.ts";
+import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
+import { keepAlive, openJournal } from "#services/journal.ts";
+import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
+import { standBy } from "#services/ledger/stand-by.ts";
+import type { Progress, Projector } from "#services/ports.ts";
+import { backOffMs, sleep } from "#services/waiting.ts";
+import { registerWriter, type Author } from "#services/writers.ts";
+import { gatewayParts, openBase, serveControl, serveInternal, type Base } from "./base.ts";
+import { stopAll, type Stops } from "./stopping.ts";
+
+/** The processes of a region that can run by themselves, each as often as wanted. */
+export const PROCESSES = ["gateway", "ledger", "control"] as const;
+export type ProcessName = (typeof PROCESSES)[number];
+
+/** One of them, ready to serve. */
+export interface OneProcess {
+  readonly process: ProcessName;
+  readonly region: string;
+  /** Of the gateway or the control API; a ledger has none. */
+  readonly url: string | undefined;
+  readonly internal: string;
+  /** Ends it in the order in which nothing is lost, within the drain time and ten seconds. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Opens one process of a region on the servers that the settings name. Rejects with a {@link ConfigError} where one is
+ * missing, and with the reason where a part cannot be opened.
+ */
+export async function openProcess(config: Config, process: ProcessName): Promise<OneProcess> {
+  requireServers(config, process);
+  const stops: Stops = {};
+  try {
+    // A gateway keeps nothing in files. The others fold read models of their own.
+    const folder = process === "gateway" ? undefined : join(resolve(config.dataDir), process);
+    const base = await openBase({ ...config, demo: false }, stops, folder);
+    const url = await OPEN[process](base);
+    return {
+      process,
+      region: base.region,
+      ...url,
+      stop: () => stopAll(base.clock, stops, config.drainMs),
+    };
+  } catch (error) {
+    await stopAll(systemClock(), stops, config.drainMs).catch(() => {});
+    throw error;
+  }
+}
+
+function requireServers(config: Config, process: ProcessName): void {
+  const { eventstoreUrl, redisUrl, adminToken } = config;
+  if (eventstoreUrl === undefined || redisUrl === undefined)
+    throw new ConfigError(
+      `relai ${process} works on servers that it shares with others: set RELAI_EVENTSTORE_URL and RELAI_REDIS_URL, or run all in one with relai start.`,
+    );
+  if (process === "control" && adminToken === undefined)
+    throw new ConfigError(
+      "relai control needs RELAI_ADMIN_TOKEN: every one of them takes the same.",
+    );
+}
+
+type Addresses = Pick<OneProcess, "url" | "internal">;
+
+const OPEN: Record<ProcessName, (base: Base) => Promise<Addresses>> = {
+  gateway: openGateway,
+  ledger: openLedger,
+  control: openControl,
+};
+
+async function openGateway(base: Base): Promise<Addresses> {
+  const { config, region, clock, telemetry, instance, events: store, stops } = base;
+  const parts = gatewayParts(base);
+  const author: Author = { region, actor: "gateway" };
+  const writerParts = { store, clock, telemetry, author, instance, beats: true };
+  const writer = await openWriter(writerParts, await registerGateway(writerParts));
+  const gateway = createGateway(parts, writer, author);
+  const server = createGatewayServer(gateway);
+  stops.gateways = () => stopGateway(gateway, server, config.drainMs);
+  await base.tellIfAhead();
+  const internal = await serveInternal(base, {
+    ready: () => ({ event_store: writer.life() !== undefined }),
+    isStopping: () => gateway.isStopping(),
+  });
+  const { bind, gatewayPort } = config;
+  const url = await base.listenAt(server, bind, gatewayPort, "RELAI_GATEWAY_PORT");
+  return { url, internal };
+}
+
+/**
+ * A ledger serves while it owns the admission store, and stands by while another does: so there may be two, and either may
+ * be killed or replaced.
+ */
+async function openLedger(base: Base): Promise<Addresses> {
+  const { stops } = base;
+  const stopping = new AbortController();
+  const lives = liveAsLedger(base, base.openProjector(), stopping.signal);
+  stops.ledger = async () => {
+    stopping.abort();
+    await lives.ended;
+  };
+  const internal = await serveInternal(base, {
+    ready: () => ({ ledger: lives.isReady() }),
+    isStopping: () => stopping.signal.aborted,
+  });
+  return { url: undefined, internal };
+}
+
+const RETRY_MS_MAX = 5_000;
+
+function liveAsLedger(base: Base, projector: Projector, stop: AbortSignal) {
+  const { region, clock, telemetry, instance, events: store } = base;
+  let serving: Ledger | undefined;
+  let isStandingBy = false;
+
+  async function live(life: number): Promise<void> {
+    isStandingBy = true;
+    await standBy({ store, clock, region }, stop);
+    isStandingBy = false;
+    if (stop.aborted) return;
+    const author: Author = { region, actor: "ledger" };
+    const started = { process: "ledger", instance: `${instance}/${life}` } as const;
+    const writerEpoch = await registerWriter(store, clock, author, started);
+    const journal = await openJournal({ store, clock, telemetry, author, writerEpoch });
+    const stopBeats = keepAlive(journal, clock, author);
+    try {
+      serving = await startLedger({
+        store,
+        clock,
+        telemetry,
+        author,
+        admission: base.admission,
+        directory: base.directory,
+        projector,
+        writerEpoch,
+        death: { by: "silence" },
+        onApplied: (position) => void base.progress?.tell(position).catch(() => {}),
+      });
+      await Promise.race([serving.superseded, journal.sealedByOther, aborted(stop)]);
+      await serving.stop();
+    } finally {
+      serving = undefined;
+      stopBeats();
+      await journal.seal();
+    }
+  }
+
+  async function liveOn(): Promise<void> {
+    for (let life = 1, failures = 0; !stop.aborted; life += 1) {
+      try {
+        await live(life);
+        failures = 0;
+      } catch (error) {
+        telemetry.alarm("ledger_start_failed", { error: String(error) });
+        await sleep(clock, backOffMs(failures++, 100, RETRY_MS_MAX));
+      }
+    }
+  }
+
+  return {
+    ended: liveOn(),
+    isReady: () => isStandingBy || (serving?.isReady() ?? false),
+  };
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+async function openControl(base: Base): Promise<Addresses> {
+  const { progress, stops } = base;
+  if (!progress) throw new Error("a control process waits for a ledger that is another one");
+  let stopping = false;
+  const operator = {
+    // Whoever reads or writes is told what cannot be reached; there is nothing that only this process knows.
+    ready: () => ({}),
+    isStopping: () => stopping,
+  };
+  const { url, ready } = await serveControl(base, operator, {
+    projector: base.openProjector(),
+    applied: (position, limitMs) => waitFor(progress, base, position, limitMs),
+  });
+  const close = stops.control;
+  stops.control = () => {
+    stopping = true;
+    return close?.();
+  };
+  const internal = await serveInternal(base, operator);
+  ready();
+  return { url, internal };
+}
+
+const LOOK_EVERY_MS = 20;
+
+/** Waits until the ledger has told that it carried a position in; false when `limitMs` passed first. */
+async function waitFor(
+  progress: Progress,
+  { clock }: Base,
+  position: bigint,
+  limitMs: number,
+): Promise<boolean> {
+  const dueMs = clock.elapsed() + limitMs;
+  for (;;) {
+    const told = await progress.told().catch(() => "start" as const);
+    if (told !== "start" && told >= position) return true;
+    if (clock.elapsed() >= dueMs) return false;
+    await sleep(clock, LOOK_EVERY_MS);
+  }
+}
