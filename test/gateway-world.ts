@@ -184,7 +184,6 @@ export async function gatewayWorld(
       onAlarm: telemetry.alarm,
     });
     const region = await openEmbedded({
-      death: "lock",
       region: "us",
       knownRegions: new Set(["us", "eu"]),
       instance: "test",

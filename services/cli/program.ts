@@ -28,9 +28,9 @@ const REGION: Flag = ["--region <name>", "whose events (default: the first of RE
 
 /** The processes of a region that can run by themselves. */
 const PROCESSES = [
-  ["gateway", "a gateway"],
-  ["ledger", "a ledger; a second one stands by and takes over by itself"],
-  ["control", "the control API"],
+  ["gateway", "a gateway, by itself, on the servers that the settings name"],
+  ["ledger", "a ledger, by itself, on servers; a second one stands by and takes over"],
+  ["control", "the control API, by itself, on servers"],
 ] as const;
 
 interface Parts<Options extends Common> {
@@ -74,7 +74,7 @@ function createProgram(world: CliWorld): Command {
     run: (options) => world.start({ config: configOf(options), json: options.json ?? false }),
   });
   for (const [name, says] of PROCESSES)
-    define(program.command(name), `run ${says}, by itself, on servers that it shares with others`, {
+    define(program.command(name), `run ${says}`, {
       flags: [["--region <name>", "the region (default: the first of RELAI_REGIONS)"]],
       examples: [name, `${name} --region us --json`],
       run(options: RegionOption) {

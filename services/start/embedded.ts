@@ -9,8 +9,6 @@ export interface RegionParts extends GatewayParts {
   readonly projector: Projector;
   /** How many gateways, each with a listener and a journal of its own. */
   readonly gatewayCount: number;
-  /** Who is dead: who started before the data folder's lock was taken, or who has fallen silent. */
-  readonly death: "lock" | "silence";
 }
 
 /** A region's ledger and gateways in one process, on a data folder that this process has locked. */
@@ -33,11 +31,10 @@ export async function openEmbedded(parts: RegionParts): Promise<EmbeddedRegion> 
     process: "ledger",
     instance: `${parts.instance}/ledger`,
   });
-  const beats = parts.death === "silence";
   const writers: { parts: WriterParts; writerEpoch: number }[] = [];
   for (let number = 1; number <= parts.gatewayCount; number++) {
     const instance = `${parts.instance}/gateway-${number}`;
-    const writerParts = { store, clock, telemetry, author, instance, beats };
+    const writerParts = { store, clock, telemetry, author, instance, beats: false };
     writers.push({ parts: writerParts, writerEpoch: await registerGateway(writerParts) });
   }
   const ledger = await startLedger({
@@ -49,7 +46,7 @@ export async function openEmbedded(parts: RegionParts): Promise<EmbeddedRegion> 
     directory: parts.directory,
     projector: parts.projector,
     writerEpoch: ledgerEpoch,
-    death: beats ? { by: "silence" } : { by: "lock", firstEpoch: ledgerEpoch },
+    death: { by: "lock", firstEpoch: ledgerEpoch },
   });
   void ledger.superseded.then(() => telemetry.alarm("ledger_superseded", { region }));
   const gateways: Gateway[] = [];

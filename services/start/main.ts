@@ -8,7 +8,7 @@ import { banner, readyLine, type Addresses } from "./banner.ts";
 import { gatewayParts, openBase, serveControl, serveInternal, type Base } from "./base.ts";
 import { completeDemo, type Demo } from "./demo.ts";
 import { orTaken } from "./listening.ts";
-import { openProcess, type ProcessName } from "./processes.ts";
+import { openProcess, openSharedRegion, type ProcessName } from "./processes.ts";
 import { openRegion } from "./region.ts";
 import { stopAll, type Stops } from "./stopping.ts";
 
@@ -49,12 +49,10 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   const { region, clock, random } = base;
   const projector = base.openProjector();
   const simulator = config.demo ? await openSimulator(base, dataDir) : undefined;
-  const opened = await openRegion({
-    ...gatewayParts(base, simulator),
-    projector,
-    gatewayCount,
-    death: base.areShared ? "silence" : "lock",
-  });
+  const parts = gatewayParts(base, simulator);
+  const opened = base.areShared
+    ? await openSharedRegion(base, parts, projector, gatewayCount)
+    : await openRegion({ ...parts, projector, gatewayCount });
   stops.ledger = () => opened.stop();
   stops.gateways = () => opened.drain(config.drainMs);
   await base.tellIfAhead();

@@ -4,6 +4,7 @@ import { ConfigError, type Config } from "#infra/config.ts";
 import { createGateway } from "#services/gateway/gateway.ts";
 import { createGatewayServer, stopGateway } from "#services/gateway/http/server.ts";
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
+import type { GatewayParts } from "#services/gateway/parts.ts";
 import { keepAlive, openJournal } from "#services/journal.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import { standBy } from "#services/ledger/stand-by.ts";
@@ -11,6 +12,7 @@ import type { Progress, Projector } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import { registerWriter, type Author } from "#services/writers.ts";
 import { gatewayParts, openBase, serveControl, serveInternal, type Base } from "./base.ts";
+import type { Region } from "./region.ts";
 import { stopAll, type Stops } from "./stopping.ts";
 
 /** The processes of a region that can run by themselves, each as often as wanted. */
@@ -72,18 +74,23 @@ const OPEN: Record<ProcessName, (base: Base) => Promise<Addresses>> = {
   control: openControl,
 };
 
-async function openGateway(base: Base): Promise<Addresses> {
-  const { config, region, clock, telemetry, instance, events: store, stops } = base;
-  const parts = gatewayParts(base);
+/** A gateway that gives signs of life, and its server. Nothing listens yet. */
+async function createServingGateway(parts: GatewayParts, instance: string) {
+  const { store, clock, telemetry, region } = parts;
   const author: Author = { region, actor: "gateway" };
   const writerParts = { store, clock, telemetry, author, instance, beats: true };
   const writer = await openWriter(writerParts, await registerGateway(writerParts));
   const gateway = createGateway(parts, writer, author);
-  const server = createGatewayServer(gateway);
+  return { gateway, server: createGatewayServer(gateway) };
+}
+
+async function openGateway(base: Base): Promise<Addresses> {
+  const { config, stops } = base;
+  const { gateway, server } = await createServingGateway(gatewayParts(base), base.instance);
   stops.gateways = () => stopGateway(gateway, server, config.drainMs);
   await base.tellIfAhead();
   const internal = await serveInternal(base, {
-    ready: () => ({ event_store: writer.life() !== undefined }),
+    ready: () => ({ event_store: gateway.writer.life() !== undefined }),
     isStopping: () => gateway.isStopping(),
   });
   const { bind, gatewayPort } = config;
@@ -91,41 +98,72 @@ async function openGateway(base: Base): Promise<Addresses> {
   return { url, internal };
 }
 
-/**
- * A ledger serves while it owns the admission store, and stands by while another does: so there may be two, and either may
- * be killed or replaced.
- */
 async function openLedger(base: Base): Promise<Addresses> {
-  const { stops } = base;
-  const stopping = new AbortController();
-  const lives = liveAsLedger(base, base.openProjector(), stopping.signal);
-  stops.ledger = async () => {
-    stopping.abort();
-    await lives.ended;
-  };
+  const lives = liveAsLedger(base, base.openProjector(), "stand by");
+  base.stops.ledger = lives.stop;
   const internal = await serveInternal(base, {
     ready: () => ({ ledger: lives.isReady() }),
-    isStopping: () => stopping.signal.aborted,
+    isStopping: lives.isStopping,
   });
   return { url: undefined, internal };
 }
 
+/**
+ * A region in one process on servers that others may share. Its ledger serves at once, whoever did before: there is one
+ * process to wait for. Later it stands by like any other.
+ */
+export async function openSharedRegion(
+  base: Base,
+  parts: GatewayParts,
+  projector: Projector,
+  gatewayCount: number,
+): Promise<Region> {
+  const { progress } = base;
+  if (!progress) throw new Error("a region on servers tells there how far it has come");
+  const lives = liveAsLedger(base, projector, "claim");
+  const gateways: Awaited<ReturnType<typeof createServingGateway>>[] = [];
+  for (let number = 1; number <= gatewayCount; number += 1)
+    gateways.push(await createServingGateway(parts, `${base.instance}/gateway-${number}`));
+  return {
+    ledger: {
+      isReady: lives.isReady,
+      applied: (position, limitMs) => waitFor(progress, base, position, limitMs),
+    },
+    gateways,
+    async drain(drainMs) {
+      const stopping = gateways.map(({ gateway, server }) => stopGateway(gateway, server, drainMs));
+      await Promise.all(stopping);
+    },
+    stop: lives.stop,
+  };
+}
+
 const RETRY_MS_MAX = 5_000;
 
-function liveAsLedger(base: Base, projector: Projector, stop: AbortSignal) {
+/**
+ * Serves as the region's ledger while it owns the admission store, and stands by while another does: so there may be two,
+ * and either may be killed or replaced.
+ */
+function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "claim") {
   const { region, clock, telemetry, instance, events: store } = base;
+  const author: Author = { region, actor: "ledger" };
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  const stopped = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
   let serving: Ledger | undefined;
   let isStandingBy = false;
 
   async function live(life: number): Promise<void> {
-    isStandingBy = true;
-    await standBy({ store, clock, region }, stop);
-    isStandingBy = false;
-    if (stop.aborted) return;
-    const author: Author = { region, actor: "ledger" };
-    const started = { process: "ledger", instance: `${instance}/${life}` } as const;
+    if (life > 1 || first === "stand by") {
+      isStandingBy = true;
+      await standBy({ store, clock, region }, signal);
+      isStandingBy = false;
+    }
+    if (signal.aborted) return;
+    const started = { process: "ledger", instance: `${instance}/ledger-${life}` } as const;
     const writerEpoch = await registerWriter(store, clock, author, started);
     const journal = await openJournal({ store, clock, telemetry, author, writerEpoch });
+    // Its own signs of life are what a ledger counts the others' silence by.
     const stopBeats = keepAlive(journal, clock, author);
     try {
       serving = await startLedger({
@@ -140,7 +178,7 @@ function liveAsLedger(base: Base, projector: Projector, stop: AbortSignal) {
         death: { by: "silence" },
         onApplied: (position) => void base.progress?.tell(position).catch(() => {}),
       });
-      await Promise.race([serving.superseded, journal.sealedByOther, aborted(stop)]);
+      await Promise.race([serving.superseded, journal.sealedByOther, stopped]);
       await serving.stop();
     } finally {
       serving = undefined;
@@ -150,7 +188,7 @@ function liveAsLedger(base: Base, projector: Projector, stop: AbortSignal) {
   }
 
   async function liveOn(): Promise<void> {
-    for (let life = 1, failures = 0; !stop.aborted; life += 1) {
+    for (let life = 1, failures = 0; !signal.aborted; life += 1) {
       try {
         await live(life);
         failures = 0;
@@ -161,17 +199,15 @@ function liveAsLedger(base: Base, projector: Projector, stop: AbortSignal) {
     }
   }
 
+  const ended = liveOn();
   return {
-    ended: liveOn(),
     isReady: () => isStandingBy || (serving?.isReady() ?? false),
+    isStopping: () => signal.aborted,
+    async stop(): Promise<void> {
+      stopping.abort();
+      await ended;
+    },
   };
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }
 
 async function openControl(base: Base): Promise<Addresses> {

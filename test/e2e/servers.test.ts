@@ -10,7 +10,15 @@ import {
 } from "#test/faults/processes.ts";
 import { startStandIn, type StandIn } from "#test/kurrent-stand-in/server.ts";
 import { REDIS_SOURCE, redisForTests, type RedisForTests } from "#test/redis-world.ts";
-import { balanceOf, leavesNothingRunning, manage, newFolder, openai, startRelai } from "./relai.ts";
+import {
+  balanceOf,
+  leavesNothingRunning,
+  manage,
+  newFolder,
+  newOrganization,
+  openai,
+  startRelai,
+} from "./relai.ts";
 
 leavesNothingRunning();
 
@@ -60,6 +68,19 @@ describe("relai start on an event store server and Redis", () => {
     expect({ ...(await balanceOf(second)), as_of: before.as_of }).toEqual(before);
     await openai(second).chat.completions.create(ask("again"));
     expect(await second.stop()).toBe(0);
+  });
+
+  test("beside another on the same servers: the later one's ledger serves, and when it ends the earlier one's again", async () => {
+    const first = await startRelai({ settings: settings() });
+    const second = await startRelai({ settings: settings() });
+    const { organization } = await newOrganization(second, { creditMicro: 1_000_000 });
+    const credits = `/v1/orgs/${organization}/credits`;
+    await manage(first, "POST", credits, { amount_micro: 1_000_000 });
+    expect(await second.stop()).toBe(0);
+    await manage(first, "POST", credits, { amount_micro: 1_000_000 });
+    const balance = await manage(first, "GET", `/v1/orgs/${organization}/balance`);
+    expect(balance).toMatchObject({ credits_micro: 3_000_000, held_micro: 0 });
+    expect(await first.stop()).toBe(0);
   });
 });
 

@@ -126,7 +126,6 @@ export function startRegionProcess(
       ...gatewayPartsOf(process, parts),
       gatewayCount,
       projector,
-      death: "lock",
     });
   }
   async function stop(drainMs: number): Promise<void> {
