@@ -66,6 +66,11 @@ export function totalInput(tokens: Tokens): number {
   return INPUT_CLASSES.reduce((sum, name) => sum + (tokens[name] ?? 0), 0);
 }
 
+/** All output tokens, of text and of audio. */
+export function totalOutput(tokens: Tokens): number {
+  return (tokens.output ?? 0) + (tokens.outputAudio ?? 0);
+}
+
 /** The context tier that a request of this many input tokens falls into; it reprices the whole request. */
 export function tierFor(tiers: readonly ContextTier[], inputTokens: number): ContextTier {
   const chosen = tiers.findLast((tier) => tier.fromInputTokens <= inputTokens);

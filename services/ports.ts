@@ -271,4 +271,54 @@ export interface Telemetry {
   }): void;
   /** Something that should never happen and that a person should look at. `what` is a fixed name; facts are ids and numbers. */
   alarm(what: string, facts: Readonly<Record<string, string | number | boolean>>): void;
+  /** Takes a request that is over, for a trace. Undefined where nobody asked for traces: then nothing is gathered for it. */
+  readonly requestTraced?: ((trace: RequestTrace) => void) | undefined;
+}
+
+/** A request as a trace tells it: ids, numbers, and names that the catalogue has. Never a prompt, an answer or a key's text. */
+export interface RequestTrace {
+  readonly requestId: string;
+  readonly method: string;
+  /** A route of the metrics; `unknown` is none. */
+  readonly route: string;
+  /** The caller's `traceparent` as it came: whoever uses it checks it. */
+  readonly parent: string | undefined;
+  /** Undefined while it was not known who asks. */
+  readonly orgId: string | undefined;
+  readonly keyId: string | undefined;
+  /** Milliseconds since 1970. */
+  readonly beganAt: number;
+  /** To the end of the work on it, with the last byte handed over. */
+  readonly durationMs: number;
+  /** As the metrics count it. */
+  readonly status: number;
+  readonly code: string;
+  /** In the order in which upstreams were called. */
+  readonly calls: readonly CallTrace[];
+}
+
+/** One call of an upstream, as a part of the trace of its request. */
+export interface CallTrace {
+  readonly operation: "chat" | "embeddings";
+  /** The host's name in the catalogue. */
+  readonly host: string;
+  readonly baseUrl: string;
+  /** The name that was sent upstream. */
+  readonly model: string;
+  readonly isStream: boolean;
+  /** Undefined where there is no output to cap. */
+  readonly outputCapTokens: number | undefined;
+  /** Counted from the request's arrival. */
+  readonly beganMs: number;
+  readonly durationMs: number;
+  /** From the call's beginning; undefined where no byte of a body came. */
+  readonly firstByteMs: number | undefined;
+  /** What the upstream answered; undefined where it did not. */
+  readonly status: number | undefined;
+  /** One of a few fixed words, or the status of a refusal; undefined where the call came to its proper end. */
+  readonly error: string | undefined;
+  /** What the answer says of itself: a model that the catalogue knows, and the provider's own count. */
+  readonly servedModel?: string | undefined;
+  readonly inputTokens?: number;
+  readonly outputTokens?: number;
 }

@@ -21,6 +21,23 @@ const TIERS_NAMED: ReadonlyMap<string, readonly ServiceTier[]> = new Map([
   ["fast", ["priority", "default"]],
 ]);
 
+/** What a provider puts behind a model's name to say which of its versions it is. */
+const SNAPSHOT = /-\d{4}-\d{2}-\d{2}$/;
+
+/**
+ * The name of a model that an answer says was served, where the catalogue has that name or it is a dated snapshot of one;
+ * else undefined: any other name could be any text.
+ */
+export function knownServed(
+  catalogue: Pick<Catalogue, "byUpstreamModel">,
+  servedModel: string | undefined,
+): string | undefined {
+  return catalogue.byUpstreamModel.has(servedModel?.replace(SNAPSHOT, "") ?? "") ||
+    catalogue.byUpstreamModel.has(servedModel ?? "")
+    ? servedModel
+    : undefined;
+}
+
 /**
  * The binding to bill a call on: by the model that the response says was served, on the host that was called. A dated
  * snapshot (`gpt-4o-2024-08-06`) is billed as itself where the catalogue prices it apart, else as the model it is a
@@ -34,7 +51,7 @@ export function servedBinding(
   if (servedModel === admitted.upstreamModel) return admitted;
   const named = (name: string) =>
     catalogue.byUpstreamModel.get(name)?.find(({ host }) => host.slug === admitted.host.slug);
-  const served = named(servedModel) ?? named(servedModel.replace(/-\d{4}-\d{2}-\d{2}$/, ""));
+  const served = named(servedModel) ?? named(servedModel.replace(SNAPSHOT, ""));
   return served === undefined || served.price === admitted.price ? admitted : served;
 }
 

@@ -16,12 +16,17 @@ const SERVED = `${SHAPES.map(({ path }) => `/v1${path}`).join(", ")}, /v1/models
 /** What a reading route answers: a JSON body, or a refusal. */
 type Read = (gateway: Gateway, caller: Caller) => Promise<object | ApiError>;
 
-/** A route that only reads: the key must be valid; nothing is held, counted against a limit, or charged. */
-function reading(route: string, read: Read): Handle {
+/**
+ * A route that only reads: the key must be valid; nothing is held, counted against a limit, or charged. It is asked by GET
+ * unless `anyMethod` says that its answer is the same for all.
+ */
+function reading(route: string, read: Read, anyMethod = false): Handle {
   return answering(route, OPENAI_ERRORS, async (gateway, request, answer) => {
     const caller = await authenticate(gateway.parts, request.headers);
     if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
-    if (request.method !== "GET") return answer.fail(gateway.refused(caller, NOT_GET));
+    answer.caller = caller;
+    if (request.method !== "GET" && !anyMethod)
+      return answer.fail(gateway.refused(caller, NOT_GET));
     const found = await read(gateway, caller);
     if ("code" in found) return answer.fail(gateway.refused(caller, found));
     answer.count({ status: 200, code: "ok" });
@@ -97,8 +102,6 @@ const UNKNOWN: ApiError = {
   code: "not_found",
   message: `Unknown request URL; relai serves ${SERVED}`,
 };
-const readUnknown = reading("unknown", () => Promise.resolve(UNKNOWN));
 
 /** Any other path: who asks is looked at first, so that a stranger learns nothing of the routes. */
-export const handleUnknown: Handle = (gateway, request, sink) =>
-  readUnknown(gateway, { ...request, method: "GET" }, sink);
+export const handleUnknown = reading("unknown", () => Promise.resolve(UNKNOWN), true);

@@ -1,8 +1,9 @@
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { errorHeaders, statusOf, type ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
+import type { Caller } from "#services/gateway/http/authenticate.ts";
 import type { GatewayRequest, Handle, Sink } from "#services/gateway/parts.ts";
-import type { Telemetry } from "#services/ports.ts";
+import type { CallTrace, Telemetry } from "#services/ports.ts";
 import type { ErrorShape } from "#services/gateway/shapes/shape.ts";
 
 const CLIENT_REQUEST_ID_MAX = 256;
@@ -31,7 +32,8 @@ function openAnswer(
   errors: ErrorShape,
 ) {
   const { clock, random, region, limits, telemetry } = gateway.parts;
-  const requestId = makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
+  const beganAt = clock.now();
+  const requestId = makeId("req", beganAt, random.bytes(ID_RANDOM_BYTES));
   const clientRequestId = clientRequestIdOf(request);
   const headers: Record<string, string> = {
     "x-request-id": requestId,
@@ -39,6 +41,8 @@ function openAnswer(
     ...(clientRequestId === undefined ? {} : { "x-client-request-id": clientRequestId }),
   };
   let told = { drained: () => {}, gone: () => {} };
+  /** What a trace says of a request that is broken off, with nothing counted. */
+  let counted: Counted = { status: 500, code: "internal_error" };
   let hasHead = false;
   let lastWriteMs = 0;
   let isWaiting = false;
@@ -103,6 +107,10 @@ function openAnswer(
     model: "",
     /** How many upstreams were called. */
     attempts: 0,
+    /** Who asks, once that is known; for the trace. */
+    caller: undefined as Caller | undefined,
+    /** The calls of upstreams that have ended; undefined where nobody asked for traces. */
+    calls: telemetry.requestTraced && ([] as CallTrace[]),
     /** Adds headers to the head that is still to come. */
     addHeaders: (more: Readonly<Record<string, string>>) => void Object.assign(headers, more),
     isGone: (): boolean => sink.isGone(),
@@ -162,6 +170,7 @@ function openAnswer(
       answer.count({ status, code: error.code });
     },
     count(facts: Counted): void {
+      counted = facts;
       telemetry.requestDone({
         route,
         model: answer.model,
@@ -171,6 +180,22 @@ function openAnswer(
         inputTokens: 0,
         outputTokens: 0,
         ...facts,
+      });
+    },
+    /** Hands over the trace of a request whose work has ended; only where somebody asked for traces. */
+    trace(): void {
+      telemetry.requestTraced?.({
+        requestId,
+        method: request.method,
+        route,
+        parent: parentOf(request),
+        orgId: answer.caller?.orgId,
+        keyId: answer.caller?.keyId,
+        beganAt,
+        durationMs: clock.elapsed() - answer.beganMs,
+        status: counted.status,
+        code: counted.code,
+        calls: answer.calls ?? [],
       });
     },
     /** Breaks the connection if anything has gone out; else this is a 500 with the request's id and nothing more. */
@@ -183,6 +208,12 @@ function openAnswer(
     },
   };
   return answer;
+}
+
+/** A caller that sends several has none: nobody can say which is meant. */
+function parentOf(request: GatewayRequest): string | undefined {
+  const value = request.headers["traceparent"];
+  return typeof value === "string" ? value : undefined;
 }
 
 /** The caller's own id for the request: carried along and echoed, never an identity of money. */
@@ -210,6 +241,8 @@ export function answering(
     } catch (error) {
       answer.breakOff();
       throw error;
+    } finally {
+      if (answer.calls) answer.trace();
     }
   };
 }

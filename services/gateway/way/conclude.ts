@@ -1,7 +1,7 @@
 import { pricesAt, servedBinding, servedTier } from "#domain/catalogue/lookup.ts";
 import type { Binding } from "#domain/catalogue/types.ts";
 import type { Attempt, EventData } from "#domain/events/schemas.ts";
-import { totalInput, type Tokens } from "#domain/prices.ts";
+import { totalInput, totalOutput, type Tokens } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import { chargeHold } from "#services/gateway/money/charge.ts";
@@ -11,6 +11,7 @@ import { estimateTokens, type SeenOutput } from "#services/gateway/shapes/estima
 import type { Said, WholeAnswer } from "#services/gateway/shapes/shape.ts";
 import type { Answer } from "./answer.ts";
 import type { Admitted, Broken, Tried, WholeBody } from "./forward.ts";
+import { traceFault, traceSaid } from "./traced.ts";
 import { refusedByUpstream } from "./upstream-refusals.ts";
 
 /** An admitted request, the call that ended it, and the calls before that came to nothing. */
@@ -129,7 +130,10 @@ async function concludeRefused(call: Conclusion, refusal: WholeBody): Promise<vo
 async function concludeWhole(call: Conclusion, body: Buffer): Promise<void> {
   const { shape, offer } = call.admitted;
   const read = shape.readAnswer(body, offer.ask);
-  if (typeof read === "string") return concludeFailed(call, read);
+  if (typeof read === "string") {
+    if (call.answer.calls) traceFault(call.answer, read);
+    return concludeFailed(call, read);
+  }
   const chargedMicro = await charge(call, { ...read, isTold: true });
   if (chargedMicro === undefined) return;
   await call.answer.deliver(read.body, {
@@ -169,6 +173,7 @@ async function charge(
   const { offer, hold } = call.admitted;
   const { binding: called, forwarded } = call.tried;
   const { catalogue, clock, telemetry } = gateway.parts;
+  if (answer.calls) traceSaid(answer, catalogue, served);
   const tokens = served.usage?.tokens ?? estimate(offer, called, served.seen());
   if (served.usage?.anomaly)
     telemetry.alarm("usage_parts_exceed_total", { requestId: answer.requestId });
@@ -199,7 +204,7 @@ async function charge(
       firstByteMs: firstByteAtMs - answer.beganMs,
       chargedMicro,
       inputTokens: totalInput(tokens),
-      outputTokens: (tokens.output ?? 0) + (tokens.outputAudio ?? 0),
+      outputTokens: totalOutput(tokens),
     });
   }
   return chargedMicro;

@@ -9,6 +9,7 @@ import type { WriterLife } from "#services/gateway/money/writer.ts";
 import type { AnswerFault, AnswerStream, Shape } from "#services/gateway/shapes/shape.ts";
 import type { UpstreamCall, UpstreamExchange, UpstreamFailure } from "#services/ports.ts";
 import type { Answer } from "./answer.ts";
+import { traceCall } from "./traced.ts";
 
 /** An admitted request, and all that is needed to call an upstream for it. */
 export interface Admitted {
@@ -96,6 +97,13 @@ export async function attempt(
     body: shape.upstreamBody(isLast ? body.take() : body.bytes(), ask, names),
   });
   const ended = await gateway.whileRunning(life, forwarded);
+  if (answer.calls) {
+    const cap = shape.operation === "chat" ? outputCapTokens : undefined;
+    const { operation } = shape;
+    const called = { operation, host: slug, baseUrl, model: upstreamModel, isStream: ask.stream };
+    const nowMs = gateway.parts.clock.elapsed();
+    traceCall(answer, { ...called, outputCapTokens: cap }, forwarded, ended, nowMs);
+  }
   return { binding, to: { host: slug, hostKey }, credential, stream, forwarded, ended };
 }
 
@@ -250,5 +258,7 @@ function forward(
   });
   if (answer.isGone()) clientLeft();
   // `beganMs` and `firstByteAtMs`, which is undefined while no byte of the body has come, are on the monotonic clock.
-  return { ended, beganMs, firstByteAtMs: () => firstByteAtMs, isAnswered, cut, forget };
+  // `status` is 0 while there is none.
+  const known = { status: () => status, firstByteAtMs: () => firstByteAtMs, isAnswered };
+  return { ended, beganMs, ...known, cut, forget };
 }

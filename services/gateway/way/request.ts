@@ -32,6 +32,7 @@ async function complete(
   // 1 authenticate, by the headers only: no prompt is read for a key that is not at home here.
   const caller = await authenticate(parts, request.headers);
   if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
+  answer.caller = caller;
   // 2 read the body, within its limit and the room there is.
   const body = await readBody(gateway, caller, request);
   if ("code" in body) return answer.fail(gateway.refused(caller, body));
