@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { ConfigError, describeConfig, readConfig } from "./config.ts";
+import { ConfigError, describeConfig, readConfig, tracesUrlOf } from "./config.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "relai-config-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -56,6 +56,10 @@ test("without settings the defaults hold", () => {
     bodyDepthMax: 64,
     answerBytesMax: 67_108_864,
     inFlightBytesMax: 268_435_456,
+    otelSdkDisabled: undefined,
+    otelTracesExporter: undefined,
+    otelExporterOtlpEndpoint: undefined,
+    otelExporterOtlpTracesEndpoint: undefined,
   });
 });
 
@@ -76,6 +80,44 @@ test("the servers of events and of admission go together, and with them there is
   expect(refusal({ ...env, RELAI_REDIS_URL: "localhost:6379" })).toMatch(
     /^RELAI_REDIS_URL must be/,
   );
+});
+
+const OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+test.each<[Record<string, string>, string | undefined]>([
+  [{}, undefined],
+  [{ [OTLP]: "http://collector:4318" }, "http://collector:4318/v1/traces"],
+  [{ [OTLP]: "https://a.example/otlp/?k=1" }, "https://a.example/otlp/v1/traces?k=1"],
+  [{ [TRACES]: "http://collector:4318" }, "http://collector:4318"],
+  [{ [OTLP]: "http://other", [TRACES]: "http://collector/t" }, "http://collector/t"],
+  [{ [OTLP]: "http://collector", OTEL_SDK_DISABLED: "TRUE" }, undefined],
+  [{ [OTLP]: "http://collector", OTEL_SDK_DISABLED: "1" }, "http://collector/v1/traces"],
+  [{ [OTLP]: "http://collector", OTEL_TRACES_EXPORTER: "none" }, undefined],
+  [
+    { [OTLP]: "http://collector", OTEL_TRACES_EXPORTER: "console, otlp" },
+    "http://collector/v1/traces",
+  ],
+])("by the rules of OpenTelemetry %o sends traces to %s", (env, url) => {
+  expect(tracesUrlOf(readConfig({ env }))).toBe(url);
+  expect(tracesUrlOf(readConfig({ env: {}, file: fileWith(env) }))).toBe(url);
+});
+
+test("a collector's address is shown without what may be a credential, and a wrong one not at all", () => {
+  const file = fileWith({
+    [TRACES]: "http://u:canary@a.example/t?k=canary",
+    OTEL_SDK_DISABLED: true,
+  });
+  const config = readConfig({ env: { [OTLP]: "http://canary@b.example:4318" }, file });
+  expect(tracesUrlOf(config)).toBeUndefined();
+  const rows = describeConfig(config).filter(({ name }) => name.includes("ENDPOINT"));
+  expect(rows).toEqual([
+    { name: OTLP, value: "http://b.example:4318/", source: "environment" },
+    { name: TRACES, value: "http://a.example/t", source: "file" },
+  ]);
+  for (const wrong of ["canary", "grpc://canary", "http://a.example/#canary"]) {
+    const message = refusal({ [OTLP]: wrong });
+    expect(message).toBe(`${OTLP} must be a URL with http or https, without fragment.`);
+  }
 });
 
 test("the environment wins over the file, the file over the default; an empty variable is none", () => {

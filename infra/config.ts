@@ -66,6 +66,12 @@ const url = setting(
   },
 );
 
+/** A collector may be anywhere, and be asked with a user name or a query: {@link shown} leaves those out. */
+const collector = setting("a URL with http or https, without fragment", (text) => {
+  const parsed = URL.parse(text);
+  return parsed && /^https?:$/u.test(parsed.protocol) && parsed.hash === "" ? text : undefined;
+});
+
 /**
  * What each setting allows, and its default. Units stand last; times are milliseconds. A setting's variable is its name
  * in capitals: {@link variableOf}.
@@ -130,6 +136,11 @@ const SETTINGS = z.object({
   bodyDepthMax: whole(1, 1_000).default(64),
   /** Bodies and buffered answers of one process together; beyond it requests are refused as `overloaded`. */
   inFlightBytesMax: bytes.default(256 * 1024 * 1024),
+  /** By the rules of OpenTelemetry, so no value of these two is wrong: {@link tracesUrlOf}. */
+  otelSdkDisabled: z.string().optional(),
+  otelTracesExporter: z.string().optional(),
+  otelExporterOtlpEndpoint: collector.optional(),
+  otelExporterOtlpTracesEndpoint: collector.optional(),
 });
 
 type Settings = Readonly<z.infer<typeof SETTINGS>> & { readonly demo: boolean };
@@ -149,10 +160,29 @@ const SECRETS: ReadonlySet<SettingName> = new Set([
   "redisUrl",
 ] as const);
 
+/**
+ * Where traces are sent to; undefined where nobody asked for them. The endpoint for traces is used as it stands, behind the
+ * general one comes `v1/traces`; `OTEL_SDK_DISABLED` and `OTEL_TRACES_EXPORTER` can take it back.
+ */
+export function tracesUrlOf(config: Config): string | undefined {
+  const { otelSdkDisabled = "", otelTracesExporter = "otlp" } = config;
+  if (otelSdkDisabled.trim().toLowerCase() === "true") return undefined;
+  if (!otelTracesExporter.split(",").some((name) => name.trim() === "otlp")) return undefined;
+  if (config.otelExporterOtlpTracesEndpoint !== undefined)
+    return config.otelExporterOtlpTracesEndpoint;
+  if (config.otelExporterOtlpEndpoint === undefined) return undefined;
+  const url = new URL(config.otelExporterOtlpEndpoint);
+  url.pathname = `${url.pathname.replace(/\/$/u, "")}/v1/traces`;
+  return url.href;
+}
+
+/** The address of a collector may carry a credential. */
+const isCollector = (name: SettingName) => name.startsWith("otelExporterOtlp");
+
 /** The variable of a setting: of `drainMs` it is RELAI_DRAIN_MS, of `openaiArea` it is OPENAI_AREA. */
 function variableOf(name: SettingName): string {
   const capitals = name.replaceAll(/[A-Z]/g, "_$&").toUpperCase();
-  return capitals.startsWith("OPENAI_") ? capitals : `RELAI_${capitals}`;
+  return /^(OPENAI|OTEL)_/u.test(capitals) ? capitals : `RELAI_${capitals}`;
 }
 
 const NAMES = Object.keys(SETTINGS.shape) as SettingName[];
@@ -207,13 +237,19 @@ export function describeConfig(
 ): { name: string; value: string | null; source: SettingSource }[] {
   return NAMES.map((name) => {
     const value = config[name];
-    const shown = String(typeof value === "boolean" ? Number(value) : value);
     return {
       name: variableOf(name),
-      value: value === undefined ? null : SECRETS.has(name) ? "(hidden)" : shown,
+      value: value === undefined ? null : SECRETS.has(name) ? "(hidden)" : shown(name, value),
       source: config.sources.get(name) ?? "default",
     };
   });
+}
+
+function shown(name: SettingName, value: Settings[SettingName]): string {
+  if (typeof value === "boolean") return String(Number(value));
+  if (!isCollector(name)) return String(value);
+  const { origin, pathname } = new URL(String(value));
+  return `${origin}${pathname}`;
 }
 
 function fileEntries(file: string): [string, string][] {
@@ -233,14 +269,22 @@ function fileEntries(file: string): [string, string][] {
   }
   return Object.entries(content).map(([name, value]: [string, unknown]) => {
     if (typeof value === "string" || typeof value === "number") return [name, String(value)];
-    if (typeof value === "boolean") return [name, value ? "1" : "0"];
+    // OpenTelemetry knows `true` only as a word.
+    if (typeof value === "boolean") {
+      return [name, name.startsWith("OTEL_") ? String(value) : value ? "1" : "0"];
+    }
     throw new ConfigError(`${name} in ${file} must be a text, a number, true or false.`);
   });
 }
 
 /** A wrong value helps to find the slip, unless a credential has slipped into the wrong place. */
 function isShowable(name: SettingName, text: string): boolean {
-  return !SECRETS.has(name) && /^[\w.:,\- ]{1,32}$/u.test(text) && !/sk[-_]/u.test(text);
+  return (
+    !SECRETS.has(name) &&
+    !isCollector(name) &&
+    /^[\w.:,\- ]{1,32}$/u.test(text) &&
+    !/sk[-_]/u.test(text)
+  );
 }
 
 /** What no single setting can say for itself. */

@@ -19,7 +19,12 @@ const OTHER = "other";
 export function createTelemetry(options: {
   log: Log;
   models: { has(model: string): boolean };
-}): Telemetry & { metricsText(): Promise<string>; readonly metricsContentType: string } {
+}): Telemetry & {
+  /** Counts spans of traces by what came of them: a fixed word. */
+  spansCounted(outcome: string, count: number): void;
+  metricsText(): Promise<string>;
+  readonly metricsContentType: string;
+} {
   const { log, models } = options;
   const registry = new Registry();
   const registers = [registry];
@@ -64,6 +69,13 @@ export function createTelemetry(options: {
     registers,
   });
 
+  const spans = new Counter({
+    name: "relai_trace_spans_total",
+    help: "Spans of traces: exported, failed (the collector did not take them) or dropped (too many waited).",
+    labelNames: ["outcome"],
+    registers,
+  });
+
   const requestsOf = kept((...labels) => requests.labels(...labels));
   const durationOf = kept((...labels) => duration.labels(...labels));
   const firstByteOf = kept((...labels) => firstByte.labels(...labels));
@@ -86,6 +98,7 @@ export function createTelemetry(options: {
       alarmsOf(what).inc();
       log.error({ ...facts, alarm: what }, "alarm");
     },
+    spansCounted: (outcome, count) => spans.inc({ outcome }, count),
     metricsText: () => registry.metrics(),
     metricsContentType: registry.contentType,
   };

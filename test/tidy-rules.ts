@@ -159,7 +159,15 @@ export function importLayers(files: readonly TextFile[], exempt: Exemptions): st
 }
 
 /** Libraries that talk to the world outside: each is known to one file, so that it can be exchanged. */
-const clients = ["undici", "prom-client", "pino", "ioredis", "kafkajs", "@eventstore/db-client"];
+const clients = [
+  "undici",
+  "prom-client",
+  "pino",
+  "ioredis",
+  "kafkajs",
+  "@eventstore/db-client",
+  "@opentelemetry",
+];
 
 /** Each client library has one file; fastify stays in the services that serve HTTP. */
 export function oneFilePerClient(files: readonly TextFile[]): string[] {

@@ -5,7 +5,7 @@ import { buildCatalogue, type HostFacts } from "#domain/catalogue/build.ts";
 import { streams } from "#domain/events/events.ts";
 import { ID_RANDOM_BYTES, makeId } from "#domain/ids.ts";
 import { CLOCK_JUMP_MS, systemClock } from "#infra/clock.ts";
-import { ConfigError, describeConfig, type Config } from "#infra/config.ts";
+import { ConfigError, describeConfig, tracesUrlOf, type Config } from "#infra/config.ts";
 import { readSecretFile, writeSecretFile } from "#infra/files.ts";
 import { lockFolder } from "#infra/folder-lock.ts";
 import { createLog } from "#infra/log.ts";
@@ -20,7 +20,8 @@ import { closeControlServer, createControlServer } from "#services/control/serve
 import type { GatewayParts } from "#services/gateway/parts.ts";
 import type { OperatorServerParts } from "#services/internal/operator-server.ts";
 import { createInternalServer } from "#services/internal/server.ts";
-import type { Projector } from "#services/ports.ts";
+import type { Projector, Telemetry } from "#services/ports.ts";
+import { within } from "#services/waiting.ts";
 import { listen } from "./listening.ts";
 import type { Stops } from "./stopping.ts";
 import { openStores } from "./stores.ts";
@@ -31,6 +32,9 @@ export type Base = Awaited<ReturnType<typeof openBase>>;
 const KNOWN_REGIONS = ["us", "eu"];
 const PROJECTOR_ENTRY = new URL("../projector/main.ts", import.meta.url);
 const SIMULATOR_CREDENTIAL = "sim-embedded";
+/** Traces are no books: a stop waits this long for a collector that does not answer, and is clean all the same. */
+const TRACES_MS_MAX = 1_000;
+const MARGIN_MS = 50;
 
 /**
  * Opens what every process has: the stores that the settings name, clock, log and metrics. `folder` is locked for this
@@ -64,9 +68,9 @@ export async function openBase(config: Config, stops: Stops, folder: string | un
     instance,
     onOpen(close) {
       const before = stops.store;
-      stops.store = async () => {
+      stops.store = async (limitMs) => {
         await close();
-        await before?.();
+        await before?.(limitMs);
       };
     },
   });
@@ -115,7 +119,7 @@ export async function openBase(config: Config, stops: Stops, folder: string | un
 }
 
 /** What a gateway of this process is made of, its client of upstreams opened. `simulator` is the address of one here. */
-export function gatewayParts(base: Base, simulator?: string): GatewayParts {
+export async function gatewayParts(base: Base, simulator?: string): Promise<GatewayParts> {
   const { config, region, clock, telemetry, outside } = base;
   refuseLoop(config);
   if (outside) {
@@ -131,6 +135,7 @@ export function gatewayParts(base: Base, simulator?: string): GatewayParts {
     waitingMax: config.upstreamWaitingMax,
   });
   base.stops.upstream = () => upstream.close();
+  const requestTraced = await openTracesIfAsked(base);
   return {
     region,
     knownRegions: new Set([...KNOWN_REGIONS, ...config.regions]),
@@ -143,7 +148,7 @@ export function gatewayParts(base: Base, simulator?: string): GatewayParts {
     upstream,
     clock,
     random: base.random,
-    telemetry,
+    telemetry: { ...telemetry, requestTraced },
     limits: {
       bodyBytesMax: config.bodyBytesMax,
       bodyDepthMax: config.bodyDepthMax,
@@ -154,6 +159,21 @@ export function gatewayParts(base: Base, simulator?: string): GatewayParts {
       clientIdleMs: config.upstreamIdleMs,
     },
   };
+}
+
+/** Where requests are told for a collector of traces; undefined where the settings name none, and then nothing is loaded. */
+async function openTracesIfAsked(base: Base): Promise<Telemetry["requestTraced"]> {
+  const { config, instance, region, clock, telemetry } = base;
+  const url = tracesUrlOf(config);
+  if (url === undefined) return undefined;
+  const { openTraces } = await import("#infra/traces.ts");
+  const { alarm, spansCounted: counted } = telemetry;
+  const traces = openTraces({ instance, region, url, alarm, counted });
+  base.stops.traces = async (limitMs) => {
+    // Whether they all went is no part of whether the stop was clean.
+    await within(clock, Math.min(limitMs - MARGIN_MS, TRACES_MS_MAX), traces.close());
+  };
+  return traces.requestTraced;
 }
 
 /** The hosts that serve, each with its credential. */

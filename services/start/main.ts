@@ -49,7 +49,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   const { region, clock, random } = base;
   const projector = base.openProjector();
   const simulator = config.demo ? await openSimulator(base, dataDir) : undefined;
-  const parts = gatewayParts(base, simulator);
+  const parts = await gatewayParts(base, simulator);
   const opened = base.areShared
     ? await openSharedRegion(base, parts, projector, gatewayCount)
     : await openRegion({ ...parts, projector, gatewayCount });

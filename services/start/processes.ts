@@ -86,7 +86,7 @@ async function createServingGateway(parts: GatewayParts, instance: string) {
 
 async function openGateway(base: Base): Promise<Addresses> {
   const { config, stops } = base;
-  const { gateway, server } = await createServingGateway(gatewayParts(base), base.instance);
+  const { gateway, server } = await createServingGateway(await gatewayParts(base), base.instance);
   stops.gateways = () => stopGateway(gateway, server, config.drainMs);
   await base.tellIfAhead();
   const internal = await serveInternal(base, {
@@ -224,9 +224,9 @@ async function openControl(base: Base): Promise<Addresses> {
     applied: (position, limitMs) => waitFor(progress, base, position, limitMs),
   });
   const close = stops.control;
-  stops.control = () => {
+  stops.control = (limitMs) => {
     stopping = true;
-    return close?.();
+    return close?.(limitMs);
   };
   const internal = await serveInternal(base, operator);
   ready();

@@ -19,6 +19,7 @@ test("gateways drain while what they need is there, and the books close last", a
   await stopAll(manualClock(), stops, DRAIN_MS);
   expect(order).toEqual([
     "gateways",
+    "traces",
     "control",
     "internal",
     "simulator",

@@ -9,6 +9,7 @@ import { TIMED_OUT, within } from "#services/waiting.ts";
  */
 export const STOP_MS = {
   gateways: STOP_MS_MAX,
+  traces: 150,
   control: 750,
   internal: 250,
   simulator: 250,
@@ -19,8 +20,8 @@ export const STOP_MS = {
   folder: 50,
 } as const;
 
-/** What ends each part that is open. */
-export type Stops = Partial<Record<keyof typeof STOP_MS, () => unknown>>;
+/** What ends each part that is open, told how long that may take. */
+export type Stops = Partial<Record<keyof typeof STOP_MS, (limitMs: number) => unknown>>;
 
 /**
  * Ends every part in order, also after one that fails or does not end in its time; then throws the first failure. A part
@@ -36,7 +37,7 @@ export async function stopAll(clock: Clock, stops: Stops, drainMs: number): Prom
     const limitMs = part === "gateways" ? drainMs + leftMs : leftMs;
     const begunMs = clock.elapsed();
     try {
-      const stopping = Promise.resolve(stops[part as keyof Stops]?.());
+      const stopping = Promise.resolve(stops[part as keyof Stops]?.(limitMs));
       if ((await within(clock, limitMs, stopping)) === TIMED_OUT)
         throw new Error(`${part} did not end within ${limitMs} ms`);
     } catch (error) {

@@ -91,7 +91,7 @@ export function leavesNothingRunning(): void {
 /** The environment of a relai: this machine's, without settings that somebody else made. */
 export function environment(settings: Settings): Record<string, string | undefined> {
   const own = Object.entries(process.env).filter(
-    ([name]) => !/^(RELAI_|OPENAI_|NODE_|VITEST)/.test(name),
+    ([name]) => !/^(RELAI_|OPENAI_|OTEL_|NODE_|VITEST)/.test(name),
   );
   return { ...Object.fromEntries(own), ...settings };
 }

@@ -200,6 +200,9 @@ export async function loadWith(told: Canaries, where: Where, said: Said): Promis
     "content-type": "application/json",
     "x-custom": told.header,
     cookie: `session=${told.cookie}`,
+    traceparent: told.header,
+    tracestate: `a=${told.header}`,
+    baggage: `a=${told.header}`,
     "idempotency-key": told["idempotency key"],
   };
   async function ask(name: string, url: string, init: RequestInit): Promise<void> {
