@@ -42,6 +42,9 @@ const MARGIN_MS = 50;
  */
 export async function openBase(config: Config, stops: Stops, folder: string | undefined) {
   const region = config.regions[0] ?? "us";
+  // What is wrong with the settings is said before anything is written.
+  refuseLoop(config);
+  const openai = openaiHostOf(config, region);
   const clock = systemClock();
   const random = systemRandom();
   const log = createLog({ level: config.logLevel });
@@ -51,7 +54,6 @@ export async function openBase(config: Config, stops: Stops, folder: string | un
     stops.folder = () => lock.release();
     mkdirSync(join(regionFolder, "read-models"), { recursive: true, mode: 0o700 });
   }
-  const openai = openaiHostOf(config, region);
   const catalogue = buildCatalogue({
     openai: openai ?? false,
     simulator: config.demo,
@@ -121,7 +123,6 @@ export async function openBase(config: Config, stops: Stops, folder: string | un
 /** What a gateway of this process is made of, its client of upstreams opened. `simulator` is the address of one here. */
 export async function gatewayParts(base: Base, simulator?: string): Promise<GatewayParts> {
   const { config, region, clock, telemetry, outside } = base;
-  refuseLoop(config);
   if (outside) {
     const { processingArea } = outside;
     telemetry.alarm("host_outside_area", { host: "openai", processingArea, region });
