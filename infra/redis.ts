@@ -1,7 +1,8 @@
 import { Cluster, Redis } from "ioredis";
 import type { LuaScript } from "./lua-scripts.ts";
+import { assertKeepsAll, primaryAmong, serverFacts } from "./redis-primary.ts";
 
-/** A Redis server, or a cluster of them, that runs scripts. */
+/** A Redis server and those that may take its place, or a cluster, that runs scripts. */
 export interface RedisConnection {
   /**
    * Runs a script on the server that has its first key. Rejects when there was no answer: the script then ran once or
@@ -14,13 +15,17 @@ export interface RedisConnection {
   ): Promise<unknown>;
   /** Runs one command on the server that has the key. */
   command(name: string, key: string, ...args: readonly (string | number)[]): Promise<unknown>;
-  /** The replication id of every primary: each changes when its server may have lost writes. */
-  replicationIds(): Promise<string[]>;
+  /**
+   * Asks every address, and speaks from then on to the primary that the newest owner's servers, `meant`, lead to
+   * ({@link primaryAmong}). Gives its replication id, which changes when it may have lost writes; of a cluster that of
+   * each primary. Rejects, and changes nothing, where there is no such primary or where it may throw keys away.
+   */
+  seek(meant: readonly string[]): Promise<string[]>;
   close(): Promise<void>;
 }
 
 export interface RedisPlace {
-  /** `redis://` or `rediss://`. Of a cluster any of its servers; else exactly one. */
+  /** `redis://` or `rediss://`. Of a cluster any of its servers; else one primary and whoever may take its place. */
   readonly urls: readonly string[];
   readonly isCluster?: boolean;
   /** A command that is not answered within this is rejected. A connection that is silent for twice as long is made anew. */
@@ -33,8 +38,8 @@ export interface RedisPlace {
 const reconnectMs = (times: number) => Math.min(2000, 50 * 2 ** Math.min(times - 1, 10));
 
 /**
- * Connects. Rejects where no server answers, and where one may throw keys away when it is full: what it threw away would
- * look as if it had never been.
+ * Connects. Rejects where no server answers, and where one may throw keys away when it is full. Until somebody seeks, any
+ * primary is spoken to, and a replica where only such answer: the scripts take nothing where they should not.
  *
  * The client's own help is switched off, because a script that takes money must not run twice: nothing is sent again
  * after a connection broke, and nothing waits for a connection to come. What a cluster's server answers with MOVED, ASK
@@ -43,43 +48,10 @@ const reconnectMs = (times: number) => Math.min(2000, 50 * 2 ** Math.min(times -
  * waiting for the first one's answer, and sends a whole one again when a part of it was moved.
  */
 export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
-  const { commandMsMax, onTrouble = () => {} } = place;
-  const each = {
-    protocol: 2,
-    maxRetriesPerRequest: 0,
-    autoResendUnfulfilledCommands: false,
-    commandTimeout: commandMsMax,
-    socketTimeout: 2 * commandMsMax,
-    connectTimeout: 5000,
-    disableClientInfo: true,
-  } as const;
-  const client = place.isCluster
-    ? new Cluster([...place.urls], {
-        redisOptions: each,
-        lazyConnect: true,
-        enableOfflineQueue: false,
-        retryDelayOnFailover: 0,
-        retryDelayOnClusterDown: 0,
-        clusterRetryStrategy: reconnectMs,
-      })
-    : new Redis(onlyOne(place.urls), {
-        ...each,
-        lazyConnect: true,
-        enableOfflineQueue: false,
-        retryStrategy: reconnectMs,
-      });
-  client.on("error", (error: Error) => onTrouble(error.message));
-  const primaries = () => (client instanceof Cluster ? client.nodes("master") : [client]);
-  try {
-    await client.connect();
-    for (const server of primaries()) await assertKeepsAll(server);
-  } catch (error) {
-    client.disconnect();
-    throw error;
-  }
-
+  const servers = place.isCluster ? await openCluster(place) : await openServers(place);
   return {
     async run({ text, sha1, args: names }, keys, args) {
+      const client = servers.client();
       const given = [...keys, ...names.map((name) => args[name])];
       try {
         return await client.evalsha(sha1, keys.length, ...given);
@@ -89,31 +61,125 @@ export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
         return client.eval(text, keys.length, ...given);
       }
     },
-    command: (name, key, ...args) => client.call(name, key, ...args),
-    replicationIds: () => Promise.all(primaries().map(replicationId)),
+    command: (name, key, ...args) => servers.client().call(name, key, ...args),
+    seek: servers.seek,
+    close: servers.close,
+  };
+}
+
+/** How to speak to one server, or to all of a cluster, and to which. */
+interface Servers extends Pick<RedisConnection, "seek" | "close"> {
+  client(): Redis | Cluster;
+}
+
+const optionsOf = ({ commandMsMax }: RedisPlace) =>
+  ({
+    protocol: 2,
+    maxRetriesPerRequest: 0,
+    autoResendUnfulfilledCommands: false,
+    commandTimeout: commandMsMax,
+    socketTimeout: 2 * commandMsMax,
+    connectTimeout: 5000,
+    disableClientInfo: true,
+  }) as const;
+
+/** What a client says when something is wrong with its connection goes to whoever wants to know. */
+function telling<Client extends Redis | Cluster>(
+  client: Client,
+  { onTrouble }: RedisPlace,
+): Client {
+  client.on("error", (error: Error) => onTrouble?.(error.message));
+  return client;
+}
+
+const quit = (client: Redis | Cluster) => client.quit().catch(() => client.disconnect());
+
+async function askServer(client: Redis) {
+  return { client, ...serverFacts(await client.info("replication", "memory")) };
+}
+
+async function openCluster(place: RedisPlace): Promise<Servers> {
+  const cluster = new Cluster([...place.urls], {
+    redisOptions: optionsOf(place),
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    retryDelayOnFailover: 0,
+    retryDelayOnClusterDown: 0,
+    clusterRetryStrategy: reconnectMs,
+  });
+  telling(cluster, place);
+  // Its client follows the cluster's own word on who is primary.
+  const askAll = () => Promise.all(cluster.nodes("master").map(askServer));
+  try {
+    await cluster.connect();
+    for (const server of await askAll()) assertKeepsAll(server);
+  } catch (error) {
+    cluster.disconnect();
+    throw error;
+  }
+  return {
+    client: () => cluster,
+    seek: async () => (await askAll()).map(({ id }) => id).sort(),
     async close() {
-      await client.quit().catch(() => client.disconnect());
+      await quit(cluster);
     },
   };
 }
 
-function onlyOne(urls: readonly string[]): string {
-  const [url, ...others] = urls;
-  if (url === undefined || others.length > 0)
-    throw new RangeError("a Redis that is no cluster has exactly one URL");
-  return url;
-}
+/** A connection to each address is kept, so that to ask them all costs little and to speak to another costs nothing. */
+async function openServers(place: RedisPlace): Promise<Servers> {
+  const clients = place.urls.map((url) =>
+    telling(
+      new Redis(url, {
+        ...optionsOf(place),
+        lazyConnect: true,
+        enableOfflineQueue: false,
+        retryStrategy: reconnectMs,
+      }),
+      place,
+    ),
+  );
 
-async function replicationId(server: Redis): Promise<string> {
-  const id = /^master_replid:([0-9a-f]+)/m.exec(await server.info("replication"))?.[1];
-  if (id === undefined) throw new Error("the Redis server does not say its replication id");
-  return id;
-}
+  /** What those say that answer. */
+  async function askAll() {
+    const answers = await Promise.allSettled(clients.map(askServer));
+    return answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : []));
+  }
 
-async function assertKeepsAll(server: Redis): Promise<void> {
-  const policy = /^maxmemory_policy:(\S+)/m.exec(await server.info("memory"))?.[1];
-  if (policy !== "noeviction")
-    throw new Error(
-      `the Redis server's maxmemory-policy is ${policy ?? "not said"}; it must be noeviction`,
-    );
+  async function begin(): Promise<Redis> {
+    const connecting = await Promise.allSettled(clients.map((client) => client.connect()));
+    const found = await askAll();
+    for (const server of found) assertKeepsAll(server);
+    const some = found.find(({ isPrimary }) => isPrimary) ?? found[0];
+    if (some) return some.client;
+    const failed = connecting.find((one) => one.status === "rejected");
+    throw new Error("no Redis server answers", { cause: failed?.reason });
+  }
+
+  let present: Redis;
+  try {
+    present = await begin();
+  } catch (error) {
+    for (const client of clients) client.disconnect();
+    throw error;
+  }
+  return {
+    client: () => present,
+    async seek(meant) {
+      const found = await askAll();
+      const primary = primaryAmong(found, meant);
+      if (!primary) {
+        const primaries = found.filter(({ isPrimary }) => isPrimary).length;
+        const counts = `${found.length} of ${clients.length} answer, ${primaries} of them as a primary`;
+        throw new Error(`none of the Redis servers is the one to speak to: ${counts}`);
+      }
+      assertKeepsAll(primary);
+      // What the one before has been sent it still answers.
+      present = primary.client;
+      return [primary.id];
+    },
+    async close() {
+      await Promise.all(clients.map(quit));
+    },
+  };
 }

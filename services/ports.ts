@@ -104,8 +104,13 @@ export interface EventMark {
  * `fenced: absent`, never a balance of zero. Verbs of money are keyed by request id and may be repeated.
  */
 export interface AdmissionStore {
-  /** The identity of the server's present life: it changes whenever the server may have lost writes. */
-  server(): Promise<string>;
+  /**
+   * Gives the identity of the server's present life, which changes whenever it may have lost writes; of a cluster that of
+   * each of its servers. Where one of several may be the region's, all are asked first, and from then on the one is
+   * spoken to that took the place of one of `meant` (what the newest owner names; none before the first), else one of
+   * these, else the only one there is. Rejects where none of it holds.
+   */
+  seek(meant: readonly string[]): Promise<readonly string[]>;
   admit(ask: AdmitAsk): Promise<AdmitOutcome>;
   /** Raises a hold towards a total, as far as the money goes. A total at or below the present one changes nothing. */
   extend(ask: OfRequest & { totalMicro: number }): Promise<ExtendOutcome>;

@@ -105,7 +105,7 @@ export function timedAdmission(
 /** Waits until a connection is there again; nothing but this one command is tried. */
 export async function answersAgain(redis: RedisConnection): Promise<void> {
   for (;;) {
-    const ids = await redis.replicationIds().catch(() => undefined);
+    const ids = await redis.seek([]).catch(() => undefined);
     if (ids) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

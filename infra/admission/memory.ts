@@ -29,7 +29,7 @@ export function createMemoryAdmission(options: {
   const { clock } = options;
   const state = options.state ?? emptyAdmission(options);
   return {
-    server: () => Promise.resolve(state.server),
+    seek: () => Promise.resolve([state.server]),
     admit: (ask) => Promise.resolve(admit(state, ask, clock.now())),
     extend: (ask) => Promise.resolve(extend(state, ask)),
     drop: (ask) => Promise.resolve(drop(state, ask, clock.now())),

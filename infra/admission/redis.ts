@@ -16,9 +16,6 @@ import {
 } from "./redis-replies.ts";
 import { admissionScripts } from "./redis-scripts.ts";
 
-/** Between the servers of a cluster in its one identity. */
-const AND = "+";
-
 /**
  * The admission store on Redis or Valkey, 7.0 and later, or on a cluster of them. It decides exactly as the pure reducer
  * does; each decision is one script and one round trip. All keys of an organization are in one slot, and each organization
@@ -62,7 +59,7 @@ export function createRedisAdmission(options: {
   }
 
   return {
-    server: async () => (await redis.replicationIds()).sort().join(AND),
+    seek: (meant) => redis.seek(meant),
     admit: async (ask) => admitOf(await decide(scripts.admit, ask.orgId, amountsIn(ask))),
     extend: async (ask) => extendOf(await decide(scripts.extend, ask.orgId, amountsIn(ask))),
     drop: async (ask) => endOf(await decide(scripts.drop, ask.orgId, ask), "dropped"),
@@ -85,9 +82,8 @@ export function createRedisAdmission(options: {
     },
     async adopt({ ownerEpoch, servers, state }) {
       const { orgId } = state;
-      const each = JSON.stringify(servers.flatMap((server) => server.split(AND)));
       const snapshot = snapshotText(state);
-      const args = { orgId, ownerEpoch, servers: each, snapshot };
+      const args = { orgId, ownerEpoch, servers: JSON.stringify(servers), snapshot };
       return endOf(await decide(scripts.adopt, orgId, args), "adopted");
     },
     sweep: async (ask) => endOf(await decide(scripts.sweep, ask.orgId, ask), "swept"),

@@ -170,7 +170,7 @@ async function carry(
     list.push({ prev, position: event.position, effects });
     if (event.type === "OrganizationCreated.v1") {
       const state = toSnapshot(emptyAccounts(orgId));
-      await parts.admission.adopt({ ownerEpoch, servers: [ownership.server], state });
+      await parts.admission.adopt({ ownerEpoch, servers: ownership.servers, state });
     }
   }
   for (const [orgId, list] of items) {

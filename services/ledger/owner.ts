@@ -18,7 +18,7 @@ export interface OwnerParts extends RetireParts {
 /** What this process adopted: under which epoch, folded to where, and how far each organization had come. */
 export interface Ownership {
   readonly ownerEpoch: number;
-  readonly server: string;
+  readonly servers: readonly string[];
   readonly position: bigint | "start";
   readonly orgs: Map<string, bigint | "start">;
 }
@@ -27,14 +27,17 @@ export interface Ownership {
  * Makes this process the owner of the region's admission store: appends OwnerChanged, retires every earlier writer,
  * folds the store past all those marks, and puts each organization's state in place. The order is what keeps money
  * safe: every taking under an older owner either stands before its journal's mark, and is folded, or never happened.
+ * It claims only on the server that the newest owner's lead to: of two processes on two servers each would else take the
+ * other's place for ever.
  * Answers `superseded` when another process has claimed meanwhile.
  */
 export async function claimOwnership(
   parts: OwnerParts,
   attempt = 0,
 ): Promise<Ownership | "superseded"> {
-  const server = await parts.admission.server();
-  const ownerEpoch = await appendClaim(parts, server);
+  const before = await newestOwner(parts.store, parts.author.region);
+  const servers = await parts.admission.seek(before?.servers ?? []);
+  const ownerEpoch = await appendClaim(parts, (before?.ownerEpoch ?? 0) + 1, servers);
   if (ownerEpoch === undefined) return "superseded";
   const mark = await retire(parts, ownerEpoch, parts.decide);
   const { position, rows } = await parts.projector.rows("accounts", mark);
@@ -44,7 +47,7 @@ export async function claimOwnership(
   const directory = await parts.projector.rows("key-directory", position);
   const orgs = new Map<string, bigint | "start">();
   for (const state of orgSnapshots(rows)) {
-    const answer = await parts.admission.adopt({ ownerEpoch, servers: [server], state });
+    const answer = await parts.admission.adopt({ ownerEpoch, servers, state });
     if (answer.outcome === "fenced") {
       if (answer.fenced === "older") return "superseded";
       // The server changed meanwhile. Every claim is an event, so a server that keeps changing is not chased at once.
@@ -54,17 +57,19 @@ export async function claimOwnership(
     orgs.set(state.orgId, state.position === "start" ? "start" : BigInt(state.position));
   }
   for (const { key, value } of unpackRows(directory.rows)) await parts.directory.put(key, value);
-  return { ownerEpoch, server, position, orgs };
+  return { ownerEpoch, servers, position, orgs };
 }
 
 /** OwnerChanged by expected revision; the id names the claimant, or two would both seem to win. */
-async function appendClaim(parts: OwnerParts, server: string): Promise<number | undefined> {
+async function appendClaim(
+  parts: OwnerParts,
+  ownerEpoch: number,
+  servers: readonly string[],
+): Promise<number | undefined> {
   const { store, clock, author, writerEpoch } = parts;
   const stream = streams.writers(author.region);
-  const first = await newestOwner(store, author.region);
-  const ownerEpoch = (first?.ownerEpoch ?? 0) + 1;
   const key = `owner:${ownerEpoch}:${writerEpoch}`;
-  const data = { ownerEpoch, writerEpoch, servers: [server] };
+  const data = { ownerEpoch, writerEpoch, servers: [...servers] };
   const metadata = metadataOf(clock, author, `owner:${ownerEpoch}`);
   const event = newEvent(stream, key, "OwnerChanged.v1", data, metadata);
   for (;;) {

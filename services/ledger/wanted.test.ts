@@ -31,7 +31,7 @@ async function looking() {
   const parts = { admission, clock, store, author: { region: "us", actor: "ledger" } };
   const ownership = {
     ownerEpoch: 1,
-    server: state.server,
+    servers: [state.server],
     position: "start" as const,
     orgs: new Map([[ORG, 6n]]),
   };
@@ -130,7 +130,7 @@ test("a journal that is never read to its end keeps the ledger from nothing else
   world.hangReads();
   await world.held();
   await world.clock.advance(3_000);
-  world.admission.server = () => Promise.resolve("another");
+  world.admission.seek = () => Promise.resolve(["another"]);
   await world.clock.advance(2_000);
   expect(world.lost()).toBeGreaterThan(0);
 });

@@ -14,7 +14,7 @@ export interface LookParts {
   readonly ownership: Ownership;
   /** Everything up to here is in the state of every organization. */
   readonly carriedTo: () => bigint | "start";
-  /** Told when the admission server turns out to have lost its memory. */
+  /** Told when the admission server turns out to have lost its memory, or another one has taken its place. */
   readonly onLost: () => void;
 }
 
@@ -57,7 +57,8 @@ export function lookAfterWanted({ parts, ownership, carriedTo, onLost }: LookPar
   }
 
   async function poll(): Promise<void> {
-    if ((await admission.server()) !== ownership.server) return onLost();
+    const servers = await admission.seek(ownership.servers);
+    if (String(servers) !== String(ownership.servers)) return onLost();
     const asked = new Map<number, boolean>();
     // A look that fails is made again when somebody comes upon the organization again.
     for (const each of await admission.wanted()) await look(each, asked).catch(() => {});

@@ -24,7 +24,7 @@ export interface EmbeddedRegion {
  * and the tests of the gateway open their regions by this too.
  */
 export async function openEmbedded(parts: RegionParts): Promise<EmbeddedRegion> {
-  const { store, clock, region, telemetry } = parts;
+  const { store, admission, clock, region, telemetry } = parts;
   const ledgerAuthor: Author = { region, actor: "ledger" };
   const author: Author = { region, actor: "gateway" };
   const ledgerEpoch = await registerWriter(store, clock, ledgerAuthor, {
@@ -34,7 +34,7 @@ export async function openEmbedded(parts: RegionParts): Promise<EmbeddedRegion> 
   const writers: { parts: WriterParts; writerEpoch: number }[] = [];
   for (let number = 1; number <= parts.gatewayCount; number++) {
     const instance = `${parts.instance}/gateway-${number}`;
-    const writerParts = { store, clock, telemetry, author, instance, beats: false };
+    const writerParts = { store, admission, clock, telemetry, author, instance, beats: false };
     writers.push({ parts: writerParts, writerEpoch: await registerGateway(writerParts) });
   }
   const ledger = await startLedger({
@@ -42,7 +42,7 @@ export async function openEmbedded(parts: RegionParts): Promise<EmbeddedRegion> 
     clock,
     telemetry,
     author: ledgerAuthor,
-    admission: parts.admission,
+    admission,
     directory: parts.directory,
     projector: parts.projector,
     writerEpoch: ledgerEpoch,

@@ -77,7 +77,7 @@ async function main(): Promise<void> {
   const redis = await openRedis({ urls: [server.url], commandMsMax: 5000 });
   try {
     const store = createRedisAdmission({ redis, prefix: "relai:" });
-    const servers = [await store.server()];
+    const servers = await store.seek([]);
     const funded: Effect[] = [
       {
         effect: "credited",

@@ -60,10 +60,7 @@ async function startRelayOnly(upstreamUrl: string): Promise<Ready> {
     },
   };
   const author = { region, actor: "bench" };
-  const writer = await openWriter(
-    { store, clock, telemetry, author, instance: "bench", beats: false },
-    0,
-  );
+  const writer = await openWriter({ ...parts, author, beats: false }, 0);
   const server = createGatewayServer(createGateway(parts, writer, author));
   return { url: await server.listen({ host: "127.0.0.1", port: 0 }), key };
 }
@@ -93,7 +90,7 @@ function forgetfulStore(): EventStore {
 function generousAdmission(orgId: string): AdmissionStore {
   const figures = { fundedMicro: 1, spentMicro: 0, heldMicro: 0, availableMicro: 1 };
   return {
-    server: () => Promise.resolve("bench"),
+    seek: () => Promise.resolve(["bench"]),
     admit: (ask) =>
       Promise.resolve({
         outcome: "admitted",

@@ -113,7 +113,7 @@ describe("on a Redis Cluster", () => {
       for (const [at, one] of each.entries()) {
         expect(keys[at]?.length).toBeGreaterThan(0);
         const id = /master_replid:(\S+)/.exec(await one.info("replication"))?.[1] ?? "";
-        expect(await store.server()).toContain(id);
+        expect(await store.seek([])).toContain(id);
         const state = keys[at]?.find((key) => key.endsWith(":state")) ?? "";
         expect(await one.hget(state, "server")).toBe(id);
         one.disconnect();
@@ -130,7 +130,7 @@ describe("on a Redis Cluster", () => {
     try {
       const orgIds = Array.from({ length: 12 }, (_, at) => `org_${at}`);
       await fund(store, ...orgIds);
-      const before = await store.server();
+      const before = await store.seek([]);
       const gone = cluster.servers[0]?.url ?? "";
       const lost = (await orgsOn(gone, prefix)).toSorted();
       const kept = orgIds.filter((orgId) => !lost.includes(orgId));
@@ -176,10 +176,11 @@ describe("on a Redis Cluster", () => {
         store.drop({ orgId, ownerEpoch: 1, requestId: "req_0" }).catch(() => undefined);
       await expect.poll(dropping, { timeout: 30_000 }).toEqual(fenced("server"));
       await answersAgain(redis);
-      const after = await store.server();
-      expect(after).not.toBe(before);
+      const after = await store.seek(before);
+      expect(after).not.toEqual(before);
       const state = toSnapshot(emptyAccounts(orgId));
-      const adopting = (server: string) => store.adopt({ ownerEpoch: 2, servers: [server], state });
+      const adopting = (servers: readonly string[]) =>
+        store.adopt({ ownerEpoch: 2, servers, state });
       expect(await adopting(before)).toEqual(fenced("server"));
       expect(await adopting(after)).toEqual({ outcome: "adopted" });
     } finally {

@@ -71,7 +71,7 @@ describe("the reducer and Redis", () => {
 
   /** A history that begins with an adopted organization, and what says a thing to both sides and compares them. */
   async function begin() {
-    const history = new History(String((await redis.replicationIds())[0]));
+    const history = new History(String((await redis.seek([]))[0]));
     const prefix = freshPrefix();
     const told: string[] = [];
     const clock = { now: () => history.nowMs };

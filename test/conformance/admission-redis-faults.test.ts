@@ -163,12 +163,12 @@ describe("admission on a Redis that", () => {
   });
 
   test("is flushed: everything is absent on the same server, until it is adopted", async () => {
-    const id = await store.server();
+    const ids = await store.seek([]);
     await store.admit(ask());
     await rawTo(server).flushall();
-    expect(await store.server()).toBe(id);
+    expect(await store.seek([])).toEqual(ids);
     await expectFenced(store, "absent");
-    expect(await store.adopt({ ownerEpoch: 2, servers: [id], state })).toEqual({
+    expect(await store.adopt({ ownerEpoch: 2, servers: ids, state })).toEqual({
       outcome: "adopted",
     });
     expect(await moneyOf(store)).toMatchObject(heldAndSpent(0, 0));
@@ -182,19 +182,17 @@ describe("admission on a Redis that", () => {
     await fund(dumped, ORG);
     await rawTo(first).save();
     expect(await dumped.admit(ask({ holdMicro: FUNDED }))).toMatchObject({ outcome: "admitted" });
-    const before = await dumped.server();
+    const before = await dumped.seek([]);
     await first.kill();
     await start({ folder, port: first.port });
     await answersAgain(kept);
     // The money that was held is free again there, and nobody gets at it.
     await expectFenced(dumped, "server");
-    const after = await dumped.server();
-    expect(after).not.toBe(before);
-    expect(await dumped.adopt({ ownerEpoch: 2, servers: [before], state })).toEqual(
-      fenced("server"),
-    );
-    expect(await dumped.adopt({ ownerEpoch: 1, servers: [after], state })).toEqual(fenced("older"));
-    expect(await dumped.adopt({ ownerEpoch: 2, servers: [after], state })).toEqual({
+    const after = await dumped.seek(before);
+    expect(after).not.toEqual(before);
+    expect(await dumped.adopt({ ownerEpoch: 2, servers: before, state })).toEqual(fenced("server"));
+    expect(await dumped.adopt({ ownerEpoch: 1, servers: after, state })).toEqual(fenced("older"));
+    expect(await dumped.adopt({ ownerEpoch: 2, servers: after, state })).toEqual({
       outcome: "adopted",
     });
   });
@@ -206,21 +204,22 @@ describe("admission on a Redis that", () => {
     await rawStandby.replicaof("127.0.0.1", server.port);
     await linked(rawStandby);
     // A first replica changes what the primary calls itself, which costs one adoption.
-    const first = await store.server();
-    await store.adopt({ ownerEpoch: 2, servers: [first], state });
+    const first = await store.seek([]);
+    await store.adopt({ ownerEpoch: 2, servers: first, state });
     const second = { ...own, ownerEpoch: 2 };
     expect(await store.apply({ ...second, items: [] })).toMatchObject({ outcome: "applied" });
     await expect.poll(() => rawStandby.hget(`${PREFIX}{${ORG}}:state`, "epoch")).toBe("2");
-    // A replica has the primary's name, and takes nothing.
-    expect(await onStandby.server()).toBe(first);
+    // A replica has the primary's name, takes nothing, and nobody claims it.
+    expect(await rawStandby.info("replication")).toContain(`master_replid:${first[0]}`);
+    await expect(onStandby.seek(first)).rejects.toThrow("1 of 1 answer, 0 of them as a primary");
     await expect(onStandby.drop({ ...second, requestId: "req_1" })).rejects.toThrow("read only");
 
     await rawStandby.replicaof("NO", "ONE");
     expect(await onStandby.drop({ ...second, requestId: "req_1" })).toEqual(fenced("server"));
     // The old primary does not know yet, and goes on; its takings end at the fence of the next owner.
     expect(await store.drop({ ...second, requestId: "req_1" })).toEqual({ outcome: "dropped" });
-    const promoted = await onStandby.server();
-    expect(await onStandby.adopt({ ownerEpoch: 3, servers: [promoted], state })).toEqual({
+    const promoted = await onStandby.seek(first);
+    expect(await onStandby.adopt({ ownerEpoch: 3, servers: promoted, state })).toEqual({
       outcome: "adopted",
     });
     await rawFirst.replicaof("127.0.0.1", standby.port);

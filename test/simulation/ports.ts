@@ -185,7 +185,7 @@ export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
     figures: (ask) => plain("figures", () => port().figures(ask)),
     want: (orgId) => plain("want", () => port().want(orgId)),
     wanted: () => plain("wanted", () => port().wanted()),
-    server: () => plain("server", () => port().server()),
+    seek: (meant) => plain("seek", () => port().seek(meant)),
     apply: (ask) => plain("apply", () => port().apply(ask)),
     adopt: (ask) => plain("adopt", () => port().adopt(ask)),
     sweep: (ask) => plain("sweep", () => port().sweep(ask)),

@@ -97,8 +97,8 @@ export function startGatewayProcess(
   const author = { region: REGION, actor: "gateway" };
 
   async function start(): Promise<void> {
-    const { store, telemetry } = parts;
-    const writerParts = { store, clock, telemetry, author, instance: name, beats: true };
+    const { store, admission, telemetry } = parts;
+    const writerParts = { store, admission, clock, telemetry, author, instance: name, beats: true };
     const writer = await openWriter(writerParts, await registerGateway(writerParts));
     serving = { gateway: createGateway(gatewayPartsOf(process, parts), writer, author), writer };
   }

@@ -25,7 +25,14 @@ async function writing(beats = false) {
     },
   };
   const telemetry = { requestDone: () => {}, alarm: (what: string) => void alarms.push(what) };
-  const parts = { store, clock, telemetry, author, instance: "one", beats };
+  const sought: (readonly string[])[] = [];
+  const admission = {
+    async seek(meant: readonly string[]) {
+      sought.push(meant);
+      throw new Error("no server answers");
+    },
+  };
+  const parts = { store, admission, clock, telemetry, author, instance: "one", beats };
   const epoch = await registerGateway(parts);
   const writer = await openWriter(parts, epoch);
   const tail = async (stream: string) =>
@@ -35,6 +42,7 @@ async function writing(beats = false) {
     clock,
     writer,
     alarms,
+    sought,
     journal: (at: number) =>
       inner.read(streams.journal("us", at), { from: "start", direction: "forward", max: 100 }),
     stall() {
@@ -46,7 +54,7 @@ async function writing(beats = false) {
     },
     async own(ownerEpoch: number) {
       const stream = streams.writers("us");
-      const data = { ownerEpoch, writerEpoch: 99, servers: ["server"] };
+      const data = { ownerEpoch, writerEpoch: 99, servers: [`server-${ownerEpoch}`] };
       await inner.append(
         stream,
         [newEvent(stream, `owner:${ownerEpoch}`, "OwnerChanged.v1", data, metadata)],
@@ -74,6 +82,17 @@ test("calls at the same time share one read of the newest owner, and an epoch ne
   await world.own(3);
   await Promise.all([world.writer.refreshOwner(), world.writer.refreshOwner()]);
   expect(world.writer.ownerEpoch()).toBe(3);
+});
+
+test("whoever reads the newest owner looks for its server; one that is not found keeps nobody from the epoch", async () => {
+  const world = await writing();
+  expect(world.sought).toEqual([]);
+  for (const ownerEpoch of [3, 4]) {
+    await world.own(ownerEpoch);
+    await world.writer.refreshOwner();
+    expect(world.sought.at(-1)).toEqual([`server-${ownerEpoch}`]);
+  }
+  expect(world.writer.ownerEpoch()).toBe(4);
 });
 
 test("a journal sealed under it ends its life and begins another, with an epoch and a journal of its own", async () => {

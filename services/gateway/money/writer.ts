@@ -1,5 +1,5 @@
 import { keepAlive, openJournal, type Journal } from "#services/journal.ts";
-import type { Clock, EventStore, Telemetry } from "#services/ports.ts";
+import type { AdmissionStore, Clock, EventStore, Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import { newestOwner, registerWriter, type Author } from "#services/writers.ts";
 
@@ -13,6 +13,7 @@ export type Writer = Awaited<ReturnType<typeof openWriter>>;
 
 export interface WriterParts {
   readonly store: EventStore;
+  readonly admission: Pick<AdmissionStore, "seek">;
   readonly clock: Clock;
   readonly telemetry: Telemetry;
   readonly author: Author;
@@ -34,7 +35,7 @@ export function registerGateway(parts: WriterParts, life = 0): Promise<number> {
  * (it seemed dead), what runs is ended and it registers anew. Opens the journal of a registered gateway.
  */
 export async function openWriter(parts: WriterParts, firstEpoch: number) {
-  const { store, clock, telemetry, author } = parts;
+  const { store, admission, clock, telemetry, author } = parts;
   let ownerEpoch = 0;
   let present: WriterLife | undefined;
   let stopped = false;
@@ -43,15 +44,19 @@ export async function openWriter(parts: WriterParts, firstEpoch: number) {
   let reading: Promise<void> | undefined;
   let renewing: Promise<void> | undefined;
 
-  /** Reads the newest owner again; calls at the same time share one read. */
+  async function readOwner(): Promise<void> {
+    const owner = await newestOwner(store, author.region);
+    if (!owner) return;
+    ownerEpoch = Math.max(ownerEpoch, owner.ownerEpoch);
+    // Where the owner's server is not found the next one that is fenced, or gets no answer, has it looked for again.
+    await admission.seek(owner.servers).catch(() => {});
+  }
+
+  /** Reads the newest owner again, and goes to its server; calls at the same time share one read. */
   async function refreshOwner(): Promise<void> {
-    reading ??= newestOwner(store, author.region)
-      .then((owner) => {
-        if (owner) ownerEpoch = Math.max(ownerEpoch, owner.ownerEpoch);
-      })
-      .finally(() => {
-        reading = undefined;
-      });
+    reading ??= readOwner().finally(() => {
+      reading = undefined;
+    });
     await reading;
   }
 
