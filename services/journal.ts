@@ -62,6 +62,8 @@ export interface JournalOptions {
   author: Author;
   writerEpoch: number;
   placesMax?: number;
+  /** Told of the owner epoch that a fence names, as soon as it is read. */
+  onFenced?: (ownerEpoch: number) => void;
 }
 
 /** Opens a writer's journal: reads the marks that already stand in it, then it is ready. */
@@ -93,8 +95,10 @@ export async function openJournal(options: JournalOptions) {
     const from: bigint | "start" = known === "no_stream" ? "start" : known + 1n;
     for await (const event of eventsForward(store, stream, from)) {
       known = event.revision;
-      if (event.type === "OwnerFenced.v1")
-        fencedBelow = Math.max(fencedBelow, event.data.ownerEpoch);
+      if (event.type === "OwnerFenced.v1" && event.data.ownerEpoch > fencedBelow) {
+        fencedBelow = event.data.ownerEpoch;
+        options.onFenced?.(fencedBelow);
+      }
       if (event.type === "JournalSealed.v1") {
         sealed = true;
         tellSealed();

@@ -44,13 +44,15 @@ export type Death = "silence" | "lock";
 
 const GATEWAY_CALLS = [
   ...["append", "read"].map((method) => `store.${method}`),
-  ...["figures", "admit", "extend", "drop", "close", "want"].map((method) => `admission.${method}`),
+  ...["seek", "figures", "admit", "extend", "drop", "close", "want"].map(
+    (method) => `admission.${method}`,
+  ),
   "directory.lookup",
   "upstream.send",
 ];
 const LEDGER_CALLS = [
   ...["append", "read", "fence", "follow", "head"].map((method) => `store.${method}`),
-  ...["server", "wanted", "figures", "apply", "adopt", "sweep"].map(
+  ...["seek", "wanted", "figures", "apply", "adopt", "sweep"].map(
     (method) => `admission.${method}`,
   ),
   "directory.put",

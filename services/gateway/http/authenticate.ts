@@ -1,7 +1,8 @@
 import { sha256Hex } from "#domain/hash.ts";
 import { parseKeyText } from "#domain/key-text.ts";
 import type { ApiError } from "#services/errors.ts";
-import type { GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
+import type { Gateway } from "#services/gateway/gateway.ts";
+import type { GatewayRequest } from "#services/gateway/parts.ts";
 
 export interface Caller {
   readonly keyId: string;
@@ -12,10 +13,11 @@ const KEY_BYTES_MAX = 256;
 
 /**
  * Who calls, from the headers alone: the key's text says whether it belongs here, before any look-up; then the
- * directory says which key it is. A body is not read before this has passed.
+ * directory says which key it is. A body is not read before this has passed. Where the directory does not answer nobody is
+ * told that a key is wrong, and its server is looked for again: it is the admission store's.
  */
 export async function authenticate(
-  parts: Pick<GatewayParts, "region" | "knownRegions" | "directory" | "clock">,
+  { parts, writer }: Pick<Gateway, "parts" | "writer">,
   headers: GatewayRequest["headers"],
 ): Promise<Caller | ApiError> {
   const text = keyText(headers);
@@ -26,7 +28,11 @@ export async function authenticate(
     if (parsed.scope === "global") return { code: "home_region_unreachable", retryAfterSeconds: 5 };
     return regionMismatch(parsed.region, parts.region, parsed.older);
   }
-  const entry = await parts.directory.lookup(sha256Hex(text));
+  const entry = await parts.directory.lookup(sha256Hex(text)).catch(() => "no answer" as const);
+  if (entry === "no answer") {
+    void writer.refreshOwner().catch(() => {});
+    return { code: "ledger_unavailable", retryAfterSeconds: 1 };
+  }
   if (!entry) return { code: "invalid_api_key" };
   if (entry.revoked) return { code: "key_revoked" };
   if (entry.expiresAt !== undefined && entry.expiresAt <= parts.clock.now())

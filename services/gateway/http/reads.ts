@@ -22,7 +22,7 @@ type Read = (gateway: Gateway, caller: Caller) => Promise<object | ApiError>;
  */
 function reading(route: string, read: Read, anyMethod = false): Handle {
   return answering(route, OPENAI_ERRORS, async (gateway, request, answer) => {
-    const caller = await authenticate(gateway.parts, request.headers);
+    const caller = await authenticate(gateway, request.headers);
     if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
     answer.caller = caller;
     if (request.method !== "GET" && !anyMethod)

@@ -151,7 +151,8 @@ export async function renewOwner(parts: MoneyParts, orgId: string, attempt: numb
 /**
  * Repeats the drop until it is acknowledged, or the admission that it undoes can never be let in again: its owner is
  * over. A fence alone does not say so: while the newest owner has not adopted the organization yet, a drop is fenced,
- * and an admission that is still on its way would find it adopted.
+ * and an admission that is still on its way would find it adopted. Who gets no answer reads the newest owner too: the
+ * server may be gone for good, and another one in its place.
  */
 async function dropHold(parts: MoneyParts, ask: HoldAsk, ownerEpoch: number): Promise<void> {
   const { orgId, requestId } = ask;
@@ -159,12 +160,9 @@ async function dropHold(parts: MoneyParts, ask: HoldAsk, ownerEpoch: number): Pr
     const answer = await parts.admission
       .drop({ orgId, ownerEpoch, requestId })
       .catch(() => undefined);
-    if (answer?.outcome === "dropped") return;
-    if (answer) {
-      if (answer.fenced === "fault") return;
-      await parts.writer.refreshOwner().catch(() => {});
-      if (parts.writer.ownerEpoch() > ownerEpoch) return;
-    }
+    if (answer?.outcome === "dropped" || answer?.fenced === "fault") return;
+    await parts.writer.refreshOwner().catch(() => {});
+    if (parts.writer.ownerEpoch() > ownerEpoch) return;
     await sleep(parts.clock, backOffMs(attempt, 50, 2000));
   }
 }

@@ -61,6 +61,17 @@ async function writing(beats = false) {
         await tail(stream),
       );
     },
+    async fence(ownerEpoch: number) {
+      const stream = writer.life()?.journal.stream ?? "";
+      const event = newEvent(
+        stream,
+        `fence:${ownerEpoch}`,
+        "OwnerFenced.v1",
+        { ownerEpoch },
+        metadata,
+      );
+      await inner.fence(stream, event);
+    },
     async seal(at: number) {
       const stream = streams.journal("us", at);
       await inner.append(
@@ -144,6 +155,17 @@ test("a stop while a new life begins seals that one too, and nothing beats on", 
   expect(last).toMatchObject({ type: "JournalSealed.v1", data: { by: "writer" } });
   await world.clock.advance(60_000);
   expect(world.clock.armed()).toBe(0);
+});
+
+test("one that takes nothing learns of a new owner by its sign of life, and looks for its server", async () => {
+  const world = await writing(true);
+  await world.own(3);
+  await world.fence(3);
+  await world.clock.advance(9_900);
+  expect(world.writer.ownerEpoch()).toBe(0);
+  await world.clock.advance(200);
+  expect(world.writer.ownerEpoch()).toBe(3);
+  expect(world.sought).toEqual([["server-3"]]);
 });
 
 test("where silence seals it gives a sign of life every 10 s", async () => {

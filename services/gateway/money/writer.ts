@@ -65,7 +65,11 @@ export async function openWriter(parts: WriterParts, firstEpoch: number) {
     await reading?.catch(() => {});
     await refreshOwner();
     const over = new AbortController();
-    const journal = await openJournal({ store, clock, telemetry, author, writerEpoch });
+    // Who takes nothing and only gives signs of life learns by them that there is another owner, on another server perhaps.
+    const onFenced = (epoch: number) => {
+      if (epoch > ownerEpoch) void refreshOwner().catch(() => {});
+    };
+    const journal = await openJournal({ store, clock, telemetry, author, writerEpoch, onFenced });
     present = { journal, over: over.signal };
     if (parts.beats) stopBeats = keepAlive(journal, clock, author);
     void journal.sealedByOther.then(() => {

@@ -301,10 +301,11 @@ describe("routes that only read", () => {
 });
 
 test("an error nobody expected is a 500 with its request id and nothing else, and ends no process", async () => {
-  const lookup = () => Promise.reject(new Error("CANARY"));
-  const world = await gatewayWorld({
-    parts: { directory: { lookup, put: () => Promise.resolve() } },
-  });
+  const knownRegions = new Set(["us"]);
+  knownRegions.has = () => {
+    throw new Error("CANARY");
+  };
+  const world = await gatewayWorld({ parts: { knownRegions } });
   const { status, answer, error } = await refused(world, {});
   expect(status).toBe(500);
   expect(error).toEqual({
@@ -314,4 +315,24 @@ test("an error nobody expected is a 500 with its request id and nothing else, an
     param: null,
   });
   expect(JSON.stringify([answer.text, answer.headers])).not.toContain("CANARY");
+});
+
+test("a key directory that does not answer is a 503, never a wrong key, and its server is looked for", async () => {
+  const lookup = () => Promise.reject(new Error("CANARY"));
+  const world = await gatewayWorld({
+    parts: { directory: { lookup, put: () => Promise.resolve() } },
+  });
+  const sought: (readonly string[])[] = [];
+  world.admission.seek = (meant) => {
+    sought.push(meant);
+    return Promise.resolve(meant);
+  };
+  const { status, answer, error } = await refused(world, {});
+  expect([status, error["code"], answer.headers["retry-after"]]).toEqual([
+    503,
+    "ledger_unavailable",
+    "1",
+  ]);
+  expect(JSON.stringify([answer.text, answer.headers])).not.toContain("CANARY");
+  expect(sought).toEqual([["server-1"]]);
 });

@@ -30,7 +30,7 @@ async function complete(
 ): Promise<void> {
   const { parts } = gateway;
   // 1 authenticate, by the headers only: no prompt is read for a key that is not at home here.
-  const caller = await authenticate(parts, request.headers);
+  const caller = await authenticate(gateway, request.headers);
   if ("code" in caller) return answer.fail(gateway.refusedLogin(request, caller));
   answer.caller = caller;
   // 2 read the body, within its limit and the room there is.
