@@ -21,7 +21,7 @@ import { manualClock, type ManualClock } from "./manual-clock.ts";
 /** One gateway and its ledger on parts in memory, under a clock, a store, an upstream and clients that obey the test. */
 
 export const ORG = "org_00000000000000000000000001";
-const KEYS = ["key_00000000000000000000000001", "key_00000000000000000000000002"] as const;
+export const KEYS = ["key_00000000000000000000000001", "key_00000000000000000000000002"] as const;
 const LOT = "lot_00000000000000000000000001";
 export const FUNDED_MICRO = 100_000;
 export const CREDENTIAL = "our-credential-at-the-upstream";
@@ -85,7 +85,11 @@ const LIMITS: GatewayLimits = {
   clientIdleMs: 30_000,
 };
 
-function setUp(keyText: (at: number) => string, fundedMicro: number): [string, NewEvent[]][] {
+/** The events that fund the organization and issue its keys, by the stream that they begin. */
+export function foundingEvents(
+  keyText: (at: number) => string,
+  fundedMicro: number,
+): [string, NewEvent[]][] {
   const org = streams.org(ORG);
   const sha = sha256Hex("body");
   const common = { orgId: ORG, bodySha256: sha };
@@ -172,7 +176,7 @@ export async function gatewayWorld(
   const directory = createMemoryKeyDirectory();
   const calls: SeenCall[] = [];
   const world: Partial<GatewayWorld> & Pick<GatewayWorld, "judge"> = { judge: undefined };
-  for (const [stream, events] of setUp(keyText, options.fundedMicro ?? FUNDED_MICRO))
+  for (const [stream, events] of foundingEvents(keyText, options.fundedMicro ?? FUNDED_MICRO))
     await inner.append(stream, events, "no_stream");
 
   async function begin() {

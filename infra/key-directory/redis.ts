@@ -31,6 +31,7 @@ export interface RedisKeyDirectory extends KeyDirectory {
  * server little. A key that was just issued is therefore found at once: its hash was never asked for before.
  */
 export function createRedisKeyDirectory(options: {
+  /** The admission store's connection: who finds the owner's server for the one has found it for the other. */
   redis: RedisConnection;
   /** In front of every key, so that several regions may share a server. */
   prefix: string;

@@ -84,6 +84,28 @@ describe("an ownership that is lost", () => {
     await expectServing(world, 2);
   });
 
+  test("is claimed where the servers of the newest owner lead, and not while they lead nowhere", async () => {
+    const world = await gatewayWorld();
+    const { apply, seek } = world.admission;
+    const sought: (readonly string[])[] = [];
+    let isLost = true;
+    world.admission.seek = (meant) => {
+      sought.push(meant);
+      return isLost ? Promise.reject(new Error("there is no primary")) : seek(meant);
+    };
+    world.admission.apply = (ask) =>
+      isLost ? Promise.resolve({ outcome: "fenced", fenced: "server" }) : apply(ask);
+    await topUp(world, 10);
+    await world.clock.advance(10_000);
+    expect(await owners(world)).toEqual([1]);
+    expect(world.alarms).toContain("ledger_claim_failed");
+    isLost = false;
+    await world.clock.advance(6_000);
+    expect(await owners(world)).toEqual([1, 2]);
+    expect(new Set(sought.map(String))).toEqual(new Set(["server-1"]));
+    await expectServing(world, 1);
+  });
+
   test("and a claim that fails half-way is followed by another, never by its own fence", async () => {
     const world = await gatewayWorld();
     const { apply, adopt } = world.admission;

@@ -5,7 +5,7 @@ import { Redis } from "ioredis";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
-import { startRedis, type StartedRedis } from "#infra/backing/redis.ts";
+import { freePort, startRedis, type StartedRedis } from "#infra/backing/redis.ts";
 import { openRedis, type RedisConnection } from "#infra/redis.ts";
 import type { AdmissionStore } from "#services/ports.ts";
 import { FUNDED, ORG } from "#test/accounts-world.ts";
@@ -243,5 +243,35 @@ describe("admission on a Redis that", () => {
   test("may throw keys away is refused", async () => {
     const careless = await start({ args: ["--maxmemory-policy", "allkeys-lru"] });
     await expect(connectTo(careless.port)).rejects.toThrow("maxmemory-policy is allkeys-lru");
+    // One that began to when it was a replica is not moved to.
+    const standby = await start();
+    const urls = [server.url, standby.url];
+    const raw = rawTo(standby);
+    await raw.replicaof("127.0.0.1", server.port);
+    await linked(raw);
+    const both = await openRedis({ urls, commandMsMax: 2000 });
+    undo.push(() => both.close());
+    const before = await both.seek([]);
+    await raw.config("SET", "maxmemory-policy", "allkeys-lru");
+    await raw.replicaof("NO", "ONE");
+    await expect(both.seek(before)).rejects.toThrow("maxmemory-policy is allkeys-lru");
+    await raw.config("SET", "maxmemory-policy", "noeviction");
+    expect(await both.seek(before)).not.toEqual(before);
+  });
+
+  test("is not there yet at one of its addresses: it is found when it is, and without any nothing opens", async () => {
+    const port = await freePort();
+    const late = `redis://127.0.0.1:${port}`;
+    await expect(openRedis({ urls: [late], commandMsMax: 2000 })).rejects.toThrow(
+      "no Redis server answers",
+    );
+    const both = await openRedis({ urls: [late, server.url], commandMsMax: 2000 });
+    undo.push(() => both.close());
+    const before = await both.seek([]);
+    await server.kill();
+    await expect(both.seek(before)).rejects.toThrow("0 of 2 answer");
+    const raw = rawTo(await start({ port }));
+    await answersAgain(both);
+    expect(await raw.info("replication")).toContain(`master_replid:${(await both.seek([]))[0]}`);
   });
 });

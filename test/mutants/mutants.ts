@@ -28,6 +28,36 @@ const SIMULATION_TEST = "test/simulation/simulation.test.ts";
 
 export const MUTANTS: readonly Mutant[] = [
   {
+    name: "old-primary-goes-first",
+    why: "whoever reaches the old primary stays there, and is fenced for ever or takes the other's place for ever",
+    file: "infra/redis-primary.ts",
+    find: "idBefore !== undefined && meant.includes(idBefore)",
+    replace: "idBefore !== undefined && meant.length === 0",
+    proof: { file: "infra/redis-primary.test.ts", test: "who was promoted in its place goes" },
+  },
+  {
+    name: "gateway-stays-where-it-is",
+    why: "a gateway that knows the newest owner asks another server than the owner's, for ever",
+    file: "services/gateway/money/writer.ts",
+    find: "await admission.seek(owner.servers).catch(() => {});",
+    replace: "",
+    proof: {
+      file: "services/gateway/money/writer.test.ts",
+      test: "whoever reads the newest owner looks for its server",
+    },
+  },
+  {
+    name: "claims-where-it-happens-to-be",
+    why: "two ledger processes on two servers take each other's place for ever",
+    file: "services/ledger/owner.ts",
+    find: "parts.admission.seek(before?.servers ?? [])",
+    replace: "parts.admission.seek([])",
+    proof: {
+      file: "services/ledger/ledger.test.ts",
+      test: "is claimed where the servers of the newest owner lead",
+    },
+  },
+  {
     name: "no-fence",
     why: "a journal appends takings of an owner whose fence stands in it",
     file: "services/journal.ts",

@@ -1,0 +1,192 @@
+import { buildCatalogue } from "#domain/catalogue/build.ts";
+import { streams, type RecordedEvent } from "#domain/events/events.ts";
+import type { EventData } from "#domain/events/schemas.ts";
+import { createRedisAdmission } from "#infra/admission/redis.ts";
+import { systemClock } from "#infra/clock.ts";
+import { openRedis, type RedisConnection } from "#infra/redis.ts";
+import {
+  openHold,
+  releaseHold,
+  type MoneyParts,
+  type OpenHold,
+} from "#services/gateway/money/hold.ts";
+import { makeOffer } from "#services/gateway/money/offer.ts";
+import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
+import { OPENAI_CHAT } from "#services/gateway/shapes/openai-chat/shape.ts";
+import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
+import type { AdmissionStore } from "#services/ports.ts";
+import { startProjector } from "#services/projector/projector.ts";
+import { sleep } from "#services/waiting.ts";
+import { registerWriter } from "#services/writers.ts";
+import { chat } from "./chat-bodies.ts";
+import { foundingEvents, KEYS, ORG } from "./gateway-world.ts";
+import { createMemoryEventStore } from "./memory-event-store.ts";
+import { createMemoryReadModels } from "./memory-read-models.ts";
+
+/**
+ * A region's ledger and gateways as processes apart would run, on Redis servers that fail over: each with connections of
+ * its own, all on one event store in memory, by the machine's clock.
+ */
+
+export const PREFIX = "relai:";
+/** What every hold here takes. */
+export const HOLD_MICRO = 100;
+const COMMAND_MS_MAX = 1000;
+const RETRY_MS = 20;
+const REGION = "us";
+
+/** An admission that a Redis let in. */
+export interface Admit {
+  readonly requestId: string;
+  readonly ownerEpoch: number;
+  /** By `performance.now()`. */
+  readonly askedAtMs: number;
+}
+
+export interface GatewayOnRedis {
+  readonly redis: RedisConnection;
+  /** What its admission store let in, whether or not it was recorded then. */
+  readonly admits: readonly Admit[];
+  /** Takes a hold as a request does: admitted and recorded, or the money is refused, or the ledger unavailable. */
+  open(): Promise<OpenHold | "refused" | "unavailable">;
+  /** Opens holds and releases them, one after the other, until the signal; gives the longest time without one, in ms. */
+  load(until: AbortSignal): Promise<{ opened: number; longestMs: number }>;
+  /** Waits for what goes on after callers have had their answer. */
+  atRest(): Promise<unknown>;
+}
+
+export type FailoverWorld = Awaited<ReturnType<typeof failoverWorld>>;
+
+/** `holds` of {@link HOLD_MICRO} is what the organization can pay for. */
+export async function failoverWorld(holds: number) {
+  const clock = systemClock();
+  const store = createMemoryEventStore({ clock });
+  const ending = new AbortController();
+  const alarms: string[] = [];
+  const telemetry = { requestDone() {}, alarm: (what: string) => void alarms.push(what) };
+  const founding = foundingEvents((at) => `key-${at}`, holds * HOLD_MICRO);
+  for (const [stream, events] of founding) await store.append(stream, events, "no_stream");
+  const catalogue = buildCatalogue({ openai: false, simulator: true, processingArea: REGION });
+  const sized = makeOffer(OPENAI_CHAT, catalogue, REGION, Buffer.from(chat()), 64);
+  if ("code" in sized) throw new Error(`the request is refused: ${sized.code}`);
+  const offer = { ...sized, holdMicro: HOLD_MICRO, holdCostMicro: HOLD_MICRO };
+  const undo: (() => Promise<unknown>)[] = [];
+  let requests = 0;
+  let isOver = false;
+
+  async function connect(urls: readonly string[]) {
+    const redis = await openRedis({ urls, commandMsMax: COMMAND_MS_MAX });
+    undo.push(() => redis.close());
+    const onFault = () => alarms.push("fault");
+    return { redis, admission: createRedisAdmission({ redis, prefix: PREFIX, onFault }) };
+  }
+
+  async function ledgerOn(urls: readonly string[], instance: string): Promise<Ledger> {
+    const { admission } = await connect(urls);
+    const author = { region: REGION, actor: "ledger" };
+    const registered = { process: "ledger", instance } as const;
+    const writerEpoch = await registerWriter(store, clock, author, registered);
+    const projector = await startProjector({
+      store,
+      readModels: createMemoryReadModels(),
+      clock,
+      batchMs: 5,
+      signal: ending.signal,
+      onAlarm: telemetry.alarm,
+    });
+    const directory = { lookup: () => Promise.resolve(undefined), put: () => Promise.resolve() };
+    const parts = { store, clock, telemetry, author, admission, directory, projector };
+    const ledger = await startLedger({ ...parts, writerEpoch, death: { by: "silence" } });
+    undo.push(() => ledger.stop());
+    return ledger;
+  }
+
+  async function gatewayOn(urls: readonly string[], name: string): Promise<GatewayOnRedis> {
+    const { redis, admission: inner } = await connect(urls);
+    const author = { region: REGION, actor: "gateway" };
+    const admits: Admit[] = [];
+    const admission: AdmissionStore = {
+      ...inner,
+      async admit(ask) {
+        const askedAtMs = performance.now();
+        const answer = await inner.admit(ask);
+        const { requestId, ownerEpoch } = ask;
+        if (answer.outcome === "admitted") admits.push({ requestId, ownerEpoch, askedAtMs });
+        return answer;
+      },
+    };
+    // No signs of life: a gateway learns of a new owner by what it takes, and by nothing else.
+    const beats = false;
+    const writerParts = { store, admission, clock, telemetry, author, instance: name, beats };
+    const writer = await openWriter(writerParts, await registerGateway(writerParts));
+    undo.push(() => writer.stop());
+    const background = new Set<Promise<void>>();
+    const money: MoneyParts = {
+      admission,
+      clock,
+      telemetry,
+      writer,
+      author,
+      background: (work) => void background.add(work),
+    };
+    async function open() {
+      const life = writer.life();
+      if (!life || isOver) throw new Error("the gateway has no journal");
+      requests += 1;
+      const requestId = `req_${String(requests).padStart(26, "0")}`;
+      const caller = { orgId: ORG, keyId: KEYS[0], clientRequestId: undefined };
+      const opened = await openHold(money, life, { ...caller, requestId, offer });
+      // A caller waits before it asks again.
+      if (opened.outcome === "unavailable") await sleep(clock, RETRY_MS);
+      return opened.outcome === "open" ? opened.hold : opened.outcome;
+    }
+    return {
+      redis,
+      admits,
+      open,
+      async load(until) {
+        let [opened, longestMs, last] = [0, 0, performance.now()];
+        while (!until.aborted) {
+          const hold = await open();
+          if (typeof hold === "string") continue;
+          longestMs = Math.max(longestMs, performance.now() - last);
+          last = performance.now();
+          opened += 1;
+          const facts = { forwarded: false, clientGone: false, attempts: [], unbilledMicro: 0 };
+          await releaseHold(hold, { reason: "client_gone", ...facts });
+        }
+        return { opened, longestMs };
+      },
+      atRest: () => Promise.all(background),
+    };
+  }
+
+  /** Everything recorded, in its order. */
+  async function events(): Promise<RecordedEvent[]> {
+    const head = await store.head();
+    const all: RecordedEvent[] = [];
+    for await (const batch of store.follow({ after: "start", signal: ending.signal })) {
+      all.push(...batch);
+      if (head === "start" || (all.at(-1)?.position ?? -1n) >= head) break;
+    }
+    return all;
+  }
+
+  return {
+    alarms,
+    ledgerOn,
+    gatewayOn,
+    events,
+    async owners(): Promise<EventData<"OwnerChanged.v1">[]> {
+      const stream = streams.writers(REGION);
+      const all = await store.read(stream, { from: "start", direction: "forward", max: 500 });
+      return all.flatMap((event) => (event.type === "OwnerChanged.v1" ? [event.data] : []));
+    },
+    async close() {
+      isOver = true;
+      for (const each of undo.reverse()) await each();
+      ending.abort();
+      await store.close();
+    },
+  };
+}
