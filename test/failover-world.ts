@@ -148,8 +148,8 @@ export async function failoverWorld(holds: number) {
         let [opened, longestMs, last] = [0, 0, performance.now()];
         while (!until.aborted) {
           const hold = await open();
-          if (typeof hold === "string") continue;
           longestMs = Math.max(longestMs, performance.now() - last);
+          if (typeof hold === "string") continue;
           last = performance.now();
           opened += 1;
           const facts = { forwarded: false, clientGone: false, attempts: [], unbilledMicro: 0 };
