@@ -126,7 +126,8 @@ describe("a region on a Redis and its replica", () => {
     const other = await world.gatewayOn([second.server.url, toMost.url], "other");
     await isOwned(first.raw);
     const replicated = await servesAgain(lagging, other, lagging, other);
-    await expect.poll(() => heldOn(second.raw)).toEqual(expect.arrayContaining(replicated));
+    const onReplica = () => heldOn(second.raw);
+    await expect.poll(onReplica, { timeout: 20_000 }).toEqual(expect.arrayContaining(replicated));
 
     toReplica.proxy.loseReplies();
     const lost = await servesAgain(lagging, other, lagging, other);
@@ -134,9 +135,12 @@ describe("a region on a Redis and its replica", () => {
     const there = await heldOn(second.raw);
     expect(lost.filter((requestId) => !there.includes(requestId))).toEqual(lost);
 
+    // One more knows nothing but the replica: what is missing there it could take a second time.
+    const early = await world.gatewayOn([second.server.url], "early");
     const oldEpoch = (await world.owners()).at(-1)?.ownerEpoch;
     await second.raw.replicaof("NO", "ONE");
     const promotedAtMs = performance.now();
+    const tooEarly = Array.from({ length: 4 }, () => early.open());
     await toMost.proxy.close();
     await isOwned(second.raw);
     await expect.poll(() => ledger.isReady(), { timeout: 20_000 }).toBe(true);
@@ -150,7 +154,9 @@ describe("a region on a Redis and its replica", () => {
     expect(answered.length).toBeGreaterThan(0);
     expect(await replication(first.raw, "role")).toBe("master");
     await servesAgain(lagging, other);
-    await endsOn(second.raw, lagging, other);
+    await Promise.all(tooEarly);
+    expect(early.admits.filter(({ ownerEpoch }) => ownerEpoch === oldEpoch)).toEqual([]);
+    await endsOn(second.raw, lagging, other, early);
 
     // A ledger process whose list begins with the old primary claims on the new one all the same.
     const id = await idOf(second.raw);
