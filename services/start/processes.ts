@@ -76,9 +76,9 @@ const OPEN: Record<ProcessName, (base: Base) => Promise<Addresses>> = {
 
 /** A gateway that gives signs of life, and its server. Nothing listens yet. */
 async function createServingGateway(parts: GatewayParts, instance: string) {
-  const { store, clock, telemetry, region } = parts;
+  const { store, admission, clock, telemetry, region } = parts;
   const author: Author = { region, actor: "gateway" };
-  const writerParts = { store, clock, telemetry, author, instance, beats: true };
+  const writerParts = { store, admission, clock, telemetry, author, instance, beats: true };
   const writer = await openWriter(writerParts, await registerGateway(writerParts));
   const gateway = createGateway(parts, writer, author);
   return { gateway, server: createGatewayServer(gateway) };
