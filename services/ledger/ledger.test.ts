@@ -46,6 +46,15 @@ async function owners(world: GatewayWorld): Promise<number[]> {
   );
 }
 
+/** Another ledger process claims. */
+async function takeOver({ store }: GatewayWorld): Promise<void> {
+  const stream = streams.writers("us");
+  const [last] = await store.read(stream, { from: "end", direction: "backward", max: 1 });
+  const data = { ownerEpoch: 2, writerEpoch: 9, servers: ["server-2"] };
+  const event = newEvent(stream, "owner:2:9", "OwnerChanged.v1", data, metadata);
+  await store.append(stream, [event], last?.revision ?? "no_stream");
+}
+
 async function expectServing(world: GatewayWorld, credits: number): Promise<void> {
   expect(world.ledger.isReady()).toBe(true);
   expect((await world.balance()).available).toBe(FUNDED_MICRO + credits);
@@ -140,18 +149,31 @@ describe("an ownership that is lost", () => {
     await expectServing(world, 1);
   });
 
+  test.for(["older", undefined] as const)(
+    "to another process, told of that by an apply (%s) before the event: it claims nothing more",
+    async (fenced) => {
+      const world = await gatewayWorld();
+      const { apply } = world.admission;
+      world.admission.apply = async () => {
+        world.admission.apply = apply;
+        await takeOver(world);
+        if (fenced) return { outcome: "fenced", fenced };
+        // As after a stop of the process: the answer was lost, and more time has gone than an apply has.
+        await world.clock.advance(6_000);
+        throw new Error("no answer");
+      };
+      let isSuperseded = false;
+      void world.ledger.superseded.then(() => (isSuperseded = true));
+      await topUp(world, 10);
+      await world.clock.advance(60_000);
+      expect([isSuperseded, world.ledger.isReady()]).toEqual([true, false]);
+      expect(await owners(world)).toEqual([1, 2]);
+    },
+  );
+
   test("to another process ends this one: it claims nothing more", async () => {
     const world = await gatewayWorld();
-    const stream = streams.writers("us");
-    const [last] = await world.store.read(stream, { from: "end", direction: "backward", max: 1 });
-    const event = newEvent(
-      stream,
-      "owner:2:9",
-      "OwnerChanged.v1",
-      { ownerEpoch: 2, writerEpoch: 9, servers: ["server-2"] },
-      metadata,
-    );
-    await world.store.append(stream, [event], last?.revision ?? "no_stream");
+    await takeOver(world);
     let isSuperseded = false;
     void world.ledger.superseded.then(() => (isSuperseded = true));
     await world.clock.advance(60_000);

@@ -66,8 +66,10 @@ export async function startLedger(parts: LedgerParts) {
       if (ownership === "superseded") return superseded.resolve();
       await sleep(parts.clock, backOffMs(attempt++, 50, 5000));
       if (stopping.signal.aborted) return;
-      // After a claim that failed half-way the old ownership may be over by our own mark: only a new claim will do.
-      ownership = await claimOwnership(ownerParts).catch((error: unknown) => {
+      // After a claim that failed half-way the old ownership may be over by our own mark: only a new claim will do. What
+      // was lost may be lost to another owner, which this process, stopped for a while, has not heard of yet.
+      const again = { ...ownerParts, over: first.ownerEpoch };
+      ownership = await claimOwnership(again).catch((error: unknown) => {
         parts.telemetry.alarm("ledger_claim_failed", { error: String(error) });
         return undefined;
       });

@@ -13,6 +13,11 @@ export interface OwnerParts extends RetireParts {
   readonly writerEpoch: number;
   /** What to do with another writer: seal it if it is known to be dead, else fence it. */
   readonly decide: (writerEpoch: number) => "seal" | "fence";
+  /**
+   * The newest owner that is known to be over. One that is newer, and not this process, has taken over meanwhile: it is
+   * left alone. Undefined where no other can live.
+   */
+  readonly over?: number;
 }
 
 /** What this process adopted: under which epoch, folded to where, and how far each organization had come. */
@@ -36,6 +41,9 @@ export async function claimOwnership(
   attempt = 0,
 ): Promise<Ownership | "superseded"> {
   const before = await newestOwner(parts.store, parts.author.region);
+  const isOurs = before?.writerEpoch === parts.writerEpoch;
+  if (before && !isOurs && before.ownerEpoch > (parts.over ?? before.ownerEpoch))
+    return "superseded";
   const servers = await parts.admission.seek(before?.servers ?? []);
   const ownerEpoch = await appendClaim(parts, (before?.ownerEpoch ?? 0) + 1, servers);
   if (ownerEpoch === undefined) return "superseded";

@@ -154,9 +154,10 @@ function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "cla
   let isStandingBy = false;
 
   async function live(life: number): Promise<void> {
+    let over: number | undefined;
     if (life > 1 || first === "stand by") {
       isStandingBy = true;
-      await standBy({ store, clock, region }, signal);
+      over = await standBy({ store, clock, region }, signal);
       isStandingBy = false;
     }
     if (signal.aborted) return;
@@ -175,6 +176,7 @@ function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "cla
         directory: base.directory,
         projector,
         writerEpoch,
+        ...(over === undefined ? {} : { over }),
         death: { by: "silence" },
         onApplied: (position) => void base.progress?.tell(position).catch(() => {}),
       });
