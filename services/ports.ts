@@ -149,6 +149,11 @@ export type { KeyEntry };
 export interface KeyDirectory {
   lookup(tokenHash: string): Promise<KeyEntry | undefined>;
   put(tokenHash: string, entry: KeyEntry): Promise<void>;
+  /**
+   * Says that every key was put in, under an owner epoch. Until then, and again when a server has lost its memory or
+   * another one has taken its place, the look-up of a key that is not there rejects: it may be one that was lost.
+   */
+  markFilled(ownerEpoch: number): Promise<void>;
 }
 
 // --------------------------------------------------------------------------------------------------- progress

@@ -54,6 +54,7 @@ export async function controlWorld(): Promise<ControlWorld> {
   const directory: KeyDirectory = {
     lookup: (tokenHash) => Promise.resolve(entries.get(tokenHash)),
     put: (tokenHash, entry) => Promise.resolve(void entries.set(tokenHash, entry)),
+    markFilled: () => Promise.resolve(),
   };
   const admission = createMemoryAdmission({ clock, server: "one" });
   const author = { region: "us", actor: "ledger" };

@@ -16,15 +16,6 @@ const UNKNOWN_MS = 1000;
 /** So many such hashes are remembered; of more the oldest is forgotten, and asked for again. */
 const UNKNOWN_MAX = 10_000;
 
-/** The directory as the ledger process keeps it. */
-export interface RedisKeyDirectory extends KeyDirectory {
-  /**
-   * Says that every key was put in, under an owner epoch. Until then, and again when the server has lost its memory or
-   * another one has taken its place, the look-up of a key that is not there rejects: it may be one that was lost.
-   */
-  markFilled(ownerEpoch: number): Promise<void>;
-}
-
 /**
  * The key directory on Redis or a cluster: a gateway reads what the ledger process writes, one round trip for a look-up.
  * What nobody knows is remembered in the gateway's process for a moment, so that a caller with a wrong key costs the
@@ -36,7 +27,7 @@ export function createRedisKeyDirectory(options: {
   /** In front of every key, so that several regions may share a server. */
   prefix: string;
   clock: Pick<Clock, "elapsed">;
-}): RedisKeyDirectory {
+}): KeyDirectory {
   const { redis, prefix, clock } = options;
   const scripts = loadScripts(new URL("./lua/", import.meta.url), CONTRACTS);
   /** Hash → until when nobody knows it, oldest first. */

@@ -65,6 +65,7 @@ export async function claimOwnership(
     orgs.set(state.orgId, state.position === "start" ? "start" : BigInt(state.position));
   }
   for (const { key, value } of unpackRows(directory.rows)) await parts.directory.put(key, value);
+  await parts.directory.markFilled(ownerEpoch);
   return { ownerEpoch, servers, position, orgs };
 }
 

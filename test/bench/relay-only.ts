@@ -31,6 +31,7 @@ async function startRelayOnly(upstreamUrl: string): Promise<Ready> {
     directory: {
       lookup: () => Promise.resolve({ keyId, orgId, revoked: false }),
       put: () => Promise.resolve(),
+      markFilled: () => Promise.resolve(),
     },
     catalogue: buildCatalogue({
       openai: { processingArea: region, pinsServiceTier: false },

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
+import { makeKeyText } from "#domain/key-text.ts";
 import {
   ADMIN_TOKEN,
   killAll,
@@ -59,6 +60,10 @@ describe("relai start on an event store server and Redis", () => {
     expect(data.choices[0]?.message.content).toBeTruthy();
     const chargedMicro = Number(response.headers.get("x-relai-cost-micro"));
     expect(chargedMicro).toBeGreaterThan(0);
+    // Nobody issued it: that is known of a directory that is marked as filled, and of no other.
+    const key = makeKeyText("us", (count) => crypto.getRandomValues(new Uint8Array(count)));
+    const stranger = openai({ gateway: first.gateway, key });
+    await expect(stranger.models.list()).rejects.toMatchObject({ status: 401 });
     const before = await balanceOf(first);
     expect(before).toMatchObject({ credits_micro: 10_000_000 - chargedMicro, held_micro: 0 });
     first.signal("SIGKILL");

@@ -209,6 +209,8 @@ export function simulatedDirectory(directory: KeyDirectory, link: Link): KeyDire
         effect: () => directory.put(tokenHash, entry),
         unanswered: noAnswer,
       }),
+    // In memory there is nothing to mark, and so nothing on the link that could be lost.
+    markFilled: (ownerEpoch) => directory.markFilled(ownerEpoch),
   };
 }
 
