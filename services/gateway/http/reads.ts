@@ -82,8 +82,8 @@ function priceObject({ fromInputTokens, salePico }: ContextTier) {
 
 /** `GET /v1/balance`: the organization's credit as admission sees it at this moment. */
 export const handleBalance = reading("/v1/balance", async ({ parts }, { orgId, keyId }) => {
-  const found = await parts.admission.figures({ orgId, keyId });
-  if (found.outcome === "fenced") return { code: "ledger_unavailable", retryAfterSeconds: 1 };
+  const found = await parts.admission.figures({ orgId, keyId }).catch(() => undefined);
+  if (found?.outcome !== "figures") return { code: "ledger_unavailable", retryAfterSeconds: 1 };
   const { balance, budget, asOfMs } = found;
   const creditsMicro = balance.fundedMicro - balance.spentMicro;
   return {

@@ -300,6 +300,29 @@ describe("routes that only read", () => {
   });
 });
 
+test("a server of keys or admission that does not answer is 503, to be tried again", async () => {
+  const world = await gatewayWorld();
+  const { directory, admission } = world.gateway.parts;
+  const away = () => Promise.reject(new Error("CANARY"));
+  const unavailable = {
+    status: 503,
+    headers: { "retry-after": "1" },
+    body: { error: { code: "ledger_unavailable" } },
+  };
+  const toldTo = async (handle: typeof handleBalance) => {
+    const answer = world.ask(handle, { method: "GET" });
+    await answer.done;
+    return { status: answer.status, headers: answer.headers, body: answer.json() };
+  };
+  const { figures } = admission;
+  admission.figures = away;
+  expect(await toldTo(handleBalance)).toMatchObject(unavailable);
+  admission.figures = figures;
+  directory.lookup = away;
+  expect(await toldTo(handleBalance)).toMatchObject(unavailable);
+  expect(await toldTo(handleModels)).toMatchObject(unavailable);
+});
+
 test("an error nobody expected is a 500 with its request id and nothing else, and ends no process", async () => {
   const knownRegions = new Set(["us"]);
   knownRegions.has = () => {
