@@ -276,6 +276,22 @@ describe("a journal that is sealed under a running gateway", () => {
     expect([next.status, asked]).toEqual([200, 1]);
   });
 
+  test("is found before anything is forwarded, by a process that was stopped with its hold on the way", async () => {
+    const world = await gatewayWorld();
+    const { append } = world.store;
+    world.store.append = async (...given) => {
+      const answer = await append(...given);
+      world.store.append = append;
+      await sealUnder(world);
+      world.clock.elapsed = () => 70_000;
+      return answer;
+    };
+    const answer = world.ask(handleChat);
+    await world.clock.advance(1_000);
+    await answer.done;
+    expect([answer.status, world.calls]).toEqual([503, []]);
+  });
+
   test("that cannot be looked for is a 503 within its limit, and nothing is taken", async () => {
     const world = await gatewayWorld();
     await world.clock.advance(31_000);

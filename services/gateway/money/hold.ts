@@ -100,7 +100,9 @@ export async function openHold(
   };
   const recording = journal.record({ events: [event], takingUnder: ownerEpoch });
   const outcome = await within(parts.clock, RECORD_MS_MAX, recording);
-  if (outcome !== TIMED_OUT && outcome.outcome === "recorded") return { outcome: "open", hold };
+  const isRecorded = outcome !== TIMED_OUT && outcome.outcome === "recorded";
+  // Of a process that was stopped meanwhile the journal may be sealed, and this hold be expired: nothing is forwarded.
+  if (isRecorded && (journal.isFresh() || (await journal.look()))) return { outcome: "open", hold };
   const undoing = undoWhenKnown(hold, recording);
   if (outcome === TIMED_OUT) parts.background(undoing);
   else if ((await within(parts.clock, ADMIT_MS_MAX, undoing)) === TIMED_OUT)
