@@ -86,7 +86,7 @@ export default defineConfig({
         test: {
           name: "faults",
           include: ["test/faults/**/*.test.ts"],
-          exclude: ["test/faults/stop.test.ts"],
+          exclude: ["test/faults/stop.test.ts", "test/faults/region-*.test.ts"],
           sequence: { groupOrder: 2 },
           ...oneFileAtATime,
           testTimeout: 900_000,
@@ -99,6 +99,18 @@ export default defineConfig({
           include: ["test/mutants/**/*.test.ts"],
           sequence: { groupOrder: 3 },
           ...oneFileAtATime,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          // A region of processes under load, which wait for a minute's silence again and again: its files run side by
+          // side, and when nothing else does.
+          name: "region",
+          include: ["test/faults/region-*.test.ts"],
+          sequence: { groupOrder: 4 },
+          testTimeout: 900_000,
+          hookTimeout: 120_000,
         },
       },
     ],

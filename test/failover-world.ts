@@ -94,7 +94,8 @@ export async function failoverWorld(holds: number) {
       signal: ending.signal,
       onAlarm: telemetry.alarm,
     });
-    const directory = { lookup: () => Promise.resolve(undefined), put: () => Promise.resolve() };
+    const none = () => Promise.resolve(undefined);
+    const directory = { lookup: none, put: none, markFilled: none };
     const parts = { store, clock, telemetry, author, admission, directory, projector };
     const ledger = await startLedger({ ...parts, writerEpoch, death: { by: "silence" } });
     undo.push(() => ledger.stop());

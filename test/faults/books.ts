@@ -4,6 +4,7 @@ import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { auditAll } from "#domain/invariants.ts";
 import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
+import type { EventStore } from "#services/ports.ts";
 import type { BookCall } from "#services/simulator/book.ts";
 import type { Seen } from "./clients.ts";
 
@@ -17,18 +18,25 @@ const CATALOGUE = buildCatalogue({
 export async function readEvents(path: string): Promise<RecordedEvent[]> {
   const reader = openSqliteEventReader({ path, clock: systemClock(), pollMs: 5 });
   try {
-    const head = await reader.head();
-    const events: RecordedEvent[] = [];
-    if (head === "start") return events;
-    const { signal } = new AbortController();
-    for await (const batch of reader.follow({ after: "start", signal })) {
-      events.push(...batch);
-      if ((events.at(-1)?.position ?? 0n) >= head) break;
-    }
-    return events;
+    return await eventsIn(reader);
   } finally {
     await reader.close();
   }
+}
+
+/** Every event of a store, in order. */
+export async function eventsIn(
+  store: Pick<EventStore, "head" | "follow">,
+): Promise<RecordedEvent[]> {
+  const head = await store.head();
+  const events: RecordedEvent[] = [];
+  if (head === "start") return events;
+  const { signal } = new AbortController();
+  for await (const batch of store.follow({ after: "start", signal })) {
+    events.push(...batch);
+    if ((events.at(-1)?.position ?? 0n) >= head) break;
+  }
+  return events;
 }
 
 type Admitted = Extract<RecordedEvent, { type: "RequestAdmitted.v1" }>;

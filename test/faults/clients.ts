@@ -145,7 +145,10 @@ export function startLoad(
   async function client(): Promise<void> {
     while (!stopping) {
       try {
-        seen.push(await ask(customer, drawAsk(dice, someLeave)));
+        const one = await ask(customer, drawAsk(dice, someLeave));
+        seen.push(one);
+        // Who has no credit, or finds no ledger, does not ask as fast as it is refused.
+        if (one.status !== 200) await pause(dice.between(20, 100));
       } catch {
         unanswered += 1;
         await pause(dice.between(5, 40));

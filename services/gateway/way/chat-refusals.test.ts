@@ -343,7 +343,9 @@ test("an error nobody expected is a 500 with its request id and nothing else, an
 test("a key directory that does not answer is a 503, never a wrong key, and its server is looked for", async () => {
   const lookup = () => Promise.reject(new Error("CANARY"));
   const world = await gatewayWorld({
-    parts: { directory: { lookup, put: () => Promise.resolve() } },
+    parts: {
+      directory: { lookup, put: () => Promise.resolve(), markFilled: () => Promise.resolve() },
+    },
   });
   const sought: (readonly string[])[] = [];
   world.admission.seek = (meant) => {

@@ -1,0 +1,209 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { ALIVE_EVERY_MS } from "#services/journal.ts";
+import { diceOf, type Dice } from "#test/simulation/random.ts";
+import { startLoad, type Load, type Seen } from "./clients.ts";
+import { killAll, makeCustomer, topUp } from "./processes.ts";
+import {
+  NO_REGION,
+  pause,
+  SILENCE_MS,
+  startRegion,
+  until,
+  type Part,
+  type Region,
+} from "./region.ts";
+import { expectAtRest, type Funded } from "./region-books.ts";
+
+/** So many at most, of gateways; the ledgers' come besides. A busy machine fits fewer into the time of the ledgers. */
+const GATEWAY_KILLS_MAX = 60;
+const GATEWAY_KILLS_MIN = 20;
+const ALIVE_MS = { low: 1_000, high: 4_500 };
+const RICH_MICRO = 1_000_000_000;
+/** As much as a hundred requests use or two; then as little as can be put in, and no sooner than it is used up. */
+const SMALL_MICRO = 20_000;
+const TOP_UP_MICRO = 10_000;
+const TOP_UP_EVERY_MS = 2_000;
+
+const folder = mkdtempSync(join(tmpdir(), "relai-region-kill-"));
+let started: Region | undefined;
+afterAll(async () => {
+  killAll();
+  await started?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** Kills a gateway again and again until told to stop; it is up when this comes back. Gives what it did. */
+async function killAgainAndAgain(gateway: Part, dice: Dice, isOver: () => boolean) {
+  const done = { killed: 0, killedInStart: 0, stopped: 0 };
+  const most = GATEWAY_KILLS_MAX / 2;
+  while (!isOver() && done.killed + done.killedInStart + done.stopped < most) {
+    await pause(dice.between(ALIVE_MS.low, ALIVE_MS.high));
+    const isStopped = dice.chance(0.15);
+    await gateway.end(isStopped ? "SIGTERM" : "SIGKILL");
+    done[isStopped ? "stopped" : "killed"] += 1;
+    if (dice.chance(0.15)) {
+      await gateway.startAndKill(dice.between(0, 1_500));
+      done.killedInStart += 1;
+    }
+    await gateway.start();
+  }
+  return done;
+}
+
+/**
+ * Kills the ledgers, one that serves and one that stands by, in every way that differs: each time another one must take
+ * over and carry in what is recorded. The first serves when this is called. Gives how many were killed.
+ */
+async function killLedgers(region: Region, first: Part, second: Part): Promise<number> {
+  const [one] = await region.owners();
+  await second.end("SIGKILL");
+  await second.start();
+  // One that stands by is missed by nobody.
+  expect(await region.served(1)).toEqual(one);
+
+  // Told to stop, it leaves at once, and only the second is there to take over.
+  await first.end("SIGTERM");
+  const two = await region.served(2, 20_000);
+  await first.start();
+  await pause(ALIVE_EVERY_MS);
+
+  // Killed, it is waited for; only the first is there to take over.
+  await second.end("SIGKILL");
+  const three = await region.served(3);
+  await second.start();
+  await pause(ALIVE_EVERY_MS);
+
+  // Both: whoever is first after the silence, and the other lets it.
+  await Promise.all([first.end("SIGKILL"), second.end("SIGKILL")]);
+  await Promise.all([first.start(), second.start()]);
+  const four = await region.served(4);
+  const all = [one, two, three, four];
+  expect(new Set(all.map((owner) => owner?.instance)).size).toBe(all.length);
+  return 4;
+}
+
+/** How many were refused because there was too little credit. */
+function refusedIn(loads: readonly Load[]): number {
+  return loads.flatMap(({ seen }) => seen).filter(({ status }) => status === 402).length;
+}
+
+/** A small customer gets a little more each time that it has been refused for lack of it, until told to stop. */
+async function topUpAgainAndAgain(
+  control: Part,
+  customer: Funded,
+  refusals: () => number,
+  isOver: () => boolean,
+): Promise<void> {
+  for (let seen = 0; !isOver(); await pause(TOP_UP_EVERY_MS)) {
+    if (refusals() === seen) continue;
+    seen = refusals();
+    await topUp({ control: control.url }, customer.orgId, TOP_UP_MICRO);
+    customer.fundedMicro += TOP_UP_MICRO;
+  }
+}
+
+test("gateways and ledgers are killed in turn under load: every call has one outcome, nobody overspends", async (context) => {
+  if (NO_REGION !== undefined) return context.skip(NO_REGION);
+  const seed = Number(process.env["FAULTS_SEED"] ?? Date.now() % 1_000_000);
+  process.stdout.write(`region-kill: FAULTS_SEED=${seed}\n`);
+  const dice = diceOf(seed, "region-kill");
+  const region = await startRegion(folder, dice);
+  started = region;
+  const [first, second] = [
+    await region.part("ledger", "ledger-1"),
+    await region.part("ledger", "ledger-2"),
+  ];
+  const gateways = [
+    await region.part("gateway", "gateway-1"),
+    await region.part("gateway", "gateway-2"),
+  ];
+  const control = await region.part("control", "control");
+  await first.start();
+  await region.served(1);
+  await Promise.all([second, control, ...gateways].map((each) => each.start()));
+
+  const left = new Set<string>();
+  const customers: Funded[] = [];
+  for (const fundedMicro of [RICH_MICRO, SMALL_MICRO, SMALL_MICRO])
+    customers.push({
+      ...(await makeCustomer({ control: control.url }, fundedMicro)),
+      fundedMicro,
+    });
+  const loadsOf = customers.map(({ key, fundedMicro }, at) =>
+    gateways.map(({ url }) => {
+      const clients = fundedMicro === RICH_MICRO ? 3 : 2;
+      return startLoad(
+        { gateway: url, key, left },
+        clients,
+        diceOf(seed, `load ${at} ${url}`),
+        true,
+      );
+    }),
+  );
+  const loads = loadsOf.flat();
+
+  let isOver = false;
+  const ledgersDie = killLedgers(region, first, second).finally(() => {
+    isOver = true;
+  });
+  const gatewaysDie = Promise.all(
+    gateways.map((gateway, at) =>
+      killAgainAndAgain(gateway, diceOf(seed, `gateway ${at}`), () => isOver),
+    ),
+  );
+  const smallAreFunded = Promise.all(
+    customers.slice(1).map((customer, at) => {
+      const refusals = () => refusedIn(loadsOf[at + 1] ?? []);
+      return topUpAgainAndAgain(control, customer, refusals, () => isOver);
+    }),
+  );
+  // Also where one of them fails: nothing is to be started behind the end of the test.
+  await Promise.allSettled([ledgersDie, gatewaysDie, smallAreFunded]);
+  await Promise.all(loads.map((load) => load.stop()));
+  const [ledgersKilled, kills] = await Promise.all([ledgersDie, gatewaysDie, smallAreFunded]);
+  const seen: Seen[] = loads.flatMap((load) => load.seen);
+
+  // Whoever died is dead to the last owner after a silence of its own counting, and then nothing is held.
+  const stoppedMs = Date.now();
+  await until("nothing is held", SILENCE_MS + ALIVE_EVERY_MS + 30_000, async () => {
+    const asked = customers.map(({ orgId }) => region.admission.figures({ orgId }));
+    const isFree = (await Promise.all(asked)).every(
+      (one) => one.outcome === "figures" && one.balance.heldMicro === 0,
+    );
+    return isFree || undefined;
+  });
+  const restMs = Date.now() - stoppedMs;
+  const ledger = await expectAtRest(region, control, customers, seen, left);
+  expect((await region.owners()).map(({ ownerEpoch }) => ownerEpoch)).toEqual([1, 2, 3, 4]);
+  for (const each of [...gateways, control, first, second]) await each.end("SIGTERM");
+
+  const total = (name: keyof (typeof kills)[number]) =>
+    kills.reduce((sum, each) => sum + each[name], 0);
+  const small = new Set(customers.slice(1).map(({ orgId }) => orgId));
+  const ended = [...ledger.ends.values()].flat();
+  const counts = {
+    killed: total("killed"),
+    killedInStart: total("killedInStart"),
+    stopped: total("stopped"),
+    ledgersKilled,
+    restMs,
+    admitted: ledger.admitted.size,
+    expired: ended.filter(({ type }) => type === "RequestExpired.v1").length,
+    released: ended.filter(({ type }) => type === "RequestReleased.v1").length,
+    whole: seen.filter(({ complete }) => complete).length,
+    refused: refusedIn(loads),
+    recordedOfSmall: ended.filter(
+      ({ type, data }) => type === "UsageRecorded.v1" && small.has(data.orgId),
+    ).length,
+  };
+  process.stdout.write(`region-kill: ${JSON.stringify(counts)}\n`);
+  // Without these the comparison above would have had little to compare.
+  expect(counts.killed).toBeGreaterThanOrEqual(GATEWAY_KILLS_MIN);
+  expect(counts.expired).toBeGreaterThan(10);
+  expect(counts.whole).toBeGreaterThan(300);
+  expect(counts.refused).toBeGreaterThan(20);
+  expect(counts.recordedOfSmall).toBeGreaterThan(50);
+});

@@ -1,0 +1,200 @@
+import { join } from "node:path";
+import { z } from "zod";
+import { streams, type RecordedEvent } from "#domain/events/events.ts";
+import { createRedisAdmission } from "#infra/admission/redis.ts";
+import { createRedisProgress } from "#infra/progress.ts";
+import { ALIVE_EVERY_MS } from "#services/journal.ts";
+import { MISSED_MAX } from "#services/ledger/silence.ts";
+import { PROCESSES, type ProcessName } from "#services/start/processes.ts";
+import { eventsForward } from "#services/writers.ts";
+import { openStore } from "#test/kurrent-stand-in/harness.ts";
+import { connect, redisForTests, REDIS_SOURCE } from "#test/redis-world.ts";
+import type { Dice } from "#test/simulation/random.ts";
+import {
+  ADMIN_TOKEN,
+  freePort,
+  startProcess,
+  startSimulator,
+  startStandInProcess,
+  stopCleanly,
+  type Process,
+} from "./processes.ts";
+
+/**
+ * A region as in production, of real processes: gateways, ledgers and a control API over a Redis server and the event
+ * store's stand-in, which speaks the server's protocol. The servers and the upstream outlive every kill.
+ */
+
+/** After so long without a sign of life a writer is dead to the ledger that serves. */
+export const SILENCE_MS = MISSED_MAX * ALIVE_EVERY_MS;
+/** An owner's last sign of life is waited for a sign longer, by a ledger that looks every second, on a busy machine. */
+export const TAKE_OVER_MS_MAX = SILENCE_MS + ALIVE_EVERY_MS + 25_000;
+
+/** Why there can be no region here; undefined where there can. */
+export const NO_REGION =
+  REDIS_SOURCE.from === "nowhere"
+    ? REDIS_SOURCE.reason
+    : REDIS_SOURCE.from === "url"
+      ? "the server of RELAI_TEST_REDIS_URL may remember another region of the same name"
+      : undefined;
+
+const REGION = "us";
+
+export const pause = (delayMs: number) => new Promise((resolve) => setTimeout(resolve, delayMs));
+
+/** Tries again until a value comes; throws with `what` was waited for when it does not come in time. */
+export async function until<T>(
+  what: string,
+  limitMs: number,
+  look: () => Promise<T | undefined>,
+): Promise<T> {
+  for (const dueMs = Date.now() + limitMs; Date.now() < dueMs; await pause(100)) {
+    const found = await look();
+    if (found !== undefined) return found;
+  }
+  throw new Error(`not within ${limitMs} ms: ${what}`);
+}
+
+const told = z.object({ process: z.enum(PROCESSES), url: z.url().nullable() });
+
+/** One place of the region: a process, and after its end the next, with the same ports and the same folder. */
+export interface Part {
+  readonly url: string;
+  /** Starts it and waits until it is ready. */
+  start(): Promise<void>;
+  /** Starts it and kills it after so long, wherever in its start it is then. */
+  startAndKill(afterMs: number): Promise<void>;
+  /** Ends it with a signal; a clean end is waited for and demanded of SIGTERM. */
+  end(signal: "SIGKILL" | "SIGTERM"): Promise<void>;
+  signal(signal: "SIGSTOP" | "SIGCONT"): void;
+}
+
+/** Who owned the admission store: the epoch, and which start of which kind of process that was. */
+export interface Owner {
+  readonly ownerEpoch: number;
+  readonly writerEpoch: number;
+  readonly instance: string;
+  readonly position: bigint;
+}
+
+export type Region = Awaited<ReturnType<typeof startRegion>>;
+
+/** Starts the servers and the upstream; the processes of the region are made by `part` and started by the test. */
+export async function startRegion(folder: string, dice: Dice) {
+  const bookPath = join(folder, "book.jsonl");
+  const redis = await redisForTests();
+  const standIn = startStandInProcess();
+  const eventstoreUrl = await standIn.ready;
+  let isClosing = false;
+  void standIn.ended.then((how) => {
+    // Whatever fails then, this is why.
+    if (!isClosing) process.stdout.write(`the stand-in ended with ${how}: ${standIn.stderr()}\n`);
+  });
+  const upstream = await startSimulator(bookPath);
+  const store = await openStore(eventstoreUrl);
+  const connection = await connect(redis.url);
+  const prefix = `relai:${REGION}:`;
+  const progress = createRedisProgress({ redis: connection, prefix });
+
+  async function part(kind: ProcessName, name: string): Promise<Part> {
+    const port = await freePort(dice);
+    const env = {
+      RELAI_EVENTSTORE_URL: eventstoreUrl,
+      RELAI_EVENTSTORE_INSECURE: "1",
+      RELAI_REDIS_URL: redis.url,
+      RELAI_DATA_DIR: join(folder, name),
+      RELAI_ADMIN_TOKEN: ADMIN_TOKEN,
+      RELAI_LOG_LEVEL: "warn",
+      RELAI_GATEWAY_PORT: "0",
+      RELAI_CONTROL_PORT: "0",
+      RELAI_INTERNAL_PORT: "0",
+      [kind === "gateway" ? "RELAI_GATEWAY_PORT" : "RELAI_CONTROL_PORT"]: String(port),
+      OPENAI_API_KEY: "sk-faults-upstream-key",
+      OPENAI_BASE_URL: `${upstream.url}/openai/v1`,
+    };
+    let running: Process | undefined;
+    function present(): Process {
+      if (!running) throw new Error(`${name} was never started`);
+      return running;
+    }
+    return {
+      url: `http://127.0.0.1:${port}`,
+      async start() {
+        running = startProcess([kind, "--json"], env);
+        const said = told.parse(JSON.parse(await running.ready));
+        if (said.process !== kind) throw new Error(`${name} says that it is a ${said.process}`);
+      },
+      async startAndKill(afterMs) {
+        running = startProcess([kind, "--json"], env);
+        await pause(afterMs);
+        running.kill("SIGKILL");
+        await running.ended;
+      },
+      async end(signal) {
+        if (signal === "SIGTERM") return stopCleanly(present());
+        present().kill(signal);
+        const how = await present().ended;
+        if (how !== signal) throw new Error(`${name} ended with ${how}: ${present().stderr()}`);
+      },
+      signal: (signal) => present().kill(signal),
+    };
+  }
+
+  /** The owners of the admission store, oldest first. */
+  async function owners(): Promise<Owner[]> {
+    const found: Owner[] = [];
+    const instances = new Map<number, string>();
+    for await (const event of eventsForward(store, streams.writers(REGION), "start")) {
+      if (event.type === "WriterStarted.v1")
+        instances.set(Number(event.revision), event.data.instance);
+      if (event.type !== "OwnerChanged.v1") continue;
+      const { ownerEpoch, writerEpoch } = event.data;
+      const instance = instances.get(writerEpoch) ?? "";
+      found.push({ ownerEpoch, writerEpoch, instance, position: event.position });
+    }
+    return found;
+  }
+
+  return {
+    bookPath,
+    redisUrl: redis.url,
+    upstream,
+    store,
+    admission: createRedisAdmission({ redis: connection, prefix }),
+    part,
+    owners,
+    /** Waits for an owner of at least this epoch that carries in what is recorded from now on. */
+    async served(ownerEpoch: number, limitMs = TAKE_OVER_MS_MAX): Promise<Owner> {
+      const owner = await until(`owner ${ownerEpoch}`, limitMs, async () =>
+        (await owners()).find((one) => one.ownerEpoch >= ownerEpoch),
+      );
+      const head = await store.head();
+      await until(`what stands at ${head} is carried in`, 30_000, async () => {
+        const appliedTo = await progress.told();
+        return head !== "start" && appliedTo !== "start" && appliedTo >= head ? true : undefined;
+      });
+      return owner;
+    },
+    async journal(writerEpoch: number): Promise<RecordedEvent[]> {
+      return Array.fromAsync(eventsForward(store, streams.journal(REGION, writerEpoch), "start"));
+    },
+    /** The epochs of the lives of gateways, or of ledgers, oldest first. */
+    async lives(kind: "gateway" | "ledger"): Promise<number[]> {
+      const events = await Array.fromAsync(eventsForward(store, streams.writers(REGION), "start"));
+      return events.flatMap((event) =>
+        event.type === "WriterStarted.v1" && event.data.process === kind
+          ? [Number(event.revision)]
+          : [],
+      );
+    },
+    async close(): Promise<void> {
+      isClosing = true;
+      await connection.close();
+      await store.close();
+      upstream.process.kill("SIGKILL");
+      standIn.kill("SIGKILL");
+      await Promise.all([upstream.process.ended, standIn.ended]);
+      await redis.close();
+    },
+  };
+}
