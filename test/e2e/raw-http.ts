@@ -64,7 +64,9 @@ export function answersIn(bytes: Buffer): RawAnswer[] {
 }
 
 function plain(rest: string, head: string): { body: string; length: number } {
-  const length = Number(/^content-length: (\d+)$/im.exec(head)?.[1] ?? 0);
+  const given = /^content-length: (\d+)$/im.exec(head)?.[1];
+  // Without a length the body goes on to the connection's end: so it is for a client that says it speaks HTTP/1.0.
+  const length = given === undefined ? rest.length : Number(given);
   if (rest.length < length) throw new Error(`an answer was cut: ${head}`);
   return { body: rest.slice(0, length), length };
 }

@@ -85,9 +85,9 @@ export const MUTANTS: readonly Mutant[] = [
     name: "forward-before-durable",
     why: "the upstream is called while RequestAdmitted is still on its way to the disk",
     file: "services/gateway/money/hold.ts",
-    find: "  const outcome = await within(parts.clock, RECORD_MS_MAX, recording);\n  if (outcome !== TIMED_OUT && outcome",
+    find: "  const outcome = await within(parts.clock, RECORD_MS_MAX, recording);\n  const isRecorded",
     replace:
-      '  const outcome = { outcome: "recorded", position: 0n } as Awaited<typeof recording> | typeof TIMED_OUT;\n  if (outcome !== TIMED_OUT && outcome',
+      '  const outcome = { outcome: "recorded", position: 0n } as Awaited<typeof recording> | typeof TIMED_OUT;\n  const isRecorded',
     proof: { file: CHAT_TEST, test: "nothing is forwarded before RequestAdmitted is durable" },
   },
   {

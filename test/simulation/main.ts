@@ -12,7 +12,7 @@ const USAGE = `Runs simulated worlds: the real services on in-memory ports under
   node test/simulation/main.ts --fresh 10000 [--steps 5000]
 
 Prints a line for each seed, and what all of them reached. --fresh takes so many seeds that nobody has run, from the
-system's randomness. Every seventh seed is a region in one process that dies by the lock of its data folder; in the
+system's randomness. Every fifth seed is a region in one process that dies by the lock of its data folder; in the
 others ledger and gateways are processes apart, and silence seals; --death takes one way for all.
 On a broken invariant it goes on, prints the shortest run found that breaks the first of them, and exits 1.
 Kinds of fault that --off takes: ${FAULT_KINDS.join(", ")}

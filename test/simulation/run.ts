@@ -24,9 +24,9 @@ const LIVE_MS = 15 * 60_000;
 const SERVED_MS = 60_000;
 const BALANCES_EVERY_MS = 20_000;
 
-/** Every seventh seed's world is one process on a locked folder; in the others ledger and gateways are processes apart. */
+/** Every fifth seed's world is one process on a locked folder; in the others ledger and gateways are processes apart. */
 export function deathOf(seed: number): Death {
-  return seed % 7 === 0 ? "lock" : "silence";
+  return seed % 5 === 0 ? "lock" : "silence";
 }
 
 /** Lives one world for so many steps, heals it, and sees whether it comes to rest. Throws nothing that is broken: it is told. */
