@@ -93,9 +93,11 @@ export async function startStandIn(options: StandInOptions = {}) {
     });
     call.on("error", () => undefined);
     call.on("end", () => {
-      // A call that was cut is over as well, but not whole.
-      if (!settings || call.cancelled) return;
-      void write(settings, proposed, answer);
+      // A call that was cut ends as well, but is not whole, which is known only after its end.
+      setImmediate(() => {
+        if (settings && proposed.length > 0 && !call.cancelled)
+          void write(settings, proposed, answer);
+      });
     });
     if (!isAllowed(call.metadata)) answer(denied);
   }
