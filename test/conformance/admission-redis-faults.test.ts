@@ -145,7 +145,7 @@ describe("admission on a Redis that", () => {
     expect(performance.now() - begun).toBeLessThan(5000);
     process.kill(server.pid, "SIGCONT");
     await answersAgain(far);
-    await expect.poll(() => moneyOf(store)).toMatchObject(heldAndSpent(20, 0));
+    await expect.poll(() => moneyOf(store), { timeout: 20_000 }).toMatchObject(heldAndSpent(20, 0));
     expect(await hasty.drop(under)).toEqual({ outcome: "dropped" });
     expect(await moneyOf(store)).toMatchObject(heldAndSpent(10, 0));
     expect(await hasty.admit(ask())).toMatchObject({ refusal: "request_known" });
@@ -208,7 +208,8 @@ describe("admission on a Redis that", () => {
     await store.adopt({ ownerEpoch: 2, servers: first, state });
     const second = { ...own, ownerEpoch: 2 };
     expect(await store.apply({ ...second, items: [] })).toMatchObject({ outcome: "applied" });
-    await expect.poll(() => rawStandby.hget(`${PREFIX}{${ORG}}:state`, "epoch")).toBe("2");
+    const epochThere = () => rawStandby.hget(`${PREFIX}{${ORG}}:state`, "epoch");
+    await expect.poll(epochThere, { timeout: 20_000 }).toBe("2");
     // A replica has the primary's name, takes nothing, and nobody claims it.
     expect(await rawStandby.info("replication")).toContain(`master_replid:${first[0]}`);
     await expect(onStandby.seek(first)).rejects.toThrow("1 of 1 answer, 0 of them as a primary");

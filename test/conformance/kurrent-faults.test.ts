@@ -66,7 +66,7 @@ describe("the event store on a server, with faults", () => {
       expect((await outcomes).map(({ outcome }) => outcome)).toEqual(["unknown", "unknown"]);
       expect(performance.now() - begunMs).toBeLessThan(3_000);
       goOn();
-      await expect.poll(() => server.log.stream(JOURNAL)?.length).toBe(2);
+      await expect.poll(() => server.log.stream(JOURNAL)?.length, { timeout: 20_000 }).toBe(2);
       expect(await appendUntilIn(store, 1)).toBe(0);
       expect(await appendUntilIn(store, 2)).toBe(0);
     });

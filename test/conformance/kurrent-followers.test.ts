@@ -38,7 +38,7 @@ describe("followers of the event store on a server", () => {
     for (let at = 0; at < 60; at += 1) {
       await appendUntilIn(store, at);
       if (at % 7 === 6) {
-        await expect.poll(server.openSubscriptions).toBe(1);
+        await expect.poll(server.openSubscriptions, { timeout: 20_000 }).toBe(1);
         faults[Math.floor(at / 7) % faults.length]?.();
       }
     }
@@ -170,7 +170,7 @@ describe("followers of the event store on a server", () => {
       const store = await world.open({ url: members() });
       const followed = take(store.follow({ after: "start", signal: signal() }), 2);
       await appendUntilIn(store, 0);
-      await expect.poll(server.openSubscriptions).toBe(1);
+      await expect.poll(server.openSubscriptions, { timeout: 20_000 }).toBe(1);
       // The client looks for the leader anew, for the read, while the subscription is still on the old connection.
       server.faults.isBusy = true;
       expect(await store.append(JOURNAL, admissions(JOURNAL, 1, 1), 0n)).toMatchObject({
