@@ -3,7 +3,7 @@ import { streams, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData } from "#domain/events/schemas.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { systemClock } from "#infra/clock.ts";
-import { openRedis, type RedisConnection } from "#infra/redis.ts";
+import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import {
   openHold,
   releaseHold,

@@ -2,7 +2,7 @@ import { Redis } from "ioredis";
 import type { AdmissionStore } from "#services/ports.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { findRedis, startRedis, type StartedRedis } from "#infra/backing/redis.ts";
-import { openRedis, type RedisConnection } from "#infra/redis.ts";
+import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import type { ManualClock } from "#test/manual-clock.ts";
 
 /** Where this machine has a Redis for tests. */

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { HOLD_TABLE, SHARES_MAX, TOMBSTONE_MS, type HoldVerb } from "#domain/accounts/holds.ts";
 import { BUCKETS } from "#domain/accounts/rate-window.ts";
 import { OLD_MS } from "#domain/accounts/wanted.ts";
-import { loadScripts, type LuaHeader } from "#infra/lua-scripts.ts";
+import { loadScripts, type LuaHeader } from "#infra/redis/lua-scripts.ts";
 
 /** What every script of an organization is given: its keys, all in one slot. */
 const KEYS = ["state", "free", "taken", "tombstones"] as const;

@@ -2,8 +2,8 @@ import type { Fenced, Wanted } from "#domain/accounts/admission-types.ts";
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
 import { WANTED_MAX } from "#domain/accounts/wanted.ts";
 import type { KeyLimits } from "#domain/key-limits.ts";
-import type { LuaScript } from "#infra/lua-scripts.ts";
-import type { RedisConnection } from "#infra/redis.ts";
+import type { LuaScript } from "#infra/redis/lua-scripts.ts";
+import type { RedisConnection } from "#infra/redis/connection.ts";
 import type { AdmissionStore } from "#services/ports.ts";
 import {
   admitOf,

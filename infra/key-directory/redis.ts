@@ -1,5 +1,5 @@
-import { loadScripts } from "#infra/lua-scripts.ts";
-import type { RedisConnection } from "#infra/redis.ts";
+import { loadScripts } from "#infra/redis/lua-scripts.ts";
+import type { RedisConnection } from "#infra/redis/connection.ts";
 import type { Clock, KeyDirectory, KeyEntry } from "#services/ports.ts";
 
 const CONTRACTS = {

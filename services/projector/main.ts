@@ -41,7 +41,7 @@ const projector = await startProjector({
 
 /** A server tells of new events by itself. */
 async function openKurrentReader(place: { url: string; insecure: boolean }) {
-  const { openKurrentEventStore } = await import("#infra/event-store/kurrent.ts");
+  const { openKurrentEventStore } = await import("#infra/event-store/kurrent/store.ts");
   const opened = await openKurrentEventStore({ ...place, clock, random: systemRandom() });
   return { ...opened, lookNow: undefined };
 }

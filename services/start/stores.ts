@@ -7,8 +7,8 @@ import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
 import type { EventsPlace } from "#infra/read-models/worker-projector.ts";
-import { createRedisProgress } from "#infra/progress.ts";
-import { openRedis } from "#infra/redis.ts";
+import { createRedisProgress } from "#infra/redis/progress.ts";
+import { openRedis } from "#infra/redis/connection.ts";
 import type {
   AdmissionStore,
   Clock,
@@ -84,7 +84,7 @@ async function eventsInFile({ folder, telemetry, onOpen }: StoreParts) {
 
 async function eventsOn(url: string, config: Config, { clock, random, onOpen }: StoreParts) {
   // Loaded only here: its client is larger than all the rest.
-  const { openKurrentEventStore } = await import("#infra/event-store/kurrent.ts");
+  const { openKurrentEventStore } = await import("#infra/event-store/kurrent/store.ts");
   const place = { url, insecure: config.eventstoreInsecure };
   const events = await openKurrentEventStore({ ...place, clock, random });
   onOpen(() => events.close());

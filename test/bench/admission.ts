@@ -2,7 +2,7 @@ import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import type { Effect } from "#domain/accounts/types.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { findRedis, startRedis } from "#infra/backing/redis.ts";
-import { openRedis, type RedisConnection } from "#infra/redis.ts";
+import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import { itemsOf } from "#test/accounts-world.ts";
 
 /**

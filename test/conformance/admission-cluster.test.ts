@@ -4,7 +4,7 @@ import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import type { AdmitOutcome } from "#domain/accounts/admission-types.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
-import { openRedis, type RedisConnection } from "#infra/redis.ts";
+import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import { manualClock } from "#test/manual-clock.ts";
 import { startCluster, type RedisCluster } from "#test/redis-cluster.ts";
 import { booksOnRedis } from "#test/redis-books.ts";

@@ -7,7 +7,7 @@ import { HOLD_TABLE, SHARES_MAX } from "#domain/accounts/holds.ts";
 import type { Effect } from "#domain/accounts/types.ts";
 import { takeWanted } from "#domain/accounts/wanted.ts";
 import { UNSPENT_LOTS_MAX } from "#domain/organization.ts";
-import type { RedisConnection } from "#infra/redis.ts";
+import type { RedisConnection } from "#infra/redis/connection.ts";
 import { KEY, ORG } from "#test/accounts-world.ts";
 import {
   adoptNext,

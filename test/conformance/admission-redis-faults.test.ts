@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { freePort, startRedis, type StartedRedis } from "#infra/backing/redis.ts";
-import { openRedis, type RedisConnection } from "#infra/redis.ts";
+import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import type { AdmissionStore } from "#services/ports.ts";
 import { FUNDED, ORG } from "#test/accounts-world.ts";
 import { losingProxy } from "#test/losing-proxy.ts";

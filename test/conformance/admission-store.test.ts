@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, test } from "vitest";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
-import type { RedisConnection } from "#infra/redis.ts";
+import type { RedisConnection } from "#infra/redis/connection.ts";
 import { manualClock } from "#test/manual-clock.ts";
 import {
   answersAgain,

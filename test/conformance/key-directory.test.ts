@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
-import type { RedisConnection } from "#infra/redis.ts";
+import type { RedisConnection } from "#infra/redis/connection.ts";
 import { manualClock } from "#test/manual-clock.ts";
 import {
   answersAgain,

@@ -13,7 +13,7 @@ import {
   it,
   type TestContext,
 } from "vitest";
-import type { KurrentEventStore } from "#infra/event-store/kurrent.ts";
+import type { KurrentEventStore } from "#infra/event-store/kurrent/store.ts";
 import { openStore } from "#test/kurrent-stand-in/harness.ts";
 import { startStandIn, type StandIn } from "#test/kurrent-stand-in/server.ts";
 import { admissions } from "./event-samples.ts";

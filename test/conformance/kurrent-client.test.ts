@@ -14,7 +14,7 @@ import {
   type AppendToStreamOptions,
 } from "@eventstore/db-client";
 import { afterEach, beforeEach, describe, expect, it, type TestContext } from "vitest";
-import { readKurrentUrl } from "#infra/event-store/kurrent-url.ts";
+import { readKurrentUrl } from "#infra/event-store/kurrent/url.ts";
 import { NEEDS_FAULTS, realServerUrl, serverUnderTest } from "#test/kurrent-stand-in/harness.ts";
 import { startStandIn, type StandIn, type StandInOptions } from "#test/kurrent-stand-in/server.ts";
 

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { streams, type RecordedEvent } from "#domain/events/events.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
-import { createRedisProgress } from "#infra/progress.ts";
+import { createRedisProgress } from "#infra/redis/progress.ts";
 import { ALIVE_EVERY_MS } from "#services/journal.ts";
 import { MISSED_MAX } from "#services/ledger/silence.ts";
 import { PROCESSES, type ProcessName } from "#services/start/processes.ts";

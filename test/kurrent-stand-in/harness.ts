@@ -2,7 +2,7 @@ import { systemClock } from "#infra/clock.ts";
 import {
   openKurrentEventStore,
   type KurrentEventStoreOptions,
-} from "#infra/event-store/kurrent.ts";
+} from "#infra/event-store/kurrent/store.ts";
 import { systemRandom } from "#infra/random.ts";
 import type { StoreHarness } from "#test/conformance/event-store-suite.ts";
 import { startStandIn } from "./server.ts";

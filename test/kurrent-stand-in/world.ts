@@ -1,5 +1,8 @@
 import { expect } from "vitest";
-import type { KurrentEventStore, KurrentEventStoreOptions } from "#infra/event-store/kurrent.ts";
+import type {
+  KurrentEventStore,
+  KurrentEventStoreOptions,
+} from "#infra/event-store/kurrent/store.ts";
 import { admissions } from "#test/conformance/event-samples.ts";
 import { openStore } from "./harness.ts";
 import type { Proposed } from "./log.ts";

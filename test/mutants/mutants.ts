@@ -30,10 +30,10 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "old-primary-goes-first",
     why: "whoever reaches the old primary stays there, and is fenced for ever or takes the other's place for ever",
-    file: "infra/redis-primary.ts",
+    file: "infra/redis/primary.ts",
     find: "idBefore !== undefined && meant.includes(idBefore)",
     replace: "idBefore !== undefined && meant.length === 0",
-    proof: { file: "infra/redis-primary.test.ts", test: "who was promoted in its place goes" },
+    proof: { file: "infra/redis/primary.test.ts", test: "who was promoted in its place goes" },
   },
   {
     name: "gateway-stays-where-it-is",

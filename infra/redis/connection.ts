@@ -1,6 +1,6 @@
 import { Cluster, Redis } from "ioredis";
 import type { LuaScript } from "./lua-scripts.ts";
-import { assertKeepsAll, primaryAmong, serverFacts } from "./redis-primary.ts";
+import { assertKeepsAll, primaryAmong, serverFacts } from "./primary.ts";
 
 /** A Redis server and those that may take its place, or a cluster, that runs scripts. */
 export interface RedisConnection {

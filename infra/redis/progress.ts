@@ -1,4 +1,4 @@
-import type { RedisConnection } from "#infra/redis.ts";
+import type { RedisConnection } from "./connection.ts";
 import type { Progress } from "#services/ports.ts";
 
 /** How far the ledger has come, kept on Redis beside what it has filled. Lost with it, and told again with the next event. */

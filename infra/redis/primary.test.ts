@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { primaryAmong, serverFacts, type ServerFacts } from "./redis-primary.ts";
+import { primaryAmong, serverFacts, type ServerFacts } from "./primary.ts";
 
 const NEVER = "0".repeat(40);
 

@@ -1,6 +1,6 @@
 import type { NewEvent } from "#domain/events/events.ts";
 import type { AppendOutcome, Clock, RefusedAppend } from "#services/ports.ts";
-import { bytesOfRows, isTooLarge, rowsOf } from "./append-request.ts";
+import { bytesOfRows, isTooLarge, rowsOf } from "#infra/event-store/append-request.ts";
 import { within } from "./waits.ts";
 
 const LATE: AppendOutcome = {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readKurrentUrl } from "./kurrent-url.ts";
+import { readKurrentUrl } from "./url.ts";
 
 /** Stands where a password stands; no error may ever quote it. */
 const CANARY = "CANARY-password";

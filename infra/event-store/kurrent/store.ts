@@ -15,8 +15,8 @@ import type {
   Random,
 } from "#services/ports.ts";
 import { createAppendsInOrder } from "./appends-in-order.ts";
-import { connectKurrent, isDenied, isNoPosition, type ServerEvent } from "./kurrent-client.ts";
-import { readKurrentUrl } from "./kurrent-url.ts";
+import { connectKurrent, isDenied, isNoPosition, type ServerEvent } from "./client.ts";
+import { readKurrentUrl } from "./url.ts";
 import { resuming, type Followed } from "./resuming.ts";
 
 export interface KurrentEventStoreOptions {

@@ -14,7 +14,7 @@ import {
 } from "@eventstore/db-client";
 import type { AppendOutcome, Clock, ExpectedRevision } from "#services/ports.ts";
 import { arrivalsIn } from "./arrivals.ts";
-import type { KurrentAddress } from "./kurrent-url.ts";
+import type { KurrentAddress } from "./url.ts";
 import { within } from "./waits.ts";
 
 /** An event on its way to the server. Data and metadata are written as JSON. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, expect, test } from "vitest";
 import { HOLD_TABLE } from "#domain/accounts/holds.ts";
-import { admissionScripts } from "./admission/redis-scripts.ts";
+import { admissionScripts } from "#infra/admission/redis-scripts.ts";
 import { loadScripts } from "./lua-scripts.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "relai-lua-"));
