@@ -31,6 +31,16 @@ export type PackedRows<Row extends ReadModelRow = ReadModelRow> = readonly {
   readonly says?: Row;
 }[];
 
+/**
+ * A part of a read model, by its keys. What belongs to a row of another table has that row's key and a slash in front of
+ * its own, and no such key is the beginning of another.
+ */
+export type Slice =
+  /** The rows of one key, and all that belong to it. */
+  | { readonly of: string }
+  /** Those of the next `max` keys of a table behind this one ("" for the first), and all that belong to them. */
+  | { readonly in: string; readonly after: string; readonly max: number };
+
 /** All rows, or those of one table. They have the shape of their table: the projection of this version wrote them. */
 export function* unpackRows<Row extends ReadModelRow, Table extends Row["table"]>(
   packed: PackedRows<Row>,

@@ -13,7 +13,7 @@ import type {
 import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
 import type { KeyEntry } from "#projections/key-directory.ts";
-import type { PackedRows, ReadModelWrite } from "#projections/rows.ts";
+import type { PackedRows, ReadModelWrite, Slice } from "#projections/rows.ts";
 
 /**
  * Every port: what the services need of the world, in the services' own words. No type of a client library shows.
@@ -177,8 +177,8 @@ export interface Checkpoint {
 /** The rows of one projection, moved together with their checkpoint. */
 export interface ReadModel {
   checkpoint(): Promise<Checkpoint | "start">;
-  /** All rows, or those of some tables, in the order of table and key. */
-  rows(tables?: readonly string[]): Promise<PackedRows>;
+  /** All rows, or those of some tables, or a slice of them, as of one moment; in the order of table and key. */
+  rows(tables?: readonly string[], slice?: Slice): Promise<PackedRows>;
   commit(writes: readonly ReadModelWrite[], checkpoint: Checkpoint): Promise<void>;
 }
 
@@ -202,11 +202,15 @@ export interface RebuildProgress {
 
 /** The read models of a region as the other services see them, wherever they are folded. */
 export interface Projector {
-  /** The rows of one read model, or of some of its tables, folded at least to a position, and the position they stand at. */
+  /**
+   * The rows of one read model, or of some of its tables, or a slice of them, folded at least to a position; and the
+   * position they stand at.
+   */
   rows<Name extends ProjectionName>(
     projection: Name,
     atLeast: bigint | "start",
     tables?: readonly TableOf<Name>[],
+    slice?: Slice,
   ): Promise<{ position: bigint | "start"; rows: RowsOf<Name> }>;
   /** Folds a read model anew from the first event, aside and silently, and swaps it in when it has caught up. */
   rebuild(

@@ -1,3 +1,4 @@
+import type { Slice } from "#projections/rows.ts";
 import type { Checkpoint, ReadModel, ReadModels } from "#services/ports.ts";
 
 interface Held {
@@ -41,10 +42,15 @@ export function createMemoryReadModels(): ReadModels {
 function modelOf(held: Held): ReadModel {
   return {
     checkpoint: async () => held.checkpoint,
-    async rows(tables) {
+    async rows(tables, slice) {
       const pieces = new Map<string, string[]>();
-      for (const [, row] of [...held.rows].sort(([one], [other]) => (one < other ? -1 : 1))) {
-        if (tables && !tables.includes(row.table)) continue;
+      const sorted = [...held.rows].sort(([one], [other]) => (one < other ? -1 : 1));
+      const isIn = isInSlice(
+        sorted.map(([, row]) => row),
+        slice,
+      );
+      for (const [, row] of sorted) {
+        if ((tables && !tables.includes(row.table)) || !isIn(row.key)) continue;
         const piece = pieces.get(row.table) ?? [];
         pieces.set(row.table, piece);
         piece.push(JSON.stringify(row.key), row.json);
@@ -60,4 +66,17 @@ function modelOf(held: Held): ReadModel {
       held.checkpoint = checkpoint;
     },
   };
+}
+
+function isInSlice(
+  sorted: readonly { readonly table: string; readonly key: string }[],
+  slice: Slice | undefined,
+): (key: string) => boolean {
+  if (!slice) return () => true;
+  const ofOne = (lead: string) => (key: string) => key === lead || key.startsWith(`${lead}/`);
+  if ("of" in slice) return ofOne(slice.of);
+  const leads = sorted.filter(({ table, key }) => table === slice.in && key > slice.after);
+  const [first, last] = [leads[0]?.key, leads.slice(0, slice.max).at(-1)?.key];
+  if (first === undefined || last === undefined) return () => false;
+  return (key) => key >= first && (key <= last || key.startsWith(`${last}/`));
 }

@@ -99,7 +99,7 @@ export function failing(
 ) {
   const wrap = (name: string, model: ReadModel): ReadModel => ({
     checkpoint: () => model.checkpoint(),
-    rows: (tables) => model.rows(tables),
+    rows: (tables, slice) => model.rows(tables, slice),
     async commit(writes, checkpoint) {
       if (fails(name, "commit")) throw new Error("the disk is full");
       await model.commit(writes, checkpoint);

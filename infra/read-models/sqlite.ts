@@ -13,7 +13,7 @@ import {
   SQLITE_ERROR,
   SQLITE_NOTADB,
 } from "#infra/sqlite.ts";
-import type { PackedRows } from "#projections/rows.ts";
+import type { PackedRows, Slice } from "#projections/rows.ts";
 import type { ReadModel, ReadModels } from "#services/ports.ts";
 
 // "rlrm" in a file's header: a read model of relai.
@@ -24,6 +24,10 @@ const LAYOUT = 1;
 const CHECKED_BYTES_MAX = 64 * 1024 * 1024;
 /** Rows that are read at once, so that no text comes near to the longest that there can be. */
 const PIECE_ROWS_MAX = 5_000;
+/** Comes behind every key. */
+const LAST = "\u{10FFFF}";
+/** Where the keys begin that come behind a key and all that belongs to it: "0" follows "/". */
+const behind = (key: string) => `${key}0`;
 
 const SCHEMA = `
 CREATE TABLE rows (tbl TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (tbl, key)) STRICT, WITHOUT ROWID;
@@ -162,7 +166,22 @@ function modelOf(db: DatabaseSync): ReadModel {
   const piece = db.prepare(`
     SELECT '[' || group_concat(json_quote(key) || ',' || value) || ']' AS json,
       max(key) AS last
-    FROM (SELECT key, value FROM rows WHERE tbl = ? AND key > ? ORDER BY key LIMIT ${PIECE_ROWS_MAX})`);
+    FROM (
+      SELECT key, value FROM rows WHERE tbl = ? AND key >= ? AND key > ? AND key < ?
+      ORDER BY key LIMIT ${PIECE_ROWS_MAX})`);
+  const keysBehind = db.prepare(`
+    SELECT max(key) AS last
+    FROM (SELECT key FROM rows WHERE tbl = ? AND key >= ? ORDER BY key LIMIT ?)`);
+
+  /** The keys of a slice: from the first, included, to the last, excluded. Undefined where there are none. */
+  function keysOf(slice: Slice | undefined): readonly [from: string, below: string] | undefined {
+    if (!slice) return ["", LAST];
+    if ("of" in slice) return [slice.of, behind(slice.of)];
+    const from = slice.after === "" ? "" : behind(slice.after);
+    const last = keysBehind.get(slice.in, from, slice.max)?.["last"];
+    return typeof last === "string" ? [from, behind(last)] : undefined;
+  }
+
   return {
     async checkpoint() {
       const { store, position, event_id, recorded_at } = place.get() ?? {};
@@ -170,12 +189,15 @@ function modelOf(db: DatabaseSync): ReadModel {
       const event = { id: String(event_id), recordedAt: Number(recorded_at) };
       return { store: String(store), position, event };
     },
-    async rows(tables) {
-      const wanted = tables?.toSorted() ?? names.all().map(({ tbl }) => String(tbl));
+    // Nothing is awaited in here, so no commit comes in between.
+    async rows(tables, slice) {
+      const keys = keysOf(slice);
       const packed: PackedRows[number][] = [];
-      for (const table of wanted) {
-        let found = piece.get(table, "");
-        for (; found?.["last"]; found = piece.get(table, found["last"]))
+      if (!keys) return packed;
+      const [from, below] = keys;
+      for (const table of tables?.toSorted() ?? names.all().map(({ tbl }) => String(tbl))) {
+        let found = piece.get(table, from, "", below);
+        for (; found?.["last"]; found = piece.get(table, from, found["last"], below))
           packed.push({ table, json: String(found["json"]) });
       }
       return packed;

@@ -1,5 +1,6 @@
 import { Worker } from "node:worker_threads";
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
+import type { Slice } from "#projections/rows.ts";
 import type { Clock, Projector, RebuildProgress, Telemetry } from "#services/ports.ts";
 
 /** Where the events are: in a file, which must be there already, or on a server. */
@@ -21,6 +22,7 @@ type Ask =
       readonly projection: ProjectionName;
       readonly atLeast: bigint | "start";
       readonly tables: readonly TableOf<ProjectionName>[] | undefined;
+      readonly slice: Slice | undefined;
     }
   | { readonly ask: "rebuild"; readonly projection: ProjectionName }
   | { readonly ask: "close" };
@@ -140,8 +142,8 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
 
   start();
   return {
-    async rows(projection, atLeast, tables) {
-      const answer = await ask({ ask: "rows", projection, atLeast, tables });
+    async rows(projection, atLeast, tables, slice) {
+      const answer = await ask({ ask: "rows", projection, atLeast, tables, slice });
       return answer as { position: bigint | "start"; rows: RowsOf<typeof projection> };
     },
     rebuild: (projection, onProgress) =>

@@ -49,7 +49,7 @@ async function openKurrentReader(place: { url: string; insecure: boolean }) {
 async function answer(asked: ProjectorAsk): Promise<unknown> {
   switch (asked.ask) {
     case "rows": {
-      const rows = projector.rows(asked.projection, asked.atLeast, asked.tables);
+      const rows = projector.rows(asked.projection, asked.atLeast, asked.tables, asked.slice);
       // Whoever asks has mostly just recorded what they want to see.
       store.lookNow?.();
       return rows;

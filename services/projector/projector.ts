@@ -1,4 +1,5 @@
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
+import type { Slice } from "#projections/rows.ts";
 import type { Projector } from "#services/ports.ts";
 import { reaches, type Lane, type Place } from "./lane.ts";
 import { rebuildLane } from "./rebuild.ts";
@@ -49,11 +50,14 @@ async function rows<Name extends ProjectionName>(
   projection: Name,
   atLeast: Place,
   tables?: readonly TableOf<Name>[],
+  slice?: Slice,
 ): Promise<{ position: Place; rows: RowsOf<Name> }> {
   const lane = laneOf(running, projection);
   if (lane.failure) throw lane.failure;
   // What this projection wrote under its name and version is of its shape.
-  const answer = running.waiters.wait(lane, atLeast, tables) as ReturnType<typeof rows<Name>>;
+  const answer = running.waiters.wait(lane, atLeast, tables, slice) as ReturnType<
+    typeof rows<Name>
+  >;
   void running.turn(async () => {
     if (reaches(lane.folded, atLeast)) await running.commitAll();
   });

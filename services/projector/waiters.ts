@@ -1,4 +1,4 @@
-import type { PackedRows } from "#projections/rows.ts";
+import type { PackedRows, Slice } from "#projections/rows.ts";
 import type { Clock } from "#services/ports.ts";
 import { reaches, type Lane, type Place } from "./lane.ts";
 
@@ -8,6 +8,7 @@ interface Waiter {
   readonly lane: Lane;
   readonly atLeast: Place;
   readonly tables: readonly string[] | undefined;
+  readonly slice: Slice | undefined;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: Error) => void;
 }
@@ -19,10 +20,15 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
   const waiters = new Set<Waiter>();
 
   /** Resolves once the rows are committed up to a place; what calls it sees to it that `serve` comes. */
-  async function wait(lane: Lane, atLeast: Place, tables?: readonly string[]): Promise<Answer> {
+  async function wait(
+    lane: Lane,
+    atLeast: Place,
+    tables?: readonly string[],
+    slice?: Slice,
+  ): Promise<Answer> {
     if (waiters.size >= WAITERS_MAX) throw new Error("too many wait for read models at once");
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-    const waiter: Waiter = { lane, atLeast, tables, resolve, reject };
+    const waiter: Waiter = { lane, atLeast, tables, slice, resolve, reject };
     let cancel: () => void;
     const watch = (before: Place) => {
       cancel = clock.timer(stillMsMax, () => {
@@ -55,8 +61,9 @@ export function createWaiters(clock: Clock, stillMsMax: number) {
         // Those who want the same are given the same.
         const found = new Map<string, PackedRows>();
         for (const waiter of served) {
-          const wanted = waiter.tables?.join() ?? "all";
-          const rows = found.get(wanted) ?? (await lane.model.rows(waiter.tables));
+          const { tables, slice } = waiter;
+          const wanted = JSON.stringify([tables, slice]);
+          const rows = found.get(wanted) ?? (await lane.model.rows(tables, slice));
           found.set(wanted, rows);
           waiter.resolve({ position, rows });
         }

@@ -1,5 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { unpackRows, type ReadModelRow, type ReadModelWrite } from "#projections/rows.ts";
+import {
+  unpackRows,
+  type ReadModelRow,
+  type ReadModelWrite,
+  type Slice,
+} from "#projections/rows.ts";
 import type { Checkpoint, ReadModels } from "#services/ports.ts";
 
 /** What an adapter brings to its test. `reopen` is what a restart does: the same place, opened anew. */
@@ -70,6 +75,47 @@ export function readModelsSuite(
         row("2", 2, "c"),
       ]);
       expect(await model.rows(["none"])).toEqual([]);
+    });
+
+    describe("a slice", () => {
+      const tables = ["orgs", "lots"];
+      async function filled() {
+        const model = await models.open("orders", 1);
+        const orgs = ["a", "b", "c", "d"].map((id) => row(id, id, "orgs"));
+        const lots = ["a/1", "b/1", "b/2", "d/1"].map((id) => row(id, id, "lots"));
+        await model.commit([...lots, ...orgs], at(1n));
+        return async (slice: Slice, from: readonly string[] = tables) =>
+          [...unpackRows(await model.rows(from, slice))].map(({ table, key }) => `${table} ${key}`);
+      }
+
+      test("of one key is its row and all that belong to it", async () => {
+        const keys = await filled();
+        expect(await keys({ of: "b" })).toEqual(["lots b/1", "lots b/2", "orgs b"]);
+        expect(await keys({ of: "c" })).toEqual(["orgs c"]);
+        expect(await keys({ of: "b" }, ["lots"])).toEqual(["lots b/1", "lots b/2"]);
+        expect(await keys({ of: "" })).toEqual([]);
+        expect(await keys({ of: "bb" })).toEqual([]);
+      });
+
+      test("of the next keys of a table gives each row once, and nothing behind the last", async () => {
+        const keys = await filled();
+        const next = (after: string, max = 2) => keys({ in: "orgs", after, max });
+        expect(await next("")).toEqual(["lots a/1", "lots b/1", "lots b/2", "orgs a", "orgs b"]);
+        expect(await next("b")).toEqual(["lots d/1", "orgs c", "orgs d"]);
+        expect(await next("b", 1)).toEqual(["orgs c"]);
+        expect(await next("d")).toEqual([]);
+        expect(await keys({ in: "none", after: "", max: 2 })).toEqual([]);
+      });
+
+      test("is whole however many rows it has", async () => {
+        const model = await models.open("orders", 1);
+        const many = Array.from({ length: 11_000 }, (_, at) =>
+          row(`b/${at + 100_000}`, at, "lots"),
+        );
+        await model.commit([...many, row("b", 0, "orgs"), row("a/1", 0, "lots")], at(1n));
+        const found = [...unpackRows(await model.rows(tables, { of: "b" }))];
+        expect(found.map(({ key }) => key)).toEqual([...many.map(({ key }) => key), "b"]);
+      });
     });
 
     test("many rows come back all of them, once and in order, whatever stands in their keys", async () => {

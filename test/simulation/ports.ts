@@ -220,7 +220,7 @@ export function simulatedReadModels(readModels: ReadModels, link: Link): ReadMod
     link.call({ method, effect, unanswered: noAnswer });
   const modelOf = (model: ReadModel): ReadModel => ({
     checkpoint: () => call("checkpoint", () => model.checkpoint()),
-    rows: (tables) => call("rows", () => model.rows(tables)),
+    rows: (tables, slice) => call("rows", () => model.rows(tables, slice)),
     commit: (writes, checkpoint) =>
       link.call({
         method: "commit",
