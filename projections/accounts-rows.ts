@@ -5,6 +5,8 @@ import { unpackRows, type PackedRows, type ReadModelRow } from "./rows.ts";
 
 /** The tables whose rows belong to an organization's own; their keys are its id and theirs. */
 export type OrgTable = "lots" | "keys" | "holds";
+/** All that is said of organizations; the rows of one of them begin with its row in `orgs`. */
+export const ORG_TABLES = ["orgs", "lots", "keys", "holds"] as const;
 /** The members alone: of an interface the compiler does not know that it is JSON. */
 type Plain<T> = { readonly [Member in keyof T]: T[Member] };
 /** A hold whose request has not ended. */

@@ -147,13 +147,23 @@ export type { KeyEntry };
 
 /** Token hash → key. Kept by the ledger process, read by gateways. */
 export interface KeyDirectory {
-  lookup(tokenHash: string): Promise<KeyEntry | undefined>;
-  put(tokenHash: string, entry: KeyEntry): Promise<void>;
   /**
-   * Says that every key was put in, under an owner epoch. Until then, and again when a server has lost its memory or
-   * another one has taken its place, the look-up of a key that is not there rejects: it may be one that was lost.
+   * Undefined where nobody has this key. Rejects where that cannot be said: the directory was not filled since it was
+   * empty, or since a claim, and the key may only not be in yet.
+   */
+  lookup(tokenHash: string): Promise<KeyEntry | undefined>;
+
+  // The ledger process only:
+  put(tokenHash: string, entry: KeyEntry): Promise<void>;
+  /** An owner begins to put in every key: until it has, and says so, a key that is missing is not known to be nobody's. */
+  markFilling(ownerEpoch: number): Promise<void>;
+  /**
+   * Says that every key was put in, under an owner epoch. Changes nothing where a newer owner is filling, or where it is
+   * not known that this one began: what it had put in was lost.
    */
   markFilled(ownerEpoch: number): Promise<void>;
+  /** Whether what was filled under an owner epoch is still whole, or a newer owner sees to it. False: memory was lost. */
+  isKept(ownerEpoch: number): Promise<boolean>;
 }
 
 // --------------------------------------------------------------------------------------------------- progress

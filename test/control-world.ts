@@ -1,6 +1,7 @@
 import type { FastifyInstance, InjectOptions } from "fastify";
 import { systemClock } from "#infra/clock.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
+import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-event-store.ts";
 import { systemRandom } from "#infra/random.ts";
 import { createMemoryReadModels } from "#test/memory-read-models.ts";
@@ -51,10 +52,13 @@ export async function controlWorld(): Promise<ControlWorld> {
     onAlarm: telemetry.alarm,
   });
   const entries = new Map<string, KeyEntry>();
+  const kept = createMemoryKeyDirectory();
   const directory: KeyDirectory = {
-    lookup: (tokenHash) => Promise.resolve(entries.get(tokenHash)),
-    put: (tokenHash, entry) => Promise.resolve(void entries.set(tokenHash, entry)),
-    markFilled: () => Promise.resolve(),
+    ...kept,
+    put(tokenHash, entry) {
+      entries.set(tokenHash, entry);
+      return kept.put(tokenHash, entry);
+    },
   };
   const admission = createMemoryAdmission({ clock, server: "one" });
   const author = { region: "us", actor: "ledger" };
@@ -71,13 +75,14 @@ export async function controlWorld(): Promise<ControlWorld> {
     writerEpoch,
     death: { by: "lock", firstEpoch: writerEpoch },
   });
+  await ledger.filled("all", 5_000);
   const parts: ControlParts = {
     store,
     clock,
     random,
     region: "us",
     author: { region: "us", actor: "control" },
-    applied: (position, limitMs) => ledger.applied(position, limitMs),
+    applied: (...asked) => ledger.applied(...asked),
     admission,
     projector,
   };

@@ -3,6 +3,7 @@ import { streams, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData } from "#domain/events/schemas.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { systemClock } from "#infra/clock.ts";
+import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import {
   openHold,
@@ -94,8 +95,7 @@ export async function failoverWorld(holds: number) {
       signal: ending.signal,
       onAlarm: telemetry.alarm,
     });
-    const none = () => Promise.resolve(undefined);
-    const directory = { lookup: none, put: none, markFilled: none };
+    const directory = createMemoryKeyDirectory();
     const parts = { store, clock, telemetry, author, admission, directory, projector };
     const ledger = await startLedger({ ...parts, writerEpoch, death: { by: "silence" } });
     undo.push(() => ledger.stop());

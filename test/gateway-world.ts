@@ -9,11 +9,11 @@ import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
-import type { GatewayLimits, GatewayParts, GatewayRequest } from "#services/gateway/parts.ts";
+import type { GatewayLimits, GatewayRequest } from "#services/gateway/parts.ts";
 import type { Ledger } from "#services/ledger/ledger.ts";
 import type { AdmissionStore, AppendOutcome, EventStore, Random } from "#services/ports.ts";
 import { startProjector } from "#services/projector/projector.ts";
-import { openEmbedded } from "#services/start/embedded.ts";
+import { openEmbedded, type RegionParts } from "#services/start/embedded.ts";
 import { chat } from "./chat-bodies.ts";
 import { answerTo, exchange, type Handle, type SeenAnswer, type SeenCall } from "./gateway-ends.ts";
 import { manualClock, type ManualClock } from "./manual-clock.ts";
@@ -144,7 +144,7 @@ export function foundingEvents(
 export async function gatewayWorld(
   options: {
     limits?: Partial<GatewayLimits>;
-    parts?: Partial<GatewayParts>;
+    parts?: Partial<RegionParts>;
     fundedMicro?: number;
   } = {},
 ): Promise<GatewayWorld> {
@@ -209,6 +209,7 @@ export async function gatewayWorld(
     });
     const [gateway] = region.gateways;
     if (!gateway) throw new Error("the region has no gateway");
+    if (!(await region.ledger.filled("all", 5_000))) throw new Error("the stores are not filled");
     return { ledger: region.ledger, gateway };
   }
   let opened: Awaited<ReturnType<typeof begin>> | undefined;

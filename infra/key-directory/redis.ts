@@ -5,7 +5,7 @@ import type { Clock, KeyDirectory, KeyEntry } from "#services/ports.ts";
 const CONTRACTS = {
   lookup: { keys: ["shard"], args: ["tokenHash"] },
   put: { keys: ["shard"], args: ["tokenHash", "entry"] },
-  mark: { keys: ["shard"], args: ["ownerEpoch"] },
+  mark: { keys: ["shard"], args: ["ownerEpoch", "isFilled"] },
 } as const;
 
 /** Two hexadecimal digits of a hash: so many shards, which a cluster spreads over its servers. */
@@ -18,6 +18,8 @@ const UNKNOWN_MAX = 10_000;
 
 /**
  * The key directory on Redis or a cluster: a gateway reads what the ledger process writes, one round trip for a look-up.
+ * Each shard keeps on which life of its server it was filled. Where that is over, or another server has taken its place,
+ * the look-up of a key that is not there rejects: it may be one that was lost.
  * What nobody knows is remembered in the gateway's process for a moment, so that a caller with a wrong key costs the
  * server little. A key that was just issued is therefore found at once: its hash was never asked for before.
  */
@@ -33,8 +35,10 @@ export function createRedisKeyDirectory(options: {
   /** Hash → until when nobody knows it, oldest first. */
   const unknown = new Map<string, number>();
 
-  const shardKey = (shard: string) => `${prefix}{keys-${shard}}`;
-  const shardOf = (tokenHash: string) => shardKey(tokenHash.slice(0, 2));
+  let asked = 0;
+
+  const shardOf = (tokenHash: string) => `${prefix}{keys-${tokenHash.slice(0, 2)}}`;
+  const nameOf = (shard: number) => (shard % SHARDS).toString(16).padStart(2, "0");
 
   function rememberUnknown(tokenHash: string): void {
     unknown.delete(tokenHash);
@@ -46,11 +50,21 @@ export function createRedisKeyDirectory(options: {
     }
   }
 
+  async function find(tokenHash: string): Promise<string[]> {
+    return (await redis.run(scripts.lookup, [shardOf(tokenHash)], { tokenHash })) as string[];
+  }
+
+  async function mark(ownerEpoch: number, isFilled: "yes" | "no"): Promise<void> {
+    const shards = Array.from({ length: SHARDS }, (_, shard) => shardOf(nameOf(shard)));
+    await Promise.all(
+      shards.map((shard) => redis.run(scripts.mark, [shard], { ownerEpoch, isFilled })),
+    );
+  }
+
   return {
     async lookup(tokenHash) {
       if ((unknown.get(tokenHash) ?? 0) > clock.elapsed()) return undefined;
-      const reply = await redis.run(scripts.lookup, [shardOf(tokenHash)], { tokenHash });
-      const [outcome, entry = ""] = reply as string[];
+      const [outcome, entry = ""] = await find(tokenHash);
       if (outcome === "known") return JSON.parse(entry) as KeyEntry;
       if (outcome === "unfilled") throw new Error("the key directory has not been filled yet");
       rememberUnknown(tokenHash);
@@ -63,11 +77,12 @@ export function createRedisKeyDirectory(options: {
       });
       unknown.delete(tokenHash);
     },
-    async markFilled(ownerEpoch) {
-      for (let shard = 0; shard < SHARDS; shard += 1) {
-        const key = shardKey(shard.toString(16).padStart(2, "0"));
-        await redis.run(scripts.mark, [key], { ownerEpoch });
-      }
+    markFilling: (ownerEpoch) => mark(ownerEpoch, "no"),
+    markFilled: (ownerEpoch) => mark(ownerEpoch, "yes"),
+    async isKept(ownerEpoch) {
+      // Another shard each time: a server of a cluster that lost its memory has a share of them. No hash is so short.
+      const [outcome, epoch] = await find(nameOf(asked++));
+      return Number(epoch) > ownerEpoch || (outcome === "unknown" && Number(epoch) === ownerEpoch);
     },
   };
 }

@@ -253,7 +253,10 @@ describe("bad input gets a clear error", () => {
 
   test("a fault of ours is a 500 that says nothing but its id", async () => {
     const own = world.server({
-      admission: { figures: () => Promise.reject(new Error("secret detail")) },
+      admission: {
+        ...world.parts.admission,
+        figures: () => Promise.reject(new Error("secret detail")),
+      },
     });
     const response = await own.inject({ url: `/v1/orgs/${orgId}/balance`, headers: bearer });
     expect(response.statusCode).toBe(500);

@@ -272,7 +272,7 @@ describe("refusals", () => {
       error: { message: containing("1000 top-ups with money left") },
     });
     const control = (figures: ControlParts["admission"]["figures"]) =>
-      createControl({ ...world.parts, admission: { figures } });
+      createControl({ ...world.parts, admission: { ...world.parts.admission, figures } });
     const spent = control(async (ask) => {
       const found = await world.parts.admission.figures(ask);
       return found.outcome === "figures" ? { ...found, unspentLots: 999 } : found;
@@ -300,7 +300,7 @@ describe("when parts fail", () => {
     const waits: number[] = [];
     const control = createControl({
       ...world.parts,
-      applied: (_position, limitMs) => Promise.resolve(waits.push(limitMs) < 0),
+      applied: (_orgId, _position, limitMs) => Promise.resolve(waits.push(limitMs) < 0),
     });
     const outcome = await control.createOrganization({ name: "Late" }, { idempotencyKey: "late" });
     expect(outcome).toMatchObject({
@@ -366,7 +366,8 @@ describe("when parts fail", () => {
   test("a balance that admission does not know is not a balance of zero", async () => {
     const orgId = await newOrganization();
     for (const fenced of ["absent", "fault"] as const) {
-      const admission = { figures: () => Promise.resolve({ outcome: "fenced", fenced } as const) };
+      const figures = () => Promise.resolve({ outcome: "fenced", fenced } as const);
+      const admission = { ...world.parts.admission, figures };
       const control = createControl({ ...world.parts, admission });
       expect(await control.balance(orgId)).toMatchObject({
         ok: false,
@@ -374,5 +375,19 @@ describe("when parts fail", () => {
       });
       expect(await control.balance("org_x")).toMatchObject({ error: { code: "not_found" } });
     }
+  });
+
+  test("a balance that admission does not have yet is asked for, and told once it is there", async () => {
+    const orgId = await newOrganization();
+    const wanted: string[] = [];
+    const { figures } = world.parts.admission;
+    const admission: ControlParts["admission"] = {
+      figures: async (ask) =>
+        wanted.length < 2 ? { outcome: "fenced", fenced: "absent" } : figures(ask),
+      want: async (asked) => void wanted.push(asked),
+    };
+    const control = createControl({ ...world.parts, admission });
+    expect(good(await control.balance(orgId)).value.credits_micro).toBe(0);
+    expect(wanted).toEqual([orgId, orgId]);
   });
 });

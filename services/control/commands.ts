@@ -35,8 +35,8 @@ import {
 export interface ControlParts extends CommandParts, QueryParts {
   readonly random: Random;
   readonly region: string;
-  /** Waits until everything up to a position can be seen in admission; false when `limitMs` passed first. */
-  readonly applied: (position: bigint, limitMs: number) => Promise<boolean>;
+  /** Waits until everything of an organization up to a position can be seen in admission; false when `limitMs` passed first. */
+  readonly applied: (orgId: string, position: bigint, limitMs: number) => Promise<boolean>;
 }
 
 /** Who asks, in so far as it matters to a command. */
@@ -101,12 +101,13 @@ export function createControl(parts: ControlParts) {
   /** Answers once the change can be seen; else with an error that says that it is recorded all the same, and `hint`. */
   async function seen<State, T>(
     handled: Handled<State, OrganizationRefusal | KeyRefusal>,
+    orgOf: (state: State) => string,
     hint: (fresh: boolean) => string,
     view: (state: State, fresh: boolean) => T,
   ): Promise<Outcome<T>> {
     if (!handled.ok) return failed(REFUSALS[handled.refusal]);
     const { position, state, fresh } = handled;
-    if (position === "start" || (await parts.applied(position, SEEN_MS_MAX)))
+    if (position === "start" || (await parts.applied(orgOf(state), position, SEEN_MS_MAX)))
       return { ok: true, value: view(state, fresh), replayed: !fresh };
     return failed({
       code: "ledger_unavailable",
@@ -137,6 +138,7 @@ export function createControl(parts: ControlParts) {
     );
     return seen(
       handled,
+      () => orgId,
       () => `Its id is ${orgId}.`,
       ({ created }) => organizationView(recorded(created)),
     );
@@ -151,7 +153,7 @@ export function createControl(parts: ControlParts) {
     { state, position }: Loaded<OrganizationState>,
   ): Promise<number> {
     if (state.topUps.size < UNSPENT_LOTS_MAX) return state.topUps.size;
-    const hasCome = position === "start" || (await parts.applied(position, SEEN_MS_MAX));
+    const hasCome = position === "start" || (await parts.applied(orgId, position, SEEN_MS_MAX));
     const figures = hasCome ? await parts.admission.figures({ orgId }) : undefined;
     if (figures?.outcome === "figures") return figures.unspentLots;
     throw new StoreUnavailable(
@@ -185,6 +187,7 @@ export function createControl(parts: ControlParts) {
     );
     return seen(
       handled,
+      () => orgId,
       () => `Its id is ${topUpId}; do not add it again.`,
       ({ topUps }) => creditView(orgId, recorded(topUps.get(topUpId))),
     );
@@ -224,7 +227,7 @@ export function createControl(parts: ControlParts) {
       fresh
         ? `The key ${keyId} was issued, but its secret is not shown with an error: revoke it and issue another.`
         : `Its id is ${keyId}.`;
-    const outcome = await seen(handled, hint, (state, fresh) => ({
+    const outcome = await seen(handled, keyOrgOf, hint, (state, fresh) => ({
       ...viewOf(state),
       key: fresh ? text : null,
     }));
@@ -236,7 +239,7 @@ export function createControl(parts: ControlParts) {
     const commandId = context.requestId ?? newId("req");
     const stream = streams.key(keyId);
     const handled = await handleCommand(parts, key, stream, { command: "revoke" }, commandId);
-    const outcome = await seen(handled, () => `The key ${keyId} is revoked.`, viewOf);
+    const outcome = await seen(handled, keyOrgOf, () => `The key ${keyId} is revoked.`, viewOf);
     // To revoke needs no Idempotency-Key, so its repeat is no replay of an answer.
     return outcome.ok ? { ...outcome, replayed: false } : outcome;
   }
@@ -255,6 +258,8 @@ function viewOf({ issued, revokedAtMs }: KeyState): KeyView {
   const facts = recorded(issued);
   return keyView({ ...facts, limits: limitsOf(facts), revokedAtMs: revokedAtMs ?? null });
 }
+
+const keyOrgOf = ({ issued }: KeyState) => recorded(issued).orgId;
 
 function recorded<T>(facts: T | undefined): T {
   if (facts === undefined) throw new Error("what was recorded is not there");

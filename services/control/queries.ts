@@ -3,6 +3,7 @@ import { organization } from "#domain/organization.ts";
 import { PROJECTIONS, type ProjectionName, type RowsOf } from "#projections/all.ts";
 import { keyRows, organizationRows } from "#projections/management.ts";
 import type { ApiError } from "#services/errors.ts";
+import { figuresOnceIn } from "#services/figures.ts";
 import type {
   AdmissionStore,
   Clock,
@@ -29,7 +30,7 @@ import {
 export interface QueryParts {
   readonly store: EventStore;
   readonly clock: Clock;
-  readonly admission: Pick<AdmissionStore, "figures">;
+  readonly admission: Pick<AdmissionStore, "figures" | "want">;
   readonly projector: Projector;
 }
 
@@ -71,11 +72,14 @@ export function createQueries(parts: QueryParts) {
   }
 
   async function balance(orgId: string): Promise<Outcome<BalanceView>> {
-    const figures = await admission.figures({ orgId });
+    let figures = await admission.figures({ orgId });
+    if (figures.outcome === "fenced") {
+      const known = await find(orgId);
+      if (!known.ok) return known;
+      figures = await figuresOnceIn(parts, { orgId });
+    }
     if (figures.outcome === "figures")
       return found(balanceView(orgId, figures.balance, figures.asOfMs));
-    const known = await find(orgId);
-    if (!known.ok) return known;
     const message =
       figures.fenced === "fault"
         ? "This organization's accounts are closed until a person has looked at them"

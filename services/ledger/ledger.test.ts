@@ -68,11 +68,11 @@ async function expectServing(world: GatewayWorld, credits: number): Promise<void
 test("what is recorded is carried into admission, and `applied` waits for it within its limit", async () => {
   const world = await gatewayWorld();
   const position = await topUp(world, 10);
-  const applied = world.ledger.applied(position, 1_000);
+  const applied = world.ledger.applied(ORG, position, 1_000);
   await settled();
   expect(await applied).toBe(true);
-  expect(await world.ledger.applied(position, 1_000)).toBe(true);
-  const never = world.ledger.applied(position + 50n, 1_000);
+  expect(await world.ledger.applied(ORG, position, 1_000)).toBe(true);
+  const never = world.ledger.applied(ORG, position + 50n, 1_000);
   await world.clock.advance(1_001);
   expect(await never).toBe(false);
   await expectServing(world, 1);
@@ -117,12 +117,14 @@ describe("an ownership that is lost", () => {
 
   test("and a claim that fails half-way is followed by another, never by its own fence", async () => {
     const world = await gatewayWorld();
-    const { apply, adopt } = world.admission;
+    const { apply } = world.admission;
+    const { directory } = world.gateway.parts;
+    const { markFilling } = directory;
     let [refusals, failures] = [1, 2];
     world.admission.apply = (ask) =>
       refusals-- > 0 ? Promise.resolve({ outcome: "fenced", fenced: "absent" }) : apply(ask);
-    world.admission.adopt = (ask) =>
-      failures-- > 0 ? Promise.reject(new Error("no answer")) : adopt(ask);
+    directory.markFilling = (ownerEpoch) =>
+      failures-- > 0 ? Promise.reject(new Error("no answer")) : markFilling(ownerEpoch);
     let isSuperseded = false;
     void world.ledger.superseded.then(() => (isSuperseded = true));
     await topUp(world, 10);

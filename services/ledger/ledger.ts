@@ -1,10 +1,8 @@
-import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
-import type { AccountsItem } from "#domain/accounts/types.ts";
-import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
-import { type RecordedEvent, journalEpoch } from "#domain/events/events.ts";
-import { directoryRowOf } from "#projections/key-directory.ts";
 import type { Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
+import { createAdoption, type Adoption } from "./adoption.ts";
+import { carry } from "./carry.ts";
+import { fill, type Filled } from "./filling.ts";
 import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
 import { createSilenceWatch, type SilenceWatch } from "./silence.ts";
 import { sealJournals } from "./retire.ts";
@@ -24,13 +22,10 @@ export interface LedgerParts extends Omit<OwnerParts, "decide"> {
   readonly death: { readonly by: "lock"; readonly firstEpoch: number } | { readonly by: "silence" };
 }
 
-/** An organization whose state does not catch up for this long is taken as lost, and everything is adopted anew. */
-const APPLY_MS_MAX = 5000;
-
 /**
  * The ledger process: it owns the region's admission store, carries recorded events into it, keeps the key directory,
- * and seals the journals of writers that fell silent. Claims, adopts, and then serves until stopped. Resolves when the
- * first adoption is complete; throws when it fails.
+ * and seals the journals of writers that fell silent. Claims, and then serves until stopped; organizations come in as they
+ * are wanted, and all others behind them. Resolves when the first claim is complete; throws when it fails.
  */
 export async function startLedger(parts: LedgerParts) {
   const stopping = new AbortController();
@@ -42,7 +37,9 @@ export async function startLedger(parts: LedgerParts) {
   const waiters = new Set<{ readonly position: bigint; readonly resolve: () => void }>();
   let appliedTo: bigint | "start" = "start";
   let ready = false;
+  let adoption: Adoption | undefined;
   const superseded = Promise.withResolvers<void>();
+  const full = { keys: Promise.withResolvers<void>(), all: Promise.withResolvers<void>() };
 
   function reached(position: bigint | "start"): void {
     appliedTo = position;
@@ -58,7 +55,11 @@ export async function startLedger(parts: LedgerParts) {
       if (ownership && ownership !== "superseded") {
         ready = true;
         reached(ownership.position);
-        const end = await serve(parts, ownership, stopping.signal, reached);
+        const end = await serve(parts, ownership, stopping.signal, {
+          began: (of) => void (adoption = of),
+          reached,
+          filled: (what) => full[what].resolve(),
+        });
         ready = false;
         if (end === "stopped") return;
         ownership = end === "superseded" ? end : undefined;
@@ -83,14 +84,24 @@ export async function startLedger(parts: LedgerParts) {
     superseded: superseded.promise,
     /** True while this process owns the admission store and follows the events. */
     isReady: () => ready,
-    /** Waits until everything up to a position can be seen in admission; false when `limitMs` passed first. */
-    async applied(position: bigint, limitMs: number): Promise<boolean> {
-      if (appliedTo !== "start" && appliedTo >= position) return true;
+    /**
+     * Waits until everything of an organization up to a position can be seen in admission; false when `limitMs` passed
+     * first.
+     */
+    async applied(orgId: string, position: bigint, limitMs: number): Promise<boolean> {
+      const isCarried = () => appliedTo !== "start" && appliedTo >= position;
+      if (isCarried() && adoption?.orgs.has(orgId)) return true;
       const waiter = { position, ...Promise.withResolvers<void>() };
       waiters.add(waiter);
-      const answer = await within(parts.clock, limitMs, waiter.promise);
+      if (isCarried()) waiter.resolve();
+      const seen = waiter.promise.then(() => adoption?.want(orgId));
+      const answer = await within(parts.clock, limitMs, seen).catch(() => TIMED_OUT);
       waiters.delete(waiter);
       return answer !== TIMED_OUT;
+    },
+    /** Waits until every key, or every key and organization, was in once; false when `limitMs` passed first. */
+    async filled(what: keyof Filled, limitMs: number): Promise<boolean> {
+      return (await within(parts.clock, limitMs, full[what].promise)) !== TIMED_OUT;
     },
     async stop(): Promise<void> {
       stopping.abort();
@@ -101,26 +112,44 @@ export async function startLedger(parts: LedgerParts) {
 
 type ServeEnd = "stopped" | "lost" | "superseded";
 
-/** Follows the store and applies what comes, until this ownership ends. */
+/** What is told of an ownership while it goes on. */
+interface Told {
+  began(adoption: Adoption): void;
+  reached(position: bigint): void;
+  filled(what: keyof Filled): void;
+}
+
+/** Follows the store and carries what comes, fills what is empty, and looks after who is wanted, until this ownership ends. */
 async function serve(
   parts: LedgerParts,
   ownership: Ownership,
   stop: AbortSignal,
-  reached: (position: bigint) => void,
+  told: Told,
 ): Promise<ServeEnd> {
   const ending = new AbortController();
   const ends = AbortSignal.any([stop, ending.signal]);
+  const { ownerEpoch } = ownership;
+  const filled: Filled = { keys: false, all: false };
   let end: ServeEnd = "stopped";
   let after = ownership.position;
   let watch: SilenceWatch | undefined;
+  function endAs(why: "lost" | "superseded"): void {
+    if (!ends.aborted) end = why;
+    ending.abort();
+  }
+  const adoption = createAdoption(parts, ownership, endAs);
+  told.began(adoption);
+  void fill(parts, ownership, adoption, ends, (what) => {
+    filled[what] = true;
+    told.filled(what);
+  });
   const cancelLooks = lookAfterWanted({
     parts,
     ownership,
+    adoption,
+    filled,
     carriedTo: () => after,
-    onLost() {
-      end = "lost";
-      ending.abort();
-    },
+    onLost: () => endAs("lost"),
   });
   try {
     for (let attempt = 0; !ends.aborted; attempt++) {
@@ -128,87 +157,28 @@ async function serve(
         if (parts.death.by === "silence")
           watch ??= await createSilenceWatch(parts, parts.writerEpoch);
         for await (const batch of parts.store.follow({ after, signal: ends })) {
-          const ended = await carry(parts, ownership, batch, watch);
-          if (ended) return ended;
+          for (const event of batch) watch?.see(event);
+          const carried = await carry(parts, ownerEpoch, adoption, batch);
+          if (carried !== "carried") return carried;
+          const silent = watch?.silent() ?? [];
+          if (silent.length > 0)
+            watch?.forget((await sealJournals(parts, silent, "leave")).complete);
           const last = batch.at(-1);
           if (!last) continue;
           after = last.position;
           attempt = 0;
-          reached(last.position);
+          told.reached(last.position);
         }
         if (!ends.aborted) throw new Error("the event store was closed");
       } catch (error) {
+        if (ends.aborted) return end;
         parts.telemetry.alarm("ledger_follow_failed", { error: String(error) });
         await sleep(parts.clock, backOffMs(attempt, 50, 5000));
       }
     }
     return end;
   } finally {
+    ending.abort();
     cancelLooks();
-  }
-}
-
-/** One batch into admission and the key directory; then what its seals and silences ask for. */
-async function carry(
-  parts: LedgerParts,
-  ownership: Ownership,
-  batch: readonly RecordedEvent[],
-  watch: SilenceWatch | undefined,
-): Promise<ServeEnd | undefined> {
-  const { ownerEpoch } = ownership;
-  const items = new Map<string, AccountsItem[]>();
-  const sealed: number[] = [];
-  for (const event of batch) {
-    watch?.see(event);
-    if (event.type === "OwnerChanged.v1" && event.data.ownerEpoch > ownership.ownerEpoch)
-      return "superseded";
-    if (event.type === "JournalSealed.v1") sealed.push(journalEpoch(event.stream) ?? -1);
-    const orgId = orgOf(event);
-    const effects = orgId === undefined ? [] : effectsOf(event);
-    if (orgId === undefined || effects.length === 0) continue;
-    let list = items.get(orgId);
-    if (!list) items.set(orgId, (list = []));
-    const prev = list.at(-1)?.position ?? ownership.orgs.get(orgId) ?? "start";
-    list.push({ prev, position: event.position, effects });
-    if (event.type === "OrganizationCreated.v1") {
-      const state = toSnapshot(emptyAccounts(orgId));
-      await parts.admission.adopt({ ownerEpoch, servers: ownership.servers, state });
-    }
-  }
-  for (const [orgId, list] of items) {
-    if ((await applyAll(parts, ownership, orgId, list)) === "lost") return "lost";
-    ownership.orgs.set(orgId, list.at(-1)?.position ?? "start");
-  }
-  for (const event of batch) {
-    // After the accounts know a key, the directory does; so a key that is found can also be admitted.
-    const row = directoryRowOf(event);
-    if (row) await parts.directory.put(row.key, row.value);
-  }
-  for (const writerEpoch of sealed)
-    for (const orgId of ownership.orgs.keys())
-      await parts.admission.sweep({ orgId, ownerEpoch, writerEpoch });
-  const silent = watch?.silent() ?? [];
-  if (silent.length > 0) watch?.forget((await sealJournals(parts, silent, "leave")).complete);
-  return undefined;
-}
-
-/** Applies one organization's items; repeats until answered, and gives up as lost when it does not catch up in time. */
-async function applyAll(
-  parts: LedgerParts,
-  ownership: Ownership,
-  orgId: string,
-  items: readonly AccountsItem[],
-): Promise<"applied" | "lost"> {
-  const { ownerEpoch } = ownership;
-  const begun = parts.clock.elapsed();
-  for (let attempt = 0; ; attempt++) {
-    const answer = await parts.admission.apply({ orgId, ownerEpoch, items }).catch(() => undefined);
-    if (answer?.outcome === "applied") return "applied";
-    if (answer?.outcome === "fenced") {
-      // A faulted organization stays closed; the fault was told when it happened, and the others go on.
-      return answer.fenced === "fault" ? "applied" : "lost";
-    }
-    if (parts.clock.elapsed() - begun > APPLY_MS_MAX) return "lost";
-    await sleep(parts.clock, backOffMs(attempt, 20, 500));
   }
 }

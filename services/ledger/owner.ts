@@ -1,8 +1,5 @@
 import { newEvent, streams } from "#domain/events/events.ts";
-import { orgSnapshots } from "#projections/accounts-rows.ts";
-import { unpackRows } from "#projections/rows.ts";
 import type { AdmissionStore, KeyDirectory } from "#services/ports.ts";
-import { backOffMs, sleep } from "#services/waiting.ts";
 import { appendOnce, metadataOf, newestOwner, tailRevision } from "#services/writers.ts";
 import { retire, type RetireParts } from "./retire.ts";
 
@@ -20,26 +17,23 @@ export interface OwnerParts extends RetireParts {
   readonly over?: number;
 }
 
-/** What this process adopted: under which epoch, folded to where, and how far each organization had come. */
+/** What this process owns: under which epoch, on which server, and where the accounts stood behind all marks. */
 export interface Ownership {
   readonly ownerEpoch: number;
   readonly servers: readonly string[];
   readonly position: bigint | "start";
-  readonly orgs: Map<string, bigint | "start">;
 }
 
 /**
- * Makes this process the owner of the region's admission store: appends OwnerChanged, retires every earlier writer,
- * folds the store past all those marks, and puts each organization's state in place. The order is what keeps money
- * safe: every taking under an older owner either stands before its journal's mark, and is folded, or never happened.
+ * Makes this process the owner of the region's admission store: appends OwnerChanged, retires every earlier writer, and
+ * folds the store past all those marks. From then on organizations may be adopted, in any order (adoption.ts): none of
+ * this takes longer for having many. The order is what keeps money safe: every taking under an older owner either stands
+ * before its journal's mark, and is folded, or never happened.
  * It claims only on the server that the newest owner's lead to: of two processes on two servers each would else take the
  * other's place for ever.
  * Answers `superseded` when another process has claimed meanwhile.
  */
-export async function claimOwnership(
-  parts: OwnerParts,
-  attempt = 0,
-): Promise<Ownership | "superseded"> {
+export async function claimOwnership(parts: OwnerParts): Promise<Ownership | "superseded"> {
   const before = await newestOwner(parts.store, parts.author.region);
   const isOurs = before?.writerEpoch === parts.writerEpoch;
   if (before && !isOurs && before.ownerEpoch > (parts.over ?? before.ownerEpoch))
@@ -48,25 +42,13 @@ export async function claimOwnership(
   const ownerEpoch = await appendClaim(parts, (before?.ownerEpoch ?? 0) + 1, servers);
   if (ownerEpoch === undefined) return "superseded";
   const mark = await retire(parts, ownerEpoch, parts.decide);
-  const { position, rows } = await parts.projector.rows("accounts", mark);
+  const { position } = await parts.projector.rows("accounts", mark, []);
   // A claim that the fold has passed already is not seen by whoever follows the events from there.
   const newest = await newestOwner(parts.store, parts.author.region);
   if (newest && newest.ownerEpoch > ownerEpoch) return "superseded";
-  const directory = await parts.projector.rows("key-directory", position);
-  const orgs = new Map<string, bigint | "start">();
-  for (const state of orgSnapshots(rows)) {
-    const answer = await parts.admission.adopt({ ownerEpoch, servers, state });
-    if (answer.outcome === "fenced") {
-      if (answer.fenced === "older") return "superseded";
-      // The server changed meanwhile. Every claim is an event, so a server that keeps changing is not chased at once.
-      await sleep(parts.clock, backOffMs(attempt, 50, 5000));
-      return claimOwnership(parts, attempt + 1);
-    }
-    orgs.set(state.orgId, state.position === "start" ? "start" : BigInt(state.position));
-  }
-  for (const { key, value } of unpackRows(directory.rows)) await parts.directory.put(key, value);
-  await parts.directory.markFilled(ownerEpoch);
-  return { ownerEpoch, servers, position, orgs };
+  // Keys that were issued up to here are followed by nobody: until all are put in, one that is missing may be real.
+  await parts.directory.markFilling(ownerEpoch);
+  return { ownerEpoch, servers, position };
 }
 
 /** OwnerChanged by expected revision; the id names the claimant, or two would both seem to win. */

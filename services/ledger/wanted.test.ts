@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { newEvent, streams } from "#domain/events/events.ts";
 import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
+import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import type { EventStore } from "#services/ports.ts";
 import { funded, KEY, ORG } from "#test/accounts-world.ts";
 import { manualClock } from "#test/manual-clock.ts";
@@ -17,6 +18,7 @@ async function looking() {
   const inner = createMemoryEventStore({ clock });
   const { admission: state } = funded();
   const admission = createMemoryAdmission({ clock, server: state.server, state });
+  const filled = { keys: true, all: true };
   let [reads, failures, lost] = [0, 0, 0];
   let carriedTo: bigint | "start" = "start";
   let hanging: Promise<never> | undefined;
@@ -28,15 +30,21 @@ async function looking() {
       return failures-- > 0 ? Promise.reject(new Error("no answer")) : inner.read(of, options);
     },
   };
-  const parts = { admission, clock, store, author: { region: "us", actor: "ledger" } };
-  const ownership = {
-    ownerEpoch: 1,
-    servers: [state.server],
-    position: "start" as const,
-    orgs: new Map([[ORG, 6n]]),
-  };
-  const onLost = () => void (lost += 1);
-  const cancel = lookAfterWanted({ parts, ownership, carriedTo: () => carriedTo, onLost });
+  const directory = createMemoryKeyDirectory();
+  await directory.markFilling(1);
+  await directory.markFilled(1);
+  const parts = { admission, clock, store, directory, author: { region: "us", actor: "ledger" } };
+  const ownership = { ownerEpoch: 1, servers: [state.server], position: "start" as const };
+  const asked: string[] = [];
+  const orgs = new Map([[ORG, 6n]]);
+  const cancel = lookAfterWanted({
+    parts,
+    ownership,
+    adoption: { orgs, wantAll: async (orgIds) => void asked.push(...orgIds) },
+    filled,
+    carriedTo: () => carriedTo,
+    onLost: () => void (lost += 1),
+  });
   await inner.append(
     stream,
     [newEvent(stream, "alive:1", "WriterAlive.v1", {}, metadata)],
@@ -46,6 +54,8 @@ async function looking() {
   return {
     clock,
     admission,
+    filled,
+    asked,
     cancel,
     reads: () => reads,
     lost: () => lost,
@@ -145,6 +155,20 @@ test("a journal is read once, however often its hold is found, and only when one
   await Promise.all([world.held(), world.held(), world.take()]);
   await world.clock.advance(10_000);
   expect(world.reads()).toBe(1);
+});
+
+test("while not all are in, one that is wanted is adopted long before whoever wants it gives up", async () => {
+  const world = await looking();
+  await world.admission.want("org_A");
+  await world.clock.advance(900);
+  expect(world.asked).toEqual([]);
+  world.filled.all = false;
+  await world.clock.advance(100);
+  expect(world.asked).toEqual(["org_A"]);
+  await world.admission.want("org_B");
+  await world.clock.advance(100);
+  expect(world.asked).toEqual(["org_A", "org_B"]);
+  expect(world.lost()).toBe(0);
 });
 
 test("an organization that was adopted and is missed means that the server lost its memory", async () => {

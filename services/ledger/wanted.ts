@@ -1,30 +1,38 @@
 import { streams } from "#domain/events/events.ts";
 import type { Wanted } from "#domain/accounts/admission-types.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
+import type { Adoption } from "./adoption.ts";
+import type { Filled } from "./filling.ts";
 import type { LedgerParts } from "./ledger.ts";
 import type { Ownership } from "./owner.ts";
 import { readTail } from "./retire.ts";
 
 const WANTED_EVERY_MS = 1000;
+/** While organizations are missing: whoever meets one asks again within a second, and then gives up. */
+const MISSED_EVERY_MS = 50;
 /** The tail of one journal is waited for so long, once in a look. */
 const READ_MS_MAX = 1000;
 
 export interface LookParts {
-  readonly parts: Pick<LedgerParts, "admission" | "author" | "clock" | "store">;
+  readonly parts: Pick<LedgerParts, "admission" | "author" | "clock" | "directory" | "store">;
   readonly ownership: Ownership;
+  readonly adoption: Pick<Adoption, "orgs" | "wantAll">;
+  readonly filled: Filled;
   /** Everything up to here is in the state of every organization. */
   readonly carriedTo: () => bigint | "start";
-  /** Told when the admission server turns out to have lost its memory, or another one has taken its place. */
+  /** Told when a server turns out to have lost its memory, or another one has taken its place. */
   readonly onLost: () => void;
 }
 
 /**
- * Looks after organizations that somebody came upon, every second until cancelled. One that was adopted and is gone
- * means that the server lost its memory. One with old provisional holds is swept again for their writers, as often as
+ * Looks after organizations that somebody came upon, every second until cancelled, and more often while not all are in.
+ * One that is not in yet is adopted. One that was adopted and is gone means that the server lost its memory; keys that
+ * were filled in and are gone mean the same, and with them gone nobody would get as far as to miss an organization. One with old provisional holds is swept again for their writers, as often as
  * such holds are found: a writer may wake up behind its seal, take and die, and an admission may arrive at any time.
  */
-export function lookAfterWanted({ parts, ownership, carriedTo, onLost }: LookParts): () => void {
-  const { admission, clock } = parts;
+export function lookAfterWanted(looks: LookParts): () => void {
+  const { parts, ownership, adoption, filled, carriedTo, onLost } = looks;
+  const { admission, clock, directory } = parts;
   const { ownerEpoch } = ownership;
   let cancel = () => {};
   let stopped = false;
@@ -44,7 +52,6 @@ export function lookAfterWanted({ parts, ownership, carriedTo, onLost }: LookPar
   }
 
   async function look({ orgId, writerEpochs }: Wanted, asked: Map<number, boolean>): Promise<void> {
-    if (!ownership.orgs.has(orgId)) return;
     if (writerEpochs.length === 0) {
       const found = await admission.figures({ orgId });
       if (found.outcome === "fenced" && found.fenced === "absent") onLost();
@@ -59,13 +66,17 @@ export function lookAfterWanted({ parts, ownership, carriedTo, onLost }: LookPar
   async function poll(): Promise<void> {
     const servers = await admission.seek(ownership.servers);
     if (String(servers) !== String(ownership.servers)) return onLost();
+    if (filled.keys && !(await directory.isKept(ownerEpoch))) return onLost();
+    const wanted = await admission.wanted();
+    const known = wanted.filter(({ orgId }) => adoption.orgs.has(orgId));
+    // What fails is done again when somebody comes upon the organization again.
+    await adoption.wantAll(wanted.map(({ orgId }) => orgId)).catch(() => {});
     const asked = new Map<number, boolean>();
-    // A look that fails is made again when somebody comes upon the organization again.
-    for (const each of await admission.wanted()) await look(each, asked).catch(() => {});
+    for (const each of known) await look(each, asked).catch(() => {});
   }
 
   function arm(): void {
-    cancel = clock.timer(WANTED_EVERY_MS, () => {
+    cancel = clock.timer(filled.all ? WANTED_EVERY_MS : MISSED_EVERY_MS, () => {
       void poll()
         .catch(() => {})
         .finally(() => {

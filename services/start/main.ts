@@ -22,9 +22,14 @@ export interface Relai {
   /** OpenAI's host when it processes in another area than this region's: none of its models is served. */
   readonly outside: HostFacts | undefined;
   readonly demoFile: string;
+  /** Waits until every organization is in place, which nothing else here waits for; false when `limitMs` passed first. */
+  filled(limitMs: number): Promise<boolean>;
   /** Drains, then closes everything in the order in which nothing is lost, within the drain time and ten seconds. */
   stop(): Promise<void>;
 }
+
+/** So long a start waits until every key is in; whoever comes with one that is not is asked to come again. */
+const KEYS_MS_MAX = 1000;
 
 /**
  * Opens all processes of the region in this one, in a data folder that it locks first: on parts of its own, or on the
@@ -66,9 +71,10 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   };
   const { control, url, ready } = await serveControl(base, operator, {
     projector,
-    applied: (position, limitMs) => opened.ledger.applied(position, limitMs),
+    applied: (...asked) => opened.ledger.applied(...asked),
   });
   const internal = await serveInternal(base, operator);
+  await opened.ledger.filled("keys", KEYS_MS_MAX);
   const gatewayUrls: string[] = [];
   for (const { server } of opened.gateways) {
     const port = gatewayUrls.length === 0 ? config.gatewayPort : 0;
@@ -95,6 +101,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     demoFile,
     models: [...base.catalogue.bindings.keys()],
     outside: base.outside,
+    filled: (limitMs) => opened.ledger.filled("all", limitMs),
     stop: () => stopAll(clock, stops, config.drainMs),
   };
 }

@@ -6,7 +6,9 @@ import { createGatewayServer, stopGateway } from "#services/gateway/http/server.
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
 import { keepAlive, openJournal } from "#services/journal.ts";
+import { figuresOnceIn } from "#services/figures.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
+import type { Filled } from "#services/ledger/filling.ts";
 import { standBy } from "#services/ledger/stand-by.ts";
 import type { Progress, Projector } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
@@ -127,7 +129,8 @@ export async function openSharedRegion(
   return {
     ledger: {
       isReady: lives.isReady,
-      applied: (position, limitMs) => waitFor(progress, base, position, limitMs),
+      applied: (...asked) => isSeen(progress, base, ...asked),
+      filled: lives.filled,
     },
     gateways,
     async drain(drainMs) {
@@ -205,6 +208,12 @@ function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "cla
   return {
     isReady: () => isStandingBy || (serving?.isReady() ?? false),
     isStopping: () => signal.aborted,
+    /** As a ledger's own; also false where none serves here before `limitMs` passed. */
+    async filled(what: keyof Filled, limitMs: number): Promise<boolean> {
+      const dueMs = clock.elapsed() + limitMs;
+      while (!serving && clock.elapsed() < dueMs) await sleep(clock, LOOK_EVERY_MS);
+      return serving?.filled(what, dueMs - clock.elapsed()) ?? false;
+    },
     async stop(): Promise<void> {
       stopping.abort();
       await ended;
@@ -223,7 +232,7 @@ async function openControl(base: Base): Promise<Addresses> {
   };
   const { url, ready } = await serveControl(base, operator, {
     projector: base.openProjector(),
-    applied: (position, limitMs) => waitFor(progress, base, position, limitMs),
+    applied: (...asked) => isSeen(progress, base, ...asked),
   });
   const close = stops.control;
   stops.control = (limitMs) => {
@@ -237,18 +246,25 @@ async function openControl(base: Base): Promise<Addresses> {
 
 const LOOK_EVERY_MS = 20;
 
-/** Waits until the ledger has told that it carried a position in; false when `limitMs` passed first. */
-async function waitFor(
+/**
+ * Waits until the ledger has told that it carried a position in, and has the organization in place; false when `limitMs`
+ * passed first.
+ */
+async function isSeen(
   progress: Progress,
-  { clock }: Base,
+  base: Base,
+  orgId: string,
   position: bigint,
   limitMs: number,
 ): Promise<boolean> {
+  const { clock } = base;
   const dueMs = clock.elapsed() + limitMs;
   for (;;) {
     const told = await progress.told().catch(() => "start" as const);
-    if (told !== "start" && told >= position) return true;
+    if (told !== "start" && told >= position) break;
     if (clock.elapsed() >= dueMs) return false;
     await sleep(clock, LOOK_EVERY_MS);
   }
+  const figures = await figuresOnceIn(base, { orgId }).catch(() => undefined);
+  return figures !== undefined && (figures.outcome === "figures" || figures.fenced !== "absent");
 }

@@ -8,7 +8,7 @@ import { openEmbedded, type RegionParts } from "./embedded.ts";
 
 /** One region in one process: its ledger and its gateways. */
 export interface Region {
-  readonly ledger: Pick<Ledger, "isReady" | "applied">;
+  readonly ledger: Pick<Ledger, "isReady" | "applied" | "filled">;
   readonly gateways: readonly { readonly gateway: Gateway; readonly server: FastifyInstance }[];
   /** Stops accepting, lets what runs finish within `drainMs`, then ends the gateways' journals cleanly. */
   drain(drainMs: number): Promise<void>;

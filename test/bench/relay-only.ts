@@ -1,6 +1,7 @@
 import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { makeKeyText } from "#domain/key-text.ts";
 import { systemClock } from "#infra/clock.ts";
+import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { systemRandom } from "#infra/random.ts";
 import { createUpstream } from "#infra/upstream/undici.ts";
 import { createGateway } from "#services/gateway/gateway.ts";
@@ -29,9 +30,8 @@ async function startRelayOnly(upstreamUrl: string): Promise<Ready> {
     store,
     admission: generousAdmission(orgId),
     directory: {
+      ...createMemoryKeyDirectory(),
       lookup: () => Promise.resolve({ keyId, orgId, revoked: false }),
-      put: () => Promise.resolve(),
-      markFilled: () => Promise.resolve(),
     },
     catalogue: buildCatalogue({
       openai: { processingArea: region, pinsServiceTier: false },

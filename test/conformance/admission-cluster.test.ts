@@ -24,7 +24,7 @@ import {
   admissionStoreSuite,
 } from "./admission-store-suite.ts";
 import { admissionWantedSuite } from "./admission-wanted-suite.ts";
-import { keyDirectorySuite } from "./key-directory-suite.ts";
+import { fill, keyDirectorySuite } from "./key-directory-suite.ts";
 
 /** The organizations that a server has. */
 async function orgsOn(url: string, prefix: string): Promise<string[]> {
@@ -98,7 +98,7 @@ describe("on a Redis Cluster", () => {
       const prefix = freshPrefix();
       const open = () => createRedisKeyDirectory({ redis, prefix, clock });
       const directory = open();
-      await directory.markFilled(1);
+      await fill(directory, 1);
       const advance = (ms: number) => clock.advance(ms);
       return { directory, elsewhere: open(), advance, cleanUp: () => removeAll(prefix) };
     });

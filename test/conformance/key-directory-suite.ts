@@ -3,13 +3,19 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { KeyDirectory, KeyEntry } from "#services/ports.ts";
 
 export interface KeyDirectoryUnderTest {
-  /** As the ledger process has it: it may be written and read. Empty, and known to be. */
+  /** As the ledger process has it: it may be written and read. Empty, and marked as filled under owner 1. */
   readonly directory: KeyDirectory;
   /** As another process has it, where there can be another; else the same. */
   readonly elsewhere: KeyDirectory;
   /** Moves the time on. */
   readonly advance: (ms: number) => Promise<void>;
   cleanUp(): Promise<void>;
+}
+
+/** Says that everything is in. */
+export async function fill(directory: KeyDirectory, ownerEpoch: number): Promise<void> {
+  await directory.markFilling(ownerEpoch);
+  await directory.markFilled(ownerEpoch);
 }
 
 export const hashOf = (text: string) => createHash("sha256").update(text).digest("hex");
@@ -51,6 +57,43 @@ export function keyDirectorySuite(name: string, make: () => Promise<KeyDirectory
       await directory.put(hashOf("a"), { ...ENTRY, revoked: true });
       await directory.put(hashOf("a"), ENTRY);
       expect(await directory.lookup(hashOf("a"))).toMatchObject({ revoked: true });
+    });
+
+    test("what is missing is unknown only while it is filled; what is there is found all the same", async () => {
+      const { directory } = made;
+      await directory.put(hashOf("a"), ENTRY);
+      await directory.markFilling(2);
+      await expect(directory.lookup(hashOf("b"))).rejects.toThrow("not been filled");
+      expect(await directory.lookup(hashOf("a"))).toStrictEqual(ENTRY);
+      await directory.put(hashOf("b"), { ...ENTRY, keyId: "key_B" });
+      expect(await directory.lookup(hashOf("b"))).toMatchObject({ keyId: "key_B" });
+      await directory.markFilled(2);
+      expect(await directory.lookup(hashOf("c"))).toBeUndefined();
+    });
+
+    test("an older owner says nothing about what a newer one fills", async () => {
+      const { directory } = made;
+      await directory.markFilling(3);
+      await directory.markFilled(2);
+      await expect(directory.lookup(hashOf("a"))).rejects.toThrow("not been filled");
+      await directory.markFilled(3);
+      await directory.markFilling(2);
+      expect(await directory.lookup(hashOf("a"))).toBeUndefined();
+    });
+
+    test("nobody has filled what it did not begin to fill: what it had put in was lost", async () => {
+      const { directory } = made;
+      await directory.markFilled(2);
+      expect(await directory.isKept(2)).toBe(false);
+    });
+
+    test("what was filled is kept until it is lost, and is the newer owner's when there is one", async () => {
+      const { directory } = made;
+      expect([await directory.isKept(1), await directory.isKept(2)]).toEqual([true, false]);
+      await directory.markFilling(2);
+      expect([await directory.isKept(1), await directory.isKept(2)]).toEqual([true, false]);
+      await directory.markFilled(2);
+      expect([await directory.isKept(1), await directory.isKept(2)]).toEqual([true, true]);
     });
 
     test("another process finds what was put, at once or a moment after it missed it", async () => {

@@ -12,10 +12,11 @@ import {
   removeKeys,
   type RedisForTests,
 } from "#test/redis-world.ts";
-import { ENTRY, hashOf, keyDirectorySuite } from "./key-directory-suite.ts";
+import { ENTRY, fill, hashOf, keyDirectorySuite } from "./key-directory-suite.ts";
 
 keyDirectorySuite("memory", async () => {
   const directory = createMemoryKeyDirectory();
+  await fill(directory, 1);
   const nothing = async () => undefined;
   return { directory, elsewhere: directory, advance: nothing, cleanUp: nothing };
 });
@@ -47,19 +48,8 @@ describe("on Redis", () => {
   keyDirectorySuite("Redis", async () => {
     const { clock, of, cleanUp } = make();
     const directory = of(redis);
-    await directory.markFilled(1);
+    await fill(directory, 1);
     return { directory, elsewhere: of(redis), advance: (ms) => clock.advance(ms), cleanUp };
-  });
-
-  test("what is missing is unknown only where the shard was filled; what is there is found before", async () => {
-    const { of, cleanUp } = make();
-    const directory = of(redis);
-    await directory.put(hashOf("a"), ENTRY);
-    await expect(directory.lookup(hashOf("b"))).rejects.toThrow("not been filled");
-    expect(await directory.lookup(hashOf("a"))).toEqual(ENTRY);
-    await directory.markFilled(2);
-    expect(await directory.lookup(hashOf("b"))).toBeUndefined();
-    await cleanUp();
   });
 
   test("a server that lost its memory knows nobody, and does not say that nobody is there", async (context) => {
@@ -67,12 +57,13 @@ describe("on Redis", () => {
     const { of } = make();
     const directory = of(redis);
     await directory.put(hashOf("a"), ENTRY);
-    await directory.markFilled(1);
+    await fill(directory, 1);
     await server.restart();
     await answersAgain(redis);
+    for (let shard = 0; shard < 3; shard += 1) expect(await directory.isKept(1)).toBe(false);
     await expect(directory.lookup(hashOf("a"))).rejects.toThrow("not been filled");
     await directory.put(hashOf("a"), ENTRY);
-    await directory.markFilled(2);
+    await fill(directory, 2);
     expect(await directory.lookup(hashOf("a"))).toEqual(ENTRY);
     expect(await directory.lookup(hashOf("b"))).toBeUndefined();
   });
@@ -87,7 +78,7 @@ describe("on Redis", () => {
         return redis.run(...given);
       },
     };
-    await of(redis).markFilled(1);
+    await fill(of(redis), 1);
     const directory = of(counted);
     for (let time = 0; time < 3; time += 1) await directory.lookup(hashOf("wrong"));
     expect(runs).toBe(1);

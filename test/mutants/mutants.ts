@@ -22,6 +22,7 @@ const CHAT_LEDGER_TEST = "services/gateway/money/chat-ledger.test.ts";
 const RETIRE_TEST = "services/ledger/retire.test.ts";
 const RATE_WINDOW_TEST = "domain/accounts/rate-window.test.ts";
 const STORE_TEST = "test/conformance/event-store.test.ts";
+const ADOPTION_TEST = "services/ledger/adoption.test.ts";
 const WANTED_TEST = "services/ledger/wanted.test.ts";
 const SCENARIOS_TEST = "test/simulation/scenarios.test.ts";
 const SIMULATION_TEST = "test/simulation/simulation.test.ts";
@@ -239,6 +240,50 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'if (org.ownerEpoch !== ownerEpoch) return fenced("older");',
     replace: "",
     proof: { file: SIMULATION_TEST, test: "seeds 1 to 60 keep" },
+  },
+  {
+    name: "adopted-without-the-marks",
+    why: "an organization is adopted as it was before the takings of older owners were folded",
+    file: "services/ledger/owner.ts",
+    find: 'parts.projector.rows("accounts", mark, [])',
+    replace: 'parts.projector.rows("accounts", mark && "start", [])',
+    proof: { file: ADOPTION_TEST, test: "until the fence is in every adoption" },
+  },
+  {
+    name: "adopted-twice",
+    why: "an organization is put in place again under its owner, and what was taken meanwhile is there once more",
+    file: "services/ledger/adoption.ts",
+    find: "if (!adopting) begun.set(",
+    replace: "begun.set(",
+    proof: { file: ADOPTION_TEST, test: "each comes in once" },
+  },
+  {
+    name: "adopted-again-after-a-flush",
+    why: "a server that lost its memory is filled again under the owner whose takings it lost",
+    file: "services/ledger/wanted.ts",
+    find: 'if (found.outcome === "fenced" && found.fenced === "absent") onLost();',
+    replace:
+      'if (found.outcome === "fenced" && found.fenced === "absent") { (adoption.orgs as Map<string, bigint>).delete(orgId); await adoption.wantAll([orgId]); }',
+    proof: { file: ADOPTION_TEST, test: "so does one that is gone after it" },
+  },
+  {
+    name: "applied-before-adopted",
+    why: "an event is carried past an organization that is not in yet",
+    file: "services/ledger/carry.ts",
+    find: "await adoption.wantAll([...events.keys()]);",
+    replace: "void adoption.wantAll([...events.keys()]).catch(() => {});",
+    proof: { file: ADOPTION_TEST, test: "an event waits for the adoption" },
+  },
+  {
+    name: "filled-though-lost",
+    why: "a key that a server lost while the directory was filled is refused for good",
+    file: "infra/key-directory/memory.ts",
+    find: "if (ownerEpoch === marked.ownerEpoch) marked",
+    replace: "if (ownerEpoch >= marked.ownerEpoch) marked",
+    proof: {
+      file: "test/conformance/key-directory.test.ts",
+      test: "nobody has filled what it did not begin to fill",
+    },
   },
   {
     name: "freed-before-recorded",

@@ -28,6 +28,7 @@ export const FAULT_RATES = {
   client_slow: 0.1,
   clock_skewed: 0.5,
   stray: 0.1,
+  servers_flushed: 0.01,
 } as const satisfies Record<string, number>;
 
 export type FaultKind = keyof typeof FAULT_RATES;
@@ -55,11 +56,16 @@ const LEDGER_CALLS = [
   ...["seek", "wanted", "figures", "apply", "adopt", "sweep"].map(
     (method) => `admission.${method}`,
   ),
-  "directory.put",
+  ...["put", "markFilling", "markFilled", "isKept"].map((method) => `directory.${method}`),
   ...["open", "checkpoint", "rows", "commit"].map((method) => `disk.${method}`),
 ];
-/** Where memory and process are one nothing is fenced, so that nobody is missed. */
-const ONLY_APART = new Set(["admission.want"]);
+/** Where memory and process are one hardly anybody is missed, and the marks of the directory end with it. */
+const ONLY_APART = new Set([
+  "admission.want",
+  "directory.markFilling",
+  "directory.markFilled",
+  "directory.isKept",
+]);
 
 /** The calls of ports at which a process can end, before they arrive or after they took effect. */
 export const CRASH_POINTS: Readonly<Record<Death, readonly string[]>> = {

@@ -134,6 +134,8 @@ export interface AdmissionParts {
   readonly timeline: Timeline;
   readonly faults: Faults;
   readonly dice: Dice;
+  /** Told of each adoption that a process asks for. */
+  readonly onAdopt: (ownerEpoch: number, orgId: string) => void;
 }
 
 /** The admission store as one process sees it. */
@@ -187,30 +189,36 @@ export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
     wanted: () => plain("wanted", () => port().wanted()),
     seek: (meant) => plain("seek", () => port().seek(meant)),
     apply: (ask) => plain("apply", () => port().apply(ask)),
-    adopt: (ask) => plain("adopt", () => port().adopt(ask)),
+    adopt(ask) {
+      parts.onAdopt(ask.ownerEpoch, ask.state.orgId);
+      return plain("adopt", () => port().adopt(ask));
+    },
     sweep: (ask) => plain("sweep", () => port().sweep(ask)),
   };
 }
 
 /** The key directory as one process sees it. */
-export function simulatedDirectory(directory: KeyDirectory, link: Link): KeyDirectory {
+export function simulatedDirectory(directory: () => KeyDirectory, link: Link): KeyDirectory {
+  /** Of the ledger process. */
+  const plain = <T>(method: string, effect: () => Promise<T>) =>
+    link.call({
+      method,
+      lost: "admission_lost",
+      replyLost: "admission_reply_lost",
+      effect,
+      unanswered: noAnswer,
+    });
   return {
     lookup: (tokenHash) =>
       link.call({
         method: "lookup",
-        effect: () => directory.lookup(tokenHash),
+        effect: () => directory().lookup(tokenHash),
         unanswered: noAnswer,
       }),
-    put: (tokenHash, entry) =>
-      link.call({
-        method: "put",
-        lost: "admission_lost",
-        replyLost: "admission_reply_lost",
-        effect: () => directory.put(tokenHash, entry),
-        unanswered: noAnswer,
-      }),
-    // In memory there is nothing to mark, and so nothing on the link that could be lost.
-    markFilled: (ownerEpoch) => directory.markFilled(ownerEpoch),
+    put: (tokenHash, entry) => plain("put", () => directory().put(tokenHash, entry)),
+    markFilling: (ownerEpoch) => plain("markFilling", () => directory().markFilling(ownerEpoch)),
+    markFilled: (ownerEpoch) => plain("markFilled", () => directory().markFilled(ownerEpoch)),
+    isKept: (ownerEpoch) => plain("isKept", () => directory().isKept(ownerEpoch)),
   };
 }
 

@@ -122,6 +122,7 @@ function disturbOnce(world: World, dice: ReturnType<World["dice"]>): void {
   if (faults.strikes("crash")) faults.armCrash();
   if (world.death === "silence" && faults.strikes("admission_restarted"))
     servers.restartAdmission();
+  if (world.death === "silence" && faults.strikes("servers_flushed")) servers.flush();
   if (faults.strikes("store_refused"))
     servers.fillDiskUntil(timeline.nowMs() + dice.between(500, 8_000));
   if (faults.strikes("gateway_paused"))
@@ -151,8 +152,11 @@ export async function rest(world: World, customers: Customers): Promise<void> {
   for (const process of world.alive()) process.resume();
   // Customers look at their balances, which is what shows the ledger a hold that nobody else would end.
   function lookAtBalances(): void {
-    const { state, port } = servers.admission();
-    for (const orgId of state.orgs.keys()) void port.figures({ orgId });
+    const { port } = servers.admission();
+    for (const { orgId } of customers.orgs)
+      void port.figures({ orgId }).then((found) => {
+        if (found.outcome === "fenced" && found.fenced === "absent") void port.want(orgId);
+      });
     timeline.after(BALANCES_EVERY_MS, lookAtBalances);
   }
   lookAtBalances();

@@ -7,14 +7,16 @@ import type { AdmissionStore, Clock, KeyDirectory } from "#services/ports.ts";
 import { BEGIN_MS } from "./process.ts";
 import type { Timeline } from "./timeline.ts";
 
-/** The servers of a region: an event store that never loses anything, and an admission store that loses all. */
+/** The servers of a region: an event store that never loses anything, and two that lose all. */
 export interface Servers {
   readonly store: MemoryEventStore;
-  readonly directory: KeyDirectory;
+  readonly directory: () => KeyDirectory;
   /** The admission server of the moment and its state. */
   readonly admission: () => { readonly port: AdmissionStore; readonly state: Admission };
   /** A new life of the admission server: everything in it is lost, its identity is another. */
   restartAdmission(): void;
+  /** Somebody empties both: nothing is in them any more, and nothing else tells of it. */
+  flush(): void;
   /** Nothing is written until then. Virtual milliseconds. */
   fillDiskUntil(atMs: number): void;
   readonly isFull: () => boolean;
@@ -41,12 +43,18 @@ export function createServers(options: {
   }
 
   let admission = newLife();
+  let directory = createMemoryKeyDirectory();
   return {
     store: createMemoryEventStore({ clock }),
-    directory: createMemoryKeyDirectory(),
+    directory: () => directory,
     admission: () => admission,
     restartAdmission() {
       admission = newLife();
+    },
+    flush() {
+      directory = createMemoryKeyDirectory();
+      admission.state.orgs.clear();
+      admission.state.wanted.clear();
     },
     fillDiskUntil(atMs) {
       fullUntilMs = atMs;

@@ -49,6 +49,14 @@ export function createWiring(world: WiringParts) {
   const host = { baseUrl: "http://simulator", credential: "simulated", hostKey: "simulated" };
   const isLocked = death === "lock";
 
+  const adopted = new Set<string>();
+  /** 13 FENCE rests on it: what was taken where a state was put in place is not undone by putting it there again. */
+  function adopts(ownerEpoch: number, orgId: string): void {
+    const once = `${orgId} under owner ${ownerEpoch}`;
+    if (adopted.has(once)) watch.broken("FENCE", `${once} is adopted twice`);
+    adopted.add(once);
+  }
+
   return {
     portsOf(process: SimProcess) {
       const usualMs = world.usualDelayMs ?? USUAL_MS;
@@ -70,7 +78,8 @@ export function createWiring(world: WiringParts) {
       const within: Faults = { ...faults, strikes: () => false };
       const memory = isLocked ? within : faults;
       const ownDice = dice(`ports ${process.name}`);
-      const directory = isLocked ? createMemoryKeyDirectory() : servers.directory;
+      const own = createMemoryKeyDirectory();
+      const directory = isLocked ? () => own : servers.directory;
       const disk = link("disk", 1);
       return {
         readModels: (models: ReadModels) => simulatedReadModels(models, disk),
@@ -88,6 +97,7 @@ export function createWiring(world: WiringParts) {
           timeline,
           faults: memory,
           dice: ownDice,
+          onAdopt: adopts,
         }),
         directory: simulatedDirectory(directory, link("directory", isLocked ? 0 : 1, memory)),
       };

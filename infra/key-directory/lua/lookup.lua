@@ -3,10 +3,11 @@
 --
 -- keys: shard
 -- args: tokenHash
--- returns: known entry | unknown | unfilled
+-- returns: known entry | unknown epoch | unfilled epoch
 local entry = redis.call('HGET', shard, tokenHash)
 if entry then return { 'known', entry } end
-local mark = redis.call('HMGET', shard, 'epoch', 'server')
+local mark = redis.call('HMGET', shard, 'epoch', 'server', 'filled')
 local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-if mark[1] and mark[2] == server then return { 'unknown' } end
-return { 'unfilled' }
+local epoch = mark[1] or '0'
+if mark[2] == server and mark[3] == 'yes' then return { 'unknown', epoch } end
+return { 'unfilled', epoch }

@@ -3,6 +3,8 @@ import { parseKeyText } from "#domain/key-text.ts";
 import type { ApiError } from "#services/errors.ts";
 import type { Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayRequest } from "#services/gateway/parts.ts";
+import type { KeyEntry } from "#services/ports.ts";
+import { sleep } from "#services/waiting.ts";
 
 export interface Caller {
   readonly keyId: string;
@@ -17,9 +19,10 @@ const KEY_BYTES_MAX = 256;
  * told that a key is wrong, and its server is looked for again: it is the admission store's.
  */
 export async function authenticate(
-  { parts, writer }: Pick<Gateway, "parts" | "writer">,
+  gateway: Pick<Gateway, "parts" | "writer">,
   headers: GatewayRequest["headers"],
 ): Promise<Caller | ApiError> {
+  const { parts } = gateway;
   const text = keyText(headers);
   if (text === undefined || text.length > KEY_BYTES_MAX) return { code: "invalid_api_key" };
   const parsed = parseKeyText(text);
@@ -28,16 +31,32 @@ export async function authenticate(
     if (parsed.scope === "global") return { code: "home_region_unreachable", retryAfterSeconds: 5 };
     return regionMismatch(parsed.region, parts.region, parsed.older);
   }
-  const entry = await parts.directory.lookup(sha256Hex(text)).catch(() => "no answer" as const);
-  if (entry === "no answer") {
-    void writer.refreshOwner().catch(() => {});
-    return { code: "ledger_unavailable", retryAfterSeconds: 1 };
-  }
+  const entry = await lookUp(gateway, sha256Hex(text));
+  // Nobody can say whose key it is, or that it is nobody's, so it must not sound final.
+  if (entry === "unavailable") return { code: "ledger_unavailable", retryAfterSeconds: 1 };
   if (!entry) return { code: "invalid_api_key" };
   if (entry.revoked) return { code: "key_revoked" };
   if (entry.expiresAt !== undefined && entry.expiresAt <= parts.clock.now())
     return { code: "key_expired" };
   return { keyId: entry.keyId, orgId: entry.orgId };
+}
+
+/** A directory that is being filled, or does not answer, is asked again after these times, as a fenced store is. */
+const AGAIN_MS = [50, 100, 200, 400];
+
+async function lookUp(
+  { parts: { directory, clock }, writer }: Pick<Gateway, "parts" | "writer">,
+  tokenHash: string,
+): Promise<KeyEntry | undefined | "unavailable"> {
+  for (const [attempt, delayMs] of [...AGAIN_MS, undefined].entries()) {
+    try {
+      return await directory.lookup(tokenHash);
+    } catch {
+      if (attempt === 0) void writer.refreshOwner().catch(() => {});
+      if (delayMs !== undefined) await sleep(clock, delayMs);
+    }
+  }
+  return "unavailable";
 }
 
 /** `Authorization: Bearer …`, else `x-api-key`. */

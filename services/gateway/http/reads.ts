@@ -2,6 +2,7 @@ import type { Binding } from "#domain/catalogue/types.ts";
 import { formatDollars } from "#domain/money.ts";
 import { TOKEN_CLASSES, type ContextTier } from "#domain/prices.ts";
 import type { ApiError } from "#services/errors.ts";
+import { figuresOnceIn } from "#services/figures.ts";
 import { authenticate, type Caller } from "./authenticate.ts";
 import { answering } from "#services/gateway/way/answer.ts";
 import { MODEL_NOT_FOUND } from "#services/gateway/money/offer.ts";
@@ -82,7 +83,7 @@ function priceObject({ fromInputTokens, salePico }: ContextTier) {
 
 /** `GET /v1/balance`: the organization's credit as admission sees it at this moment. */
 export const handleBalance = reading("/v1/balance", async ({ parts }, { orgId, keyId }) => {
-  const found = await parts.admission.figures({ orgId, keyId }).catch(() => undefined);
+  const found = await figuresOnceIn(parts, { orgId, keyId }).catch(() => undefined);
   if (found?.outcome !== "figures") return { code: "ledger_unavailable", retryAfterSeconds: 1 };
   const { balance, budget, asOfMs } = found;
   const creditsMicro = balance.fundedMicro - balance.spentMicro;

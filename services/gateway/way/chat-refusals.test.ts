@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { crc32 } from "#domain/hash.ts";
+import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { openaiErrorBody } from "#services/errors.ts";
 import {
   chat,
@@ -93,6 +94,35 @@ describe("who asks is looked at first, by the headers alone", () => {
     });
     await answer.done;
     expect(answer.status).toBe(200);
+  });
+
+  test("a key that the directory cannot say anything of is not refused for good", async () => {
+    const directory = createMemoryKeyDirectory();
+    const world = await gatewayWorld({ parts: { directory } });
+    const { lookup } = directory;
+    directory.lookup = () => Promise.reject(new Error("the key directory has not been filled yet"));
+    const inTime = world.ask(handleModels, { method: "GET" });
+    await world.clock.advance(300);
+    directory.lookup = lookup;
+    await world.clock.advance(300);
+    expect(inTime.status).toBe(200);
+    directory.lookup = () => Promise.reject(new Error("CANARY"));
+    const sought: (readonly string[])[] = [];
+    world.admission.seek = async (meant) => {
+      sought.push(meant);
+      return meant;
+    };
+    const never = refused(world, {});
+    await world.clock.advance(1_000);
+    const { status, code, answer } = await never;
+    expect([status, code]).toEqual([503, "ledger_unavailable"]);
+    expect(answer.headers).toMatchObject({ "retry-after": "1" });
+    expect(JSON.stringify([answer.text, answer.headers])).not.toContain("CANARY");
+    // Its server is the admission store's.
+    expect(sought).toContainEqual(["server-1"]);
+    // The text alone says that this one can never be a key.
+    const wrong = { more: { authorization: "Bearer nonsense" } };
+    expect(await refused(world, wrong)).toMatchObject({ status: 401, code: "invalid_api_key" });
   });
 
   test("a revoked key is told so, before anything else", async () => {
@@ -269,7 +299,7 @@ describe("refusals have a cap of their own", () => {
     const world = await gatewayWorld({ limits: { inFlightBytesMax: 50 } });
     for (let tried = 0; tried < 700; tried++)
       expect((await refused(world, {})).code).toBe("overloaded");
-    const fenced = { outcome: "fenced", fenced: "absent" } as const;
+    const fenced = { outcome: "fenced", fenced: "fault" } as const;
     world.admission.figures = () => Promise.resolve(fenced);
     for (let tried = 0; tried < 700; tried++)
       expect((await refused(world, { method: "GET" }, handleBalance)).status).toBe(503);
@@ -311,7 +341,7 @@ test("a server of keys or admission that does not answer is 503, to be tried aga
   };
   const toldTo = async (handle: typeof handleBalance) => {
     const answer = world.ask(handle, { method: "GET" });
-    await answer.done;
+    await world.clock.advance(1_000);
     return { status: answer.status, headers: answer.headers, body: answer.json() };
   };
   const { figures } = admission;
@@ -338,26 +368,4 @@ test("an error nobody expected is a 500 with its request id and nothing else, an
     param: null,
   });
   expect(JSON.stringify([answer.text, answer.headers])).not.toContain("CANARY");
-});
-
-test("a key directory that does not answer is a 503, never a wrong key, and its server is looked for", async () => {
-  const lookup = () => Promise.reject(new Error("CANARY"));
-  const world = await gatewayWorld({
-    parts: {
-      directory: { lookup, put: () => Promise.resolve(), markFilled: () => Promise.resolve() },
-    },
-  });
-  const sought: (readonly string[])[] = [];
-  world.admission.seek = (meant) => {
-    sought.push(meant);
-    return Promise.resolve(meant);
-  };
-  const { status, answer, error } = await refused(world, {});
-  expect([status, error["code"], answer.headers["retry-after"]]).toEqual([
-    503,
-    "ledger_unavailable",
-    "1",
-  ]);
-  expect(JSON.stringify([answer.text, answer.headers])).not.toContain("CANARY");
-  expect(sought).toEqual([["server-1"]]);
 });

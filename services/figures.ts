@@ -1,0 +1,21 @@
+import type { FiguresOutcome } from "#domain/accounts/admission-types.ts";
+import type { AdmissionStore, Clock } from "./ports.ts";
+import { backOffMs, sleep } from "./waiting.ts";
+
+/** An organization that is not in yet is waited for so long, as a request would. */
+const MISSED_MS_MAX = 1000;
+
+/** The figures that people read; of an organization that exists and is not in yet, once it is. */
+export async function figuresOnceIn(
+  { admission, clock }: { admission: Pick<AdmissionStore, "figures" | "want">; clock: Clock },
+  ask: { readonly orgId: string; readonly keyId?: string },
+): Promise<FiguresOutcome> {
+  const begun = clock.elapsed();
+  for (let attempt = 0; ; attempt++) {
+    const found = await admission.figures(ask);
+    if (found.outcome === "figures" || found.fenced !== "absent") return found;
+    if (clock.elapsed() - begun >= MISSED_MS_MAX) return found;
+    await admission.want(ask.orgId).catch(() => {});
+    await sleep(clock, backOffMs(attempt, 10, 200));
+  }
+}
