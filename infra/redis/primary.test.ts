@@ -21,6 +21,12 @@ describe("of several servers", () => {
     ["before the first owner the only primary is taken", [primary("one")], [], "one"],
     ["before the first owner of two none is taken", [primary("one"), primary("two")], []],
     ["one of two that nobody named is not taken", [primary("three"), primary("two")], ["one"]],
+    [
+      "of two that nobody named the one is taken that took the other's place",
+      [primary("three", "two"), primary("four", "three")],
+      ["one"],
+      "four",
+    ],
     ["one server at two addresses is one", [primary("two"), primary("two")], ["one"], "two"],
     ["the one that is named is taken", [primary("two"), primary("one")], ["one"], "one"],
     [

@@ -23,8 +23,9 @@ export function serverFacts(info: string): ServerFacts {
 
 /**
  * Of the servers that answer the one to speak to, where the newest owner has named `meant`: the primary that was promoted
- * in the place of one of these, else the primary that is one of these, else the only primary; undefined where none of it
- * holds. Everybody who asks the same servers finds the same one, in whatever order the addresses are given.
+ * in the place of one of these, else the primary that is one of these, else the only primary whose place no other took;
+ * undefined where none of it holds. Everybody who asks the same servers finds the same one, in whatever order the addresses
+ * are given.
  */
 export function primaryAmong<Of extends ServerFacts>(
   servers: readonly Of[],
@@ -33,12 +34,12 @@ export function primaryAmong<Of extends ServerFacts>(
   const primaries = servers
     .filter(({ isPrimary }) => isPrimary)
     .sort((one, other) => (one.id < other.id ? -1 : Number(one.id > other.id)));
-  const [first] = primaries;
+  const last = primaries.filter(({ id }) => primaries.every(({ idBefore }) => idBefore !== id));
   return (
     primaries.find(({ idBefore }) => idBefore !== undefined && meant.includes(idBefore)) ??
     primaries.find(({ id }) => meant.includes(id)) ??
     // Two addresses may lead to one server.
-    (primaries.every(({ id }) => id === first?.id) ? first : undefined)
+    (last.every(({ id }) => id === last[0]?.id) ? last[0] : undefined)
   );
 }
 

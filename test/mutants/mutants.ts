@@ -37,6 +37,14 @@ export const MUTANTS: readonly Mutant[] = [
     proof: { file: "infra/redis/primary.test.ts", test: "who was promoted in its place goes" },
   },
   {
+    name: "chain-of-fail-overs-not-followed",
+    why: "two fail-overs without a claim in between, and nobody is served until a person stops a server",
+    file: "infra/redis/primary.ts",
+    find: "primaries.every(({ idBefore }) => idBefore !== id)",
+    replace: "id !== ''",
+    proof: { file: "infra/redis/primary.test.ts", test: "that took the other's place" },
+  },
+  {
     name: "gateway-stays-where-it-is",
     why: "a gateway that knows the newest owner asks another server than the owner's, for ever",
     file: "services/gateway/money/writer.ts",

@@ -15,6 +15,8 @@ export const FAULT_RATES = {
   admission_late: 0.004,
   admission_repeated: 0.03,
   admission_restarted: 0.02,
+  admission_failed_over: 0.02,
+  address_unreachable: 0.02,
   disk_failed: 0.01,
   disk_lost: 0.3,
   slow: 0.03,

@@ -77,7 +77,10 @@ export function createLink(parts: LinkParts): Link {
         if (call.lost && faults.strikes(call.lost)) return giveUp(patienceMs);
         if (call.late && faults.strikes(call.late)) {
           giveUp(patienceMs);
-          timeline.after(patienceMs + dice.between(1, 3_000), () => void call.effect());
+          timeline.after(
+            patienceMs + dice.between(1, 3_000),
+            () => void call.effect().catch(() => {}),
+          );
           return;
         }
         const replyIsLost = call.replyLost !== undefined && faults.strikes(call.replyLost);

@@ -1,4 +1,3 @@
-import type { Admission } from "#domain/accounts/admission.ts";
 import type { NewEvent, RecordedEvent } from "#domain/events/events.ts";
 import type {
   AdmissionStore,
@@ -13,6 +12,7 @@ import type { Faults } from "./faults.ts";
 import type { Link } from "./link.ts";
 import type { Dice } from "./random.ts";
 import type { SimProcess } from "./process.ts";
+import type { Connection } from "./servers.ts";
 import type { Timeline } from "./timeline.ts";
 
 /** A call that was given up: the port rejects. */
@@ -128,8 +128,7 @@ function cutAtRandom(batch: readonly RecordedEvent[], dice: Dice): RecordedEvent
 }
 
 export interface AdmissionParts {
-  /** The server that runs now, and its state: another one after a restart. */
-  readonly server: () => { readonly port: AdmissionStore; readonly state: Admission };
+  readonly connection: Connection;
   readonly link: Link;
   readonly timeline: Timeline;
   readonly faults: Faults;
@@ -140,19 +139,20 @@ export interface AdmissionParts {
 
 /** The admission store as one process sees it. */
 export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
-  const { link, faults, timeline, dice } = parts;
-  const port = () => parts.server().port;
+  const { link, faults, timeline, dice, connection } = parts;
 
   /** A verb that is keyed by request id: a network may repeat it, as long as the server still knows the hold. */
   function verb<T>(
     method: string,
     ask: { readonly orgId: string; readonly requestId: string },
-    run: () => Promise<T>,
+    run: (port: AdmissionStore) => Promise<T>,
     late: boolean,
   ): Promise<T> {
+    const at = connection.present();
+    const effect = async () => run(at().port);
     return link.call({
       method,
-      effect: run,
+      effect,
       unanswered: noAnswer,
       lost: "admission_lost",
       replyLost: "admission_reply_lost",
@@ -160,65 +160,85 @@ export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
       arrived() {
         if (method === "extend" || method === "drop") return;
         if (!faults.strikes("admission_repeated")) return;
+        const { port, state } = at();
         timeline.after(dice.next() * dice.between(1, 400), () => {
-          const hold = parts.server().state.orgs.get(ask.orgId)?.accounts.holds.get(ask.requestId);
-          if (hold) void run();
+          if (state.orgs.get(ask.orgId)?.accounts.holds.has(ask.requestId)) void run(port);
         });
       },
     });
   }
 
   /** A verb of the ledger process, or one that may be lost. */
-  const plain = <T>(method: string, run: () => Promise<T>) =>
-    link.call({
+  function plain<T>(method: string, run: (port: AdmissionStore) => Promise<T>): Promise<T> {
+    const at = connection.present();
+    return link.call({
       method,
-      effect: run,
+      effect: async () => run(at().port),
       unanswered: noAnswer,
       lost: "admission_lost",
       replyLost: "admission_reply_lost",
     });
+  }
 
   return {
     // Only an admission may come after the drop that undoes it: that is what tombstones are for.
-    admit: (ask) => verb("admit", ask, () => port().admit(ask), true),
-    extend: (ask) => verb("extend", ask, () => port().extend(ask), false),
-    drop: (ask) => verb("drop", ask, () => port().drop(ask), false),
-    close: (ask) => verb("close", ask, () => port().close(ask), true),
-    figures: (ask) => plain("figures", () => port().figures(ask)),
-    want: (orgId) => plain("want", () => port().want(orgId)),
-    wanted: () => plain("wanted", () => port().wanted()),
-    seek: (meant) => plain("seek", () => port().seek(meant)),
-    apply: (ask) => plain("apply", () => port().apply(ask)),
+    admit: (ask) => verb("admit", ask, (port) => port.admit(ask), true),
+    extend: (ask) => verb("extend", ask, (port) => port.extend(ask), false),
+    drop: (ask) => verb("drop", ask, (port) => port.drop(ask), false),
+    close: (ask) => verb("close", ask, (port) => port.close(ask), true),
+    figures: (ask) => plain("figures", (port) => port.figures(ask)),
+    want: (orgId) => plain("want", (port) => port.want(orgId)),
+    wanted: () => plain("wanted", (port) => port.wanted()),
+    seek: (meant) =>
+      link.call({
+        method: "seek",
+        async effect() {
+          const reachable = faults.strikes("address_unreachable")
+            ? dice.pick(["first", "second"] as const)
+            : "both";
+          return connection.seek(meant, reachable);
+        },
+        unanswered: noAnswer,
+        lost: "admission_lost",
+        replyLost: "admission_reply_lost",
+      }),
+    apply: (ask) => plain("apply", (port) => port.apply(ask)),
     adopt(ask) {
       parts.onAdopt(ask.ownerEpoch, ask.state.orgId);
-      return plain("adopt", () => port().adopt(ask));
+      return plain("adopt", (port) => port.adopt(ask));
     },
-    sweep: (ask) => plain("sweep", () => port().sweep(ask)),
+    sweep: (ask) => plain("sweep", (port) => port.sweep(ask)),
   };
 }
 
-/** The key directory as one process sees it. */
-export function simulatedDirectory(directory: () => KeyDirectory, link: Link): KeyDirectory {
+/** The key directory as one process sees it: `present` gives where what is sent now arrives. */
+export function simulatedDirectory(present: () => () => KeyDirectory, link: Link): KeyDirectory {
   /** Of the ledger process. */
-  const plain = <T>(method: string, effect: () => Promise<T>) =>
-    link.call({
+  function plain<T>(method: string, run: (directory: KeyDirectory) => Promise<T>): Promise<T> {
+    const at = present();
+    return link.call({
       method,
+      effect: async () => run(at()),
+      unanswered: noAnswer,
       lost: "admission_lost",
       replyLost: "admission_reply_lost",
-      effect,
-      unanswered: noAnswer,
     });
+  }
   return {
-    lookup: (tokenHash) =>
-      link.call({
+    lookup(tokenHash) {
+      const at = present();
+      return link.call({
         method: "lookup",
-        effect: () => directory().lookup(tokenHash),
+        effect: async () => at().lookup(tokenHash),
         unanswered: noAnswer,
-      }),
-    put: (tokenHash, entry) => plain("put", () => directory().put(tokenHash, entry)),
-    markFilling: (ownerEpoch) => plain("markFilling", () => directory().markFilling(ownerEpoch)),
-    markFilled: (ownerEpoch) => plain("markFilled", () => directory().markFilled(ownerEpoch)),
-    isKept: (ownerEpoch) => plain("isKept", () => directory().isKept(ownerEpoch)),
+      });
+    },
+    put: (tokenHash, entry) => plain("put", (directory) => directory.put(tokenHash, entry)),
+    markFilling: (ownerEpoch) =>
+      plain("markFilling", (directory) => directory.markFilling(ownerEpoch)),
+    markFilled: (ownerEpoch) =>
+      plain("markFilled", (directory) => directory.markFilled(ownerEpoch)),
+    isKept: (ownerEpoch) => plain("isKept", (directory) => directory.isKept(ownerEpoch)),
   };
 }
 

@@ -123,6 +123,11 @@ function disturbOnce(world: World, dice: ReturnType<World["dice"]>): void {
   if (world.death === "silence" && faults.strikes("admission_restarted"))
     servers.restartAdmission();
   if (world.death === "silence" && faults.strikes("servers_flushed")) servers.flush();
+  if (world.death === "silence" && faults.strikes("admission_failed_over")) {
+    servers.failOver();
+    // Now and then the old primary stays for ever.
+    if (dice.chance(0.6)) timeline.after(dice.between(0, 60_000), servers.demoteOthers);
+  }
   if (faults.strikes("store_refused"))
     servers.fillDiskUntil(timeline.nowMs() + dice.between(500, 8_000));
   if (faults.strikes("gateway_paused"))

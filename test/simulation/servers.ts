@@ -3,19 +3,51 @@ import type { CellObserver } from "#domain/accounts/holds.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-event-store.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
+import { primaryAmong, type ServerFacts } from "#infra/redis/primary.ts";
 import type { AdmissionStore, Clock, KeyDirectory } from "#services/ports.ts";
 import { BEGIN_MS } from "./process.ts";
 import type { Timeline } from "./timeline.ts";
 
-/** The servers of a region: an event store that never loses anything, and two that lose all. */
+/** A Redis server: a primary with what it holds, or a replica that takes nothing. */
+interface AdmissionServer {
+  life: Life | undefined;
+}
+
+/** What a server holds and answers from when it became a primary until it stops being one. */
+interface Life {
+  readonly facts: ServerFacts;
+  readonly state: Admission;
+  readonly port: AdmissionStore;
+  directory: KeyDirectory;
+}
+
+/** One process's connections to both servers. It speaks to one of them, also after that one's place was taken. */
+export interface Connection {
+  /** What is sent now goes there, and finds it as it is on arrival: throws where it is a replica by then. */
+  present(): () => Life;
+  /** As the port's. Where only one server is `reachable` it finds no other. */
+  seek(meant: readonly string[], reachable: "both" | "first" | "second"): readonly string[];
+}
+
+/** The servers of a region: an event store that never loses anything, and two Redis servers that lose all. */
 export interface Servers {
   readonly store: MemoryEventStore;
-  readonly directory: () => KeyDirectory;
-  /** The admission server of the moment and its state. */
-  readonly admission: () => { readonly port: AdmissionStore; readonly state: Admission };
-  /** A new life of the admission server: everything in it is lost, its identity is another. */
+  /** The admission server that took over last, and its state. */
+  readonly admission: () => Life;
+  connect(): Connection;
+  /**
+   * A new life of the admission server: everything in it is lost, its identity is another. It is the only primary, because
+   * of two that are strangers to each other nobody but a person can say which is the region's.
+   */
   restartAdmission(): void;
-  /** Somebody empties both: nothing is in them any more, and nothing else tells of it. */
+  /**
+   * The replica is promoted. What it had copied is the old owner's and so fenced, as good as nothing; the primary before
+   * goes on for those who speak to it, until it is made a replica.
+   */
+  failOver(): void;
+  /** Only the admission server that took over last is a primary still. */
+  demoteOthers(): void;
+  /** Somebody empties the admission server and its key directory; nothing else tells of it. */
   flush(): void;
   /** Nothing is written until then. Virtual milliseconds. */
   fillDiskUntil(atMs: number): void;
@@ -37,24 +69,66 @@ export function createServers(options: {
   let lives = 0;
   let fullUntilMs = 0;
 
-  function newLife() {
+  function newLife(idBefore?: string): Life {
     const state = emptyAdmission({ server: `admission-${++lives}`, observe, onFault });
-    return { state, port: createMemoryAdmission({ clock, server: state.server, state }) };
+    return {
+      facts: { isPrimary: true, id: state.server, idBefore, evictionPolicy: "noeviction" },
+      state,
+      port: createMemoryAdmission({ clock, server: state.server, state }),
+      directory: createMemoryKeyDirectory(),
+    };
   }
 
-  let admission = newLife();
-  let directory = createMemoryKeyDirectory();
+  const first: AdmissionServer = { life: newLife() };
+  const second: AdmissionServer = { life: undefined };
+  let newest = first;
+
+  function lifeOf(server: AdmissionServer): Life {
+    if (!server.life) throw new Error("READONLY You can't write against a read only replica.");
+    return server.life;
+  }
+
+  function demoteOthers(): void {
+    (newest === first ? second : first).life = undefined;
+  }
+
   return {
     store: createMemoryEventStore({ clock }),
-    directory: () => directory,
-    admission: () => admission,
-    restartAdmission() {
-      admission = newLife();
+    admission: () => lifeOf(newest),
+    connect() {
+      let present = newest;
+      return {
+        present() {
+          const server = present;
+          return () => lifeOf(server);
+        },
+        seek(meant, reachable) {
+          const reached = { both: [first, second], first: [first], second: [second] }[reachable];
+          const found = reached.flatMap((server) =>
+            server.life ? [{ server, ...server.life.facts }] : [],
+          );
+          const primary = primaryAmong(found, meant);
+          if (!primary) throw new Error("none of the servers is the one to speak to");
+          present = primary.server;
+          return [primary.id];
+        },
+      };
     },
+    restartAdmission() {
+      demoteOthers();
+      newest.life = newLife();
+    },
+    failOver() {
+      const before = lifeOf(newest).facts.id;
+      newest = newest === first ? second : first;
+      newest.life = newLife(before);
+    },
+    demoteOthers,
     flush() {
-      directory = createMemoryKeyDirectory();
-      admission.state.orgs.clear();
-      admission.state.wanted.clear();
+      const { state } = lifeOf(newest);
+      lifeOf(newest).directory = createMemoryKeyDirectory();
+      state.orgs.clear();
+      state.wanted.clear();
     },
     fillDiskUntil(atMs) {
       fullUntilMs = atMs;

@@ -79,7 +79,11 @@ export function createWiring(world: WiringParts) {
       const memory = isLocked ? within : faults;
       const ownDice = dice(`ports ${process.name}`);
       const own = createMemoryKeyDirectory();
-      const directory = isLocked ? () => own : servers.directory;
+      const connection = servers.connect();
+      const directory = () => {
+        const at = connection.present();
+        return isLocked ? () => own : () => at().directory;
+      };
       const disk = link("disk", 1);
       return {
         readModels: (models: ReadModels) => simulatedReadModels(models, disk),
@@ -92,7 +96,7 @@ export function createWiring(world: WiringParts) {
           isFull: servers.isFull,
         }),
         admission: simulatedAdmission({
-          server: servers.admission,
+          connection,
           link: link("admission", isLocked ? 0 : usualMs, memory),
           timeline,
           faults: memory,
