@@ -1,3 +1,5 @@
+import { openKept } from "./kept.ts";
+
 /** The stand-in server's events and its judgement of appends, as a real server's index writer judges them. */
 
 export interface LogRecord {
@@ -26,18 +28,35 @@ const RECORD_BYTES = 117;
 
 export type KurrentLog = ReturnType<typeof createKurrentLog>;
 
-export function createKurrentLog(now: () => number) {
+/** `path` names a file in which the events are found again; without it they are in memory only. */
+export function createKurrentLog(now: () => number, path?: string) {
   const all: LogRecord[] = [];
   const streams = new Map<string, LogRecord[]>();
   const listeners = new Set<() => void>();
   /** What makes a repeat at any revision known: in memory only, as at the real one. */
-  let remembered = new Map<string, LogRecord>();
+  const remembered = new Map<string, LogRecord>();
   let end = FIRST_POSITION;
 
+  const kept = path === undefined ? undefined : openKept(path);
+  for (const { stream, events, createdMs } of kept?.appends ?? []) place(stream, events, createdMs);
+  // As after any restart.
+  remembered.clear();
+
   function write(stream: string, events: readonly Proposed[]): Judgement {
+    const createdMs = now();
+    kept?.add({ stream, createdMs, events });
+    const last = place(stream, events, createdMs);
+    for (const listener of listeners) listener();
+    return answer(last);
+  }
+
+  function place(
+    stream: string,
+    events: readonly Proposed[],
+    createdMs: number,
+  ): LogRecord | undefined {
     const records = streams.get(stream) ?? [];
     streams.set(stream, records);
-    const createdMs = now();
     for (const event of events) {
       const revision = BigInt(records.length);
       const record = { ...event, stream, revision, position: end, createdMs };
@@ -46,8 +65,7 @@ export function createKurrentLog(now: () => number) {
       all.push(record);
       remembered.set(`${stream} ${event.id}`, record);
     }
-    for (const listener of listeners) listener();
-    return answer(records.at(-1));
+    return records.at(-1);
   }
 
   const answer = (last: LogRecord | undefined): Judgement => {
@@ -82,7 +100,8 @@ export function createKurrentLog(now: () => number) {
     },
     /** What a restart forgets. */
     forget(): void {
-      remembered = new Map();
+      remembered.clear();
     },
+    close: () => kept?.close(),
   };
 }

@@ -23,10 +23,10 @@ import {
   type ServerReadableStream,
   type ServerWritableStream,
 } from "@grpc/grpc-js";
+import { openWire } from "#test/wire.ts";
 import { createKurrentLog, type Proposed } from "./log.ts";
 import { appendAnswer, expectedIn, expectedInBatch, nameOf, proposedIn } from "./messages.ts";
 import { createReading } from "./reading.ts";
-import { openWire } from "./wire.ts";
 
 /** What the stand-in does at its worst. */
 export interface Faults {
@@ -48,18 +48,22 @@ export interface StandInOptions {
   /** With both, the server speaks TLS and asks for this user. */
   readonly tls?: { readonly key: Buffer; readonly certificate: Buffer };
   readonly user?: { readonly name: string; readonly password: string };
+  /** Keeps the events for a process that is started after this one was killed; in memory only without it. */
+  readonly path?: string;
+  /** A free one where none is given. */
+  readonly port?: number;
 }
 
 const APPEND_BYTES_MAX = 1024 * 1024;
 
 /**
  * A server that speaks as much of EventStoreDB's protocol as relai uses, to the real client over a real socket, with
- * its events in memory and faults to order. A tool of the tests, never a mode of the product. It is held to a real
+ * its events in memory, or in a file too, and faults to order. A tool of the tests, never a mode of the product. It is held to a real
  * server by the cases of test/conformance/kurrent-client.test.ts, which run on either.
  */
 export async function startStandIn(options: StandInOptions = {}) {
   const { now = () => Date.now(), tls, user } = options;
-  const log = createKurrentLog(now);
+  const log = createKurrentLog(now, options.path);
   const faults: Faults = {
     loseReply: false,
     cutMidAppend: false,
@@ -199,7 +203,7 @@ export async function startStandIn(options: StandInOptions = {}) {
   const credentials = tls
     ? ServerCredentials.createSsl(null, [{ private_key: tls.key, cert_chain: tls.certificate }])
     : ServerCredentials.createInsecure();
-  const wire = await openWire(await bound(server, credentials));
+  const wire = await openWire(await bound(server, credentials), options.port);
   const account = user ? `${user.name}:${user.password}@` : "";
 
   return {
@@ -221,6 +225,7 @@ export async function startStandIn(options: StandInOptions = {}) {
     async close(): Promise<void> {
       await wire.close();
       server.forceShutdown();
+      log.close();
     },
   };
 }
