@@ -255,7 +255,9 @@ describe("bad input gets a clear error", () => {
     const own = world.server({
       admission: {
         ...world.parts.admission,
-        figures: () => Promise.reject(new Error("secret detail")),
+        figures() {
+          throw new TypeError("secret detail");
+        },
       },
     });
     const response = await own.inject({ url: `/v1/orgs/${orgId}/balance`, headers: bearer });

@@ -279,11 +279,15 @@ describe("refusals", () => {
     });
     good(await spent.addCredit(orgId, { amountMicro: 10_000 }));
     // Where it is not known there is no guess.
-    const unknown = control(() => Promise.resolve({ outcome: "fenced", fenced: "absent" }));
-    expect(await unknown.addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
-      ok: false,
-      error: { code: "ledger_unavailable" },
-    });
+    const unknown = [
+      control(() => Promise.resolve({ outcome: "fenced", fenced: "absent" })),
+      control(() => Promise.reject(new Error("the admission store does not answer"))),
+    ];
+    for (const { addCredit } of unknown)
+      expect(await addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
+        ok: false,
+        error: { code: "ledger_unavailable" },
+      });
   });
 
   test("of an expiry in the past", async () => {
@@ -365,8 +369,11 @@ describe("when parts fail", () => {
 
   test("a balance that admission does not know is not a balance of zero", async () => {
     const orgId = await newOrganization();
-    for (const fenced of ["absent", "fault"] as const) {
-      const figures = () => Promise.resolve({ outcome: "fenced", fenced } as const);
+    for (const fenced of ["absent", "fault", undefined] as const) {
+      const figures = () =>
+        fenced
+          ? Promise.resolve({ outcome: "fenced", fenced } as const)
+          : Promise.reject(new Error("the admission store does not answer"));
       const admission = { ...world.parts.admission, figures };
       const control = createControl({ ...world.parts, admission });
       expect(await control.balance(orgId)).toMatchObject({

@@ -154,7 +154,8 @@ export function createControl(parts: ControlParts) {
   ): Promise<number> {
     if (state.topUps.size < UNSPENT_LOTS_MAX) return state.topUps.size;
     const hasCome = position === "start" || (await parts.applied(orgId, position, SEEN_MS_MAX));
-    const figures = hasCome ? await parts.admission.figures({ orgId }) : undefined;
+    const asked = hasCome ? parts.admission.figures({ orgId }).catch(() => undefined) : undefined;
+    const figures = await asked;
     if (figures?.outcome === "figures") return figures.unspentLots;
     throw new StoreUnavailable(
       "what is left of this organization's top-ups is not known right now",

@@ -72,16 +72,16 @@ export function createQueries(parts: QueryParts) {
   }
 
   async function balance(orgId: string): Promise<Outcome<BalanceView>> {
-    let figures = await admission.figures({ orgId });
-    if (figures.outcome === "fenced") {
+    let figures = await admission.figures({ orgId }).catch(() => undefined);
+    if (figures?.outcome !== "figures") {
       const known = await find(orgId);
       if (!known.ok) return known;
-      figures = await figuresOnceIn(parts, { orgId });
+      figures = await figuresOnceIn(parts, { orgId }).catch(() => undefined);
     }
-    if (figures.outcome === "figures")
+    if (figures?.outcome === "figures")
       return found(balanceView(orgId, figures.balance, figures.asOfMs));
     const message =
-      figures.fenced === "fault"
+      figures?.fenced === "fault"
         ? "This organization's accounts are closed until a person has looked at them"
         : "The balance is not known right now";
     return { ok: false, error: { code: "ledger_unavailable", message, retryAfterSeconds: 1 } };

@@ -11,8 +11,8 @@ import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import type { Filled } from "#services/ledger/filling.ts";
 import { standBy } from "#services/ledger/stand-by.ts";
 import type { Progress, Projector } from "#services/ports.ts";
-import { backOffMs, sleep } from "#services/waiting.ts";
-import { registerWriter, type Author } from "#services/writers.ts";
+import { backOffMs, sleep, within } from "#services/waiting.ts";
+import { newestOwner, registerWriter, type Author } from "#services/writers.ts";
 import { gatewayParts, openBase, serveControl, serveInternal, type Base } from "./base.ts";
 import type { Region } from "./region.ts";
 import { stopAll, type Stops } from "./stopping.ts";
@@ -221,7 +221,43 @@ function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "cla
   };
 }
 
-async function openControl(base: Base): Promise<Addresses> {
+const FOLLOW_EVERY_MS = 1_000;
+
+/**
+ * A control process takes nothing, and so is never fenced: before it looks at what the ledger has carried in it goes to the
+ * newest owner's server, once a second at most. It would stay for ever at one that is gone, or at an old primary which still
+ * tells what once was.
+ */
+function followingOwner(base: Base): Base {
+  const { admission, progress, clock, events, region } = base;
+  let following = Promise.resolve<unknown>(undefined);
+  let followedMs = -FOLLOW_EVERY_MS;
+
+  async function toOwner(): Promise<void> {
+    const owner = await newestOwner(events, region);
+    if (owner) await admission.seek(owner.servers);
+  }
+
+  async function follow(): Promise<void> {
+    if (clock.elapsed() - followedMs >= FOLLOW_EVERY_MS) {
+      followedMs = clock.elapsed();
+      following = within(clock, FOLLOW_EVERY_MS, toOwner()).catch(() => {});
+    }
+    await following;
+  }
+
+  return {
+    ...base,
+    admission: {
+      ...admission,
+      figures: (ask) => follow().then(() => admission.figures(ask)),
+    },
+    progress: progress && { ...progress, told: () => follow().then(() => progress.told()) },
+  };
+}
+
+async function openControl(opened: Base): Promise<Addresses> {
+  const base = followingOwner(opened);
   const { progress, stops } = base;
   if (!progress) throw new Error("a control process waits for a ledger that is another one");
   let stopping = false;

@@ -11,7 +11,7 @@ import {
 import { ORG } from "#test/gateway-world.ts";
 import { losingProxy } from "#test/losing-proxy.ts";
 import { booksOnRedis } from "#test/redis-books.ts";
-import { REDIS_SOURCE } from "#test/redis-world.ts";
+import { REDIS_SOURCE, replicates, replicationOf } from "#test/redis-world.ts";
 
 /** A primary and its replica, the real ledger and gateways on both, and fail-overs as an operator or a sentinel makes them. */
 
@@ -49,21 +49,11 @@ describe("a region on a Redis and its replica", () => {
     return { proxy, url: `redis://127.0.0.1:${proxy.port}` };
   }
 
-  const replication = async (raw: Redis, name: string) =>
-    new RegExp(`^${name}:(\\S+)`, "m").exec(await raw.info("replication"))?.[1] ?? "";
-  const idOf = (raw: Redis) => replication(raw, "master_replid");
-
-  async function follows(raw: Redis, port: number): Promise<void> {
-    await raw.replicaof("127.0.0.1", port);
-    const link = () => replication(raw, "master_link_status");
-    await expect.poll(link, { timeout: 20_000 }).toBe("up");
-  }
-
   const heldOn = async (raw: Redis) =>
     ((await booksOnRedis(raw, PREFIX, ORG))?.holds ?? []).map(([requestId]) => requestId);
 
   async function isOwned(server: Redis): Promise<void> {
-    const id = await idOf(server);
+    const id = await replicationOf(server, "master_replid");
     const servers = async () => (await world.owners()).at(-1)?.servers;
     await expect.poll(servers, { timeout: 20_000, interval: 20 }).toEqual([id]);
   }
@@ -120,7 +110,7 @@ describe("a region on a Redis and its replica", () => {
       proxyTo(first.server),
       proxyTo(first.server),
     ]);
-    await follows(second.raw, toReplica.proxy.port);
+    await replicates(second.raw, toReplica.proxy.port);
     const ledger = await world.ledgerOn([toMost.url, second.server.url], "ledger-1");
     const lagging = await world.gatewayOn([toOne.url, second.server.url], "lagging");
     const other = await world.gatewayOn([second.server.url, toMost.url], "other");
@@ -152,14 +142,14 @@ describe("a region on a Redis and its replica", () => {
         askedAtMs > promotedAtMs && ownerEpoch === oldEpoch && toOne.proxy.timesSent(requestId) > 0,
     );
     expect(answered.length).toBeGreaterThan(0);
-    expect(await replication(first.raw, "role")).toBe("master");
+    expect(await replicationOf(first.raw, "role")).toBe("master");
     await servesAgain(lagging, other);
     await Promise.all(tooEarly);
     expect(early.admits.filter(({ ownerEpoch }) => ownerEpoch === oldEpoch)).toEqual([]);
     await endsOn(second.raw, lagging, other, early);
 
     // A ledger process whose list begins with the old primary claims on the new one all the same.
-    const id = await idOf(second.raw);
+    const id = await replicationOf(second.raw, "master_replid");
     await world.ledgerOn([toOne.url, second.server.url], "ledger-2");
     await ledger.superseded;
     const owners = await world.owners();
@@ -167,7 +157,7 @@ describe("a region on a Redis and its replica", () => {
   });
 
   test("and back, under load, each primary demoted only later: connections are kept, and every gateway goes along", async () => {
-    await follows(second.raw, first.server.port);
+    await replicates(second.raw, first.server.port);
     const urls = [first.server.url, second.server.url];
     await world.ledgerOn(urls, "ledger-1");
     const gateways = [await world.gatewayOn(urls, "one"), await world.gatewayOn(urls, "two")];
@@ -184,7 +174,7 @@ describe("a region on a Redis and its replica", () => {
     for (const [to, from] of turns) {
       await to.raw.replicaof("NO", "ONE");
       await isOwned(to.raw);
-      await follows(from.raw, to.server.port);
+      await replicates(from.raw, to.server.port);
       await isOwned(to.raw);
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
@@ -198,7 +188,7 @@ describe("a region on a Redis and its replica", () => {
   });
 
   test("that takes the place of one that is gone: nobody was fenced there, and all find it", async () => {
-    await follows(second.raw, first.server.port);
+    await replicates(second.raw, first.server.port);
     const urls = [first.server.url, second.server.url];
     await world.ledgerOn(urls, "ledger-1");
     const gateways = [await world.gatewayOn(urls, "one"), await world.gatewayOn(urls, "two")];

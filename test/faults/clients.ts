@@ -14,6 +14,10 @@ export interface Seen {
   readonly code: string | undefined;
   readonly headers: Headers;
   readonly text: string;
+  /** The client did not wait for its end. */
+  readonly left: boolean;
+  /** When it ended, by `Date.now()`. */
+  readonly atMs: number;
 }
 
 export interface Ask {
@@ -78,6 +82,8 @@ export async function ask(customer: Customer, asked: Ask): Promise<Seen> {
     code: codeIn(text),
     headers: response.headers,
     text,
+    left: leaving.signal.aborted,
+    atMs: Date.now(),
   };
 }
 
@@ -124,7 +130,7 @@ function codeIn(text: string): string | undefined {
 export interface Load {
   /** Everything that was answered at all. */
   readonly seen: readonly Seen[];
-  /** How often nobody answered. */
+  /** How often nobody answered a client that waited. */
   unanswered(): number;
   stop(): Promise<void>;
 }
@@ -149,8 +155,9 @@ export function startLoad(
         seen.push(one);
         // Who has no credit, or finds no ledger, does not ask as fast as it is refused.
         if (one.status !== 200) await pause(dice.between(20, 100));
-      } catch {
-        unanswered += 1;
+      } catch (error) {
+        const left = error instanceof Error && error.name === "AbortError";
+        if (!left) unanswered += 1;
         await pause(dice.between(5, 40));
       }
     }

@@ -3,14 +3,8 @@ import { readBook } from "#test/simulator-book.ts";
 import { compare, eventsIn, ledgerOf, type Ledger } from "./books.ts";
 import type { Seen } from "./clients.ts";
 import { readBalance } from "./processes.ts";
-import type { Part, Region } from "./region.ts";
-
-/** An organization with its key, and all that was ever put in for it. */
-export interface Funded {
-  readonly orgId: string;
-  readonly key: string;
-  fundedMicro: number;
-}
+import { until, type Part, type Region } from "./region.ts";
+import type { Funded } from "./region-crowd.ts";
 
 /** An organization by the events alone. */
 function foldOf({ events, admitted, ends }: Ledger, orgId: string) {
@@ -27,6 +21,19 @@ function foldOf({ events, admitted, ends }: Ledger, orgId: string) {
     heldMicro,
     availableMicro: fundedMicro - spentMicro - heldMicro,
   };
+}
+
+/** Waits until nothing of these customers is held. */
+export async function untilNothingIsHeld(
+  region: Region,
+  customers: readonly Pick<Funded, "orgId">[],
+  limitMs: number,
+): Promise<void> {
+  await until("nothing is held", limitMs, async () => {
+    const asked = await Promise.all(customers.map(({ orgId }) => region.figures(orgId)));
+    const isFree = asked.every((one) => one.outcome === "figures" && one.balance.heldMicro === 0);
+    return isFree || undefined;
+  });
 }
 
 /**
@@ -47,7 +54,7 @@ export async function expectAtRest(
     const fold = foldOf(ledger, orgId);
     expect(fold).toMatchObject({ fundedMicro, heldMicro: 0 });
     expect(fold.availableMicro).toBeGreaterThanOrEqual(0);
-    expect(await region.admission.figures({ orgId })).toMatchObject({ balance: fold });
+    expect(await region.figures(orgId)).toMatchObject({ balance: fold });
     expect(await readBalance({ control: control.url }, orgId)).toEqual({
       credits_micro: fundedMicro - fold.spentMicro,
       available_micro: fold.availableMicro,

@@ -4,28 +4,16 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { ALIVE_EVERY_MS } from "#services/journal.ts";
 import { diceOf, type Dice } from "#test/simulation/random.ts";
-import { startLoad, type Load, type Seen } from "./clients.ts";
-import { killAll, makeCustomer, topUp } from "./processes.ts";
-import {
-  NO_REGION,
-  pause,
-  SILENCE_MS,
-  startRegion,
-  until,
-  type Part,
-  type Region,
-} from "./region.ts";
-import { expectAtRest, type Funded } from "./region-books.ts";
+import { killAll } from "./processes.ts";
+import { pause, SILENCE_MS, startRegion, type Part, type Region } from "./region.ts";
+import { expectAtRest, untilNothingIsHeld } from "./region-books.ts";
+import { makeCustomers, refusedIn, RICH_MICRO, SMALL_MICRO, startCrowd } from "./region-crowd.ts";
+import { NO_REDIS_OF_OURS } from "./region-servers.ts";
 
 /** So many at most, of gateways; the ledgers' come besides. A busy machine fits fewer into the time of the ledgers. */
 const GATEWAY_KILLS_MAX = 60;
 const GATEWAY_KILLS_MIN = 20;
 const ALIVE_MS = { low: 1_000, high: 4_500 };
-const RICH_MICRO = 1_000_000_000;
-/** As much as a hundred requests use or two; then as little as can be put in, and no sooner than it is used up. */
-const SMALL_MICRO = 20_000;
-const TOP_UP_MICRO = 10_000;
-const TOP_UP_EVERY_MS = 2_000;
 
 const folder = mkdtempSync(join(tmpdir(), "relai-region-kill-"));
 let started: Region | undefined;
@@ -85,28 +73,8 @@ async function killLedgers(region: Region, first: Part, second: Part): Promise<n
   return 4;
 }
 
-/** How many were refused because there was too little credit. */
-function refusedIn(loads: readonly Load[]): number {
-  return loads.flatMap(({ seen }) => seen).filter(({ status }) => status === 402).length;
-}
-
-/** A small customer gets a little more each time that it has been refused for lack of it, until told to stop. */
-async function topUpAgainAndAgain(
-  control: Part,
-  customer: Funded,
-  refusals: () => number,
-  isOver: () => boolean,
-): Promise<void> {
-  for (let seen = 0; !isOver(); await pause(TOP_UP_EVERY_MS)) {
-    if (refusals() === seen) continue;
-    seen = refusals();
-    await topUp({ control: control.url }, customer.orgId, TOP_UP_MICRO);
-    customer.fundedMicro += TOP_UP_MICRO;
-  }
-}
-
 test("gateways and ledgers are killed in turn under load: every call has one outcome, nobody overspends", async (context) => {
-  if (NO_REGION !== undefined) return context.skip(NO_REGION);
+  if (NO_REDIS_OF_OURS !== undefined) return context.skip(NO_REDIS_OF_OURS);
   const seed = Number(process.env["FAULTS_SEED"] ?? Date.now() % 1_000_000);
   process.stdout.write(`region-kill: FAULTS_SEED=${seed}\n`);
   const dice = diceOf(seed, "region-kill");
@@ -126,24 +94,8 @@ test("gateways and ledgers are killed in turn under load: every call has one out
   await Promise.all([second, control, ...gateways].map((each) => each.start()));
 
   const left = new Set<string>();
-  const customers: Funded[] = [];
-  for (const fundedMicro of [RICH_MICRO, SMALL_MICRO, SMALL_MICRO])
-    customers.push({
-      ...(await makeCustomer({ control: control.url }, fundedMicro)),
-      fundedMicro,
-    });
-  const loadsOf = customers.map(({ key, fundedMicro }, at) =>
-    gateways.map(({ url }) => {
-      const clients = fundedMicro === RICH_MICRO ? 3 : 2;
-      return startLoad(
-        { gateway: url, key, left },
-        clients,
-        diceOf(seed, `load ${at} ${url}`),
-        true,
-      );
-    }),
-  );
-  const loads = loadsOf.flat();
+  const customers = await makeCustomers(control, [RICH_MICRO, SMALL_MICRO, SMALL_MICRO]);
+  const crowd = startCrowd({ control, gateways, customers, seed, left });
 
   let isOver = false;
   const ledgersDie = killLedgers(region, first, second).finally(() => {
@@ -154,27 +106,14 @@ test("gateways and ledgers are killed in turn under load: every call has one out
       killAgainAndAgain(gateway, diceOf(seed, `gateway ${at}`), () => isOver),
     ),
   );
-  const smallAreFunded = Promise.all(
-    customers.slice(1).map((customer, at) => {
-      const refusals = () => refusedIn(loadsOf[at + 1] ?? []);
-      return topUpAgainAndAgain(control, customer, refusals, () => isOver);
-    }),
-  );
   // Also where one of them fails: nothing is to be started behind the end of the test.
-  await Promise.allSettled([ledgersDie, gatewaysDie, smallAreFunded]);
-  await Promise.all(loads.map((load) => load.stop()));
-  const [ledgersKilled, kills] = await Promise.all([ledgersDie, gatewaysDie, smallAreFunded]);
-  const seen: Seen[] = loads.flatMap((load) => load.seen);
+  await Promise.allSettled([ledgersDie, gatewaysDie]);
+  const seen = await crowd.stop();
+  const [ledgersKilled, kills] = await Promise.all([ledgersDie, gatewaysDie]);
 
   // Whoever died is dead to the last owner after a silence of its own counting, and then nothing is held.
   const stoppedMs = Date.now();
-  await until("nothing is held", SILENCE_MS + ALIVE_EVERY_MS + 30_000, async () => {
-    const asked = customers.map(({ orgId }) => region.admission.figures({ orgId }));
-    const isFree = (await Promise.all(asked)).every(
-      (one) => one.outcome === "figures" && one.balance.heldMicro === 0,
-    );
-    return isFree || undefined;
-  });
+  await untilNothingIsHeld(region, customers, SILENCE_MS + ALIVE_EVERY_MS + 30_000);
   const restMs = Date.now() - stoppedMs;
   const ledger = await expectAtRest(region, control, customers, seen, left);
   expect((await region.owners()).map(({ ownerEpoch }) => ownerEpoch)).toEqual([1, 2, 3, 4]);
@@ -194,7 +133,7 @@ test("gateways and ledgers are killed in turn under load: every call has one out
     expired: ended.filter(({ type }) => type === "RequestExpired.v1").length,
     released: ended.filter(({ type }) => type === "RequestReleased.v1").length,
     whole: seen.filter(({ complete }) => complete).length,
-    refused: refusedIn(loads),
+    refused: refusedIn(seen),
     recordedOfSmall: ended.filter(
       ({ type, data }) => type === "UsageRecorded.v1" && small.has(data.orgId),
     ).length,

@@ -10,16 +10,10 @@ import { diceOf } from "#test/simulation/random.ts";
 import { readBook } from "#test/simulator-book.ts";
 import { ask, startLoad, type Load, type Seen } from "./clients.ts";
 import { killAll, makeCustomer } from "./processes.ts";
-import { expectAtRest, type Funded } from "./region-books.ts";
-import {
-  NO_REGION,
-  pause,
-  SILENCE_MS,
-  startRegion,
-  until,
-  type Part,
-  type Region,
-} from "./region.ts";
+import { expectAtRest, untilNothingIsHeld } from "./region-books.ts";
+import type { Funded } from "./region-crowd.ts";
+import { pause, SILENCE_MS, startRegion, until, type Part, type Region } from "./region.ts";
+import { NO_REDIS_OF_OURS } from "./region-servers.ts";
 
 /** Processes that are stopped (SIGSTOP) until others have taken them for dead, and go on as if nothing had been. */
 
@@ -43,7 +37,7 @@ const seen: Seen[] = [];
 const left = new Set<string>();
 
 beforeAll(async () => {
-  if (NO_REGION !== undefined) return;
+  if (NO_REDIS_OF_OURS !== undefined) return;
   const seed = Number(process.env["FAULTS_SEED"] ?? Date.now() % 1_000_000);
   process.stdout.write(`region-stop: FAULTS_SEED=${seed}\n`);
   region = await startRegion(folder, diceOf(seed, "region-stop"));
@@ -61,7 +55,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   killAll();
-  if (NO_REGION === undefined) await region.close();
+  if (NO_REDIS_OF_OURS === undefined) await region.close();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -77,10 +71,7 @@ async function endLoads(loads: readonly Load[]): Promise<void> {
 
 /** Nothing runs, nothing is held: the books of all tests so far are compared. */
 async function rest(): Promise<readonly RecordedEvent[]> {
-  await until("nothing is held", SEAL_MS_MAX, async () => {
-    const figures = await region.admission.figures({ orgId: customer.orgId });
-    return (figures.outcome === "figures" && figures.balance.heldMicro === 0) || undefined;
-  });
+  await untilNothingIsHeld(region, [customer], SEAL_MS_MAX);
   return (await expectAtRest(region, control, [customer], seen, left)).events;
 }
 
@@ -88,7 +79,7 @@ const isIn = (stream: string, type: string) => (event: RecordedEvent) =>
   event.stream === stream && event.type === type;
 
 test("a gateway that is stopped past its journal's seal charges nobody for what was sealed", async (context) => {
-  if (NO_REGION !== undefined) return context.skip(NO_REGION);
+  if (NO_REDIS_OF_OURS !== undefined) return context.skip(NO_REDIS_OF_OURS);
   const [stopped, other] = gateways;
   const [epoch = -1] = await region.lives("gateway");
   const stream = `journal-us-${epoch}`;
@@ -181,11 +172,11 @@ async function watchOwners(url: string) {
 }
 
 test("a ledger that is stopped until another has taken over neither adopts nor applies again", async (context) => {
-  if (NO_REGION !== undefined) return context.skip(NO_REGION);
+  if (NO_REDIS_OF_OURS !== undefined) return context.skip(NO_REDIS_OF_OURS);
   const [stopped, other] = ledgers;
   const before = await region.owners();
   const loads = gateways.map((gateway) => loadOn(gateway, 3));
-  const watched = await watchOwners(region.redisUrl);
+  const watched = await watchOwners(region.redis.url);
   await pause(3_000);
   stopped.signal("SIGSTOP");
   const owner = await region.served(2);

@@ -6,19 +6,19 @@ import { createRedisProgress } from "#infra/redis/progress.ts";
 import { ALIVE_EVERY_MS } from "#services/journal.ts";
 import { MISSED_MAX } from "#services/ledger/silence.ts";
 import { PROCESSES, type ProcessName } from "#services/start/processes.ts";
-import { eventsForward } from "#services/writers.ts";
+import { eventsForward, newestOwner } from "#services/writers.ts";
 import { openStore } from "#test/kurrent-stand-in/harness.ts";
-import { connect, redisForTests, REDIS_SOURCE } from "#test/redis-world.ts";
+import { connect } from "#test/redis-world.ts";
 import type { Dice } from "#test/simulation/random.ts";
 import {
   ADMIN_TOKEN,
   freePort,
   startProcess,
   startSimulator,
-  startStandInProcess,
   stopCleanly,
   type Process,
 } from "./processes.ts";
+import { startEventStorePlace, startRedisPlace, type ServerPlace } from "./region-servers.ts";
 
 /**
  * A region as in production, of real processes: gateways, ledgers and a control API over a Redis server and the event
@@ -30,32 +30,37 @@ export const SILENCE_MS = MISSED_MAX * ALIVE_EVERY_MS;
 /** An owner's last sign of life is waited for a sign longer, by a ledger that looks every second, on a busy machine. */
 export const TAKE_OVER_MS_MAX = SILENCE_MS + ALIVE_EVERY_MS + 25_000;
 
-/** Why there can be no region here; undefined where there can. */
-export const NO_REGION =
-  REDIS_SOURCE.from === "nowhere"
-    ? REDIS_SOURCE.reason
-    : REDIS_SOURCE.from === "url"
-      ? "the server of RELAI_TEST_REDIS_URL may remember another region of the same name"
-      : undefined;
-
 const REGION = "us";
 
 export const pause = (delayMs: number) => new Promise((resolve) => setTimeout(resolve, delayMs));
 
-/** Tries again until a value comes; throws with `what` was waited for when it does not come in time. */
+/**
+ * Tries again until a value comes, also where it cannot be looked for just then; throws with `what` was waited for when it
+ * does not come in time.
+ */
 export async function until<T>(
   what: string,
   limitMs: number,
   look: () => Promise<T | undefined>,
 ): Promise<T> {
+  let cause: unknown;
   for (const dueMs = Date.now() + limitMs; Date.now() < dueMs; await pause(100)) {
-    const found = await look();
-    if (found !== undefined) return found;
+    try {
+      const found = await look();
+      if (found !== undefined) return found;
+      cause = undefined;
+    } catch (error) {
+      cause = error;
+    }
   }
-  throw new Error(`not within ${limitMs} ms: ${what}`);
+  throw new Error(`not within ${limitMs} ms: ${what}`, { cause });
 }
 
-const told = z.object({ process: z.enum(PROCESSES), url: z.url().nullable() });
+const told = z.object({
+  process: z.enum(PROCESSES),
+  url: z.url().nullable(),
+  internal: z.url(),
+});
 
 /** One place of the region: a process, and after its end the next, with the same ports and the same folder. */
 export interface Part {
@@ -67,41 +72,56 @@ export interface Part {
   /** Ends it with a signal; a clean end is waited for and demanded of SIGTERM. */
   end(signal: "SIGKILL" | "SIGTERM"): Promise<void>;
   signal(signal: "SIGSTOP" | "SIGCONT"): void;
+  /** One of its numbers, by its own metrics. */
+  metric(name: string): Promise<number>;
 }
+
+/** What one process finds elsewhere than others, or is started with besides. */
+type Settings = Readonly<Record<string, string>>;
 
 /** Who owned the admission store: the epoch, and which start of which kind of process that was. */
 export interface Owner {
   readonly ownerEpoch: number;
   readonly writerEpoch: number;
   readonly instance: string;
+  /** The replication ids of the Redis servers that it works on. */
+  readonly servers: readonly string[];
   readonly position: bigint;
 }
 
 export type Region = Awaited<ReturnType<typeof startRegion>>;
 
-/** Starts the servers and the upstream; the processes of the region are made by `part` and started by the test. */
-export async function startRegion(folder: string, dice: Dice) {
+/**
+ * Starts the servers and the upstream; the processes of the region are made by `part` and started by the test. Of several
+ * Redis servers a region has the first, and the test makes the others what they are.
+ */
+export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
   const bookPath = join(folder, "book.jsonl");
-  const redis = await redisForTests();
-  const standIn = startStandInProcess();
-  const eventstoreUrl = await standIn.ready;
-  let isClosing = false;
-  void standIn.ended.then((how) => {
-    // Whatever fails then, this is why.
-    if (!isClosing) process.stdout.write(`the stand-in ended with ${how}: ${standIn.stderr()}\n`);
-  });
+  const redises: ServerPlace[] = [];
+  while (redises.length < redisCount)
+    redises.push(await startRedisPlace(join(folder, `redis-${redises.length + 1}`), dice));
+  const [redis] = redises;
+  if (!redis) throw new Error("a region has a Redis");
+  const eventStore = await startEventStorePlace(join(folder, "event-store"), dice);
   const upstream = await startSimulator(bookPath);
-  const store = await openStore(eventstoreUrl);
-  const connection = await connect(redis.url);
+  const store = await openStore(eventStore.url);
+  const connection = await connect(redis.url, { urls: redises.map(({ url }) => url) });
   const prefix = `relai:${REGION}:`;
   const progress = createRedisProgress({ redis: connection, prefix });
+  const admission = createRedisAdmission({ redis: connection, prefix });
 
-  async function part(kind: ProcessName, name: string): Promise<Part> {
+  /** Goes to the newest owner's server, as a gateway does. */
+  async function followOwner(): Promise<void> {
+    const owner = await newestOwner(store, REGION);
+    if (owner) await connection.seek(owner.servers);
+  }
+
+  async function part(kind: ProcessName, name: string, settings: Settings = {}): Promise<Part> {
     const port = await freePort(dice);
     const env = {
-      RELAI_EVENTSTORE_URL: eventstoreUrl,
+      RELAI_EVENTSTORE_URL: eventStore.url,
       RELAI_EVENTSTORE_INSECURE: "1",
-      RELAI_REDIS_URL: redis.url,
+      RELAI_REDIS_URL: redises.map(({ url }) => url).join(","),
       RELAI_DATA_DIR: join(folder, name),
       RELAI_ADMIN_TOKEN: ADMIN_TOKEN,
       RELAI_LOG_LEVEL: "warn",
@@ -111,7 +131,9 @@ export async function startRegion(folder: string, dice: Dice) {
       [kind === "gateway" ? "RELAI_GATEWAY_PORT" : "RELAI_CONTROL_PORT"]: String(port),
       OPENAI_API_KEY: "sk-faults-upstream-key",
       OPENAI_BASE_URL: `${upstream.url}/openai/v1`,
+      ...settings,
     };
+    let internal = "";
     let running: Process | undefined;
     function present(): Process {
       if (!running) throw new Error(`${name} was never started`);
@@ -123,6 +145,7 @@ export async function startRegion(folder: string, dice: Dice) {
         running = startProcess([kind, "--json"], env);
         const said = told.parse(JSON.parse(await running.ready));
         if (said.process !== kind) throw new Error(`${name} says that it is a ${said.process}`);
+        ({ internal } = said);
       },
       async startAndKill(afterMs) {
         running = startProcess([kind, "--json"], env);
@@ -137,6 +160,12 @@ export async function startRegion(folder: string, dice: Dice) {
         if (how !== signal) throw new Error(`${name} ended with ${how}: ${present().stderr()}`);
       },
       signal: (signal) => present().kill(signal),
+      async metric(metric) {
+        const text = await (await fetch(`${internal}/metrics`)).text();
+        const found = new RegExp(`^${metric} (\\S+)$`, "m").exec(text)?.[1];
+        if (found === undefined) throw new Error(`${name} has no metric ${metric}`);
+        return Number(found);
+      },
     };
   }
 
@@ -148,19 +177,26 @@ export async function startRegion(folder: string, dice: Dice) {
       if (event.type === "WriterStarted.v1")
         instances.set(Number(event.revision), event.data.instance);
       if (event.type !== "OwnerChanged.v1") continue;
-      const { ownerEpoch, writerEpoch } = event.data;
+      const { ownerEpoch, writerEpoch, servers } = event.data;
       const instance = instances.get(writerEpoch) ?? "";
-      found.push({ ownerEpoch, writerEpoch, instance, position: event.position });
+      found.push({ ownerEpoch, writerEpoch, instance, servers, position: event.position });
     }
     return found;
   }
 
   return {
     bookPath,
-    redisUrl: redis.url,
+    redis,
+    redises,
+    eventStore,
+    prefix,
     upstream,
     store,
-    admission: createRedisAdmission({ redis: connection, prefix }),
+    /** What the owner's server tells of an organization. */
+    async figures(orgId: string) {
+      await followOwner();
+      return admission.figures({ orgId });
+    },
     part,
     owners,
     /** Waits for an owner of at least this epoch that carries in what is recorded from now on. */
@@ -170,6 +206,7 @@ export async function startRegion(folder: string, dice: Dice) {
       );
       const head = await store.head();
       await until(`what stands at ${head} is carried in`, 30_000, async () => {
+        await followOwner();
         const appliedTo = await progress.told();
         return head !== "start" && appliedTo !== "start" && appliedTo >= head ? true : undefined;
       });
@@ -188,13 +225,11 @@ export async function startRegion(folder: string, dice: Dice) {
       );
     },
     async close(): Promise<void> {
-      isClosing = true;
       await connection.close();
       await store.close();
       upstream.process.kill("SIGKILL");
-      standIn.kill("SIGKILL");
-      await Promise.all([upstream.process.ended, standIn.ended]);
-      await redis.close();
+      await upstream.process.ended;
+      await Promise.all([eventStore, ...redises].map((server) => server.kill()));
     },
   };
 }

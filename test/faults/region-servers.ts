@@ -1,0 +1,72 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { startRedis } from "#infra/backing/redis.ts";
+import { REDIS_SOURCE } from "#test/redis-world.ts";
+import type { Dice } from "#test/simulation/random.ts";
+import { freePort, startStandInProcess } from "./processes.ts";
+
+/** A server that processes of a region share, at one port and on one folder, start after start. */
+export interface ServerPlace {
+  readonly url: string;
+  readonly port: number;
+  readonly folder: string;
+  /** Kills it as a crash would; resolves when it is gone, and nobody listens at its port. */
+  kill(): Promise<void>;
+  /** Starts it with what it finds in its folder. */
+  start(): Promise<void>;
+  signal(signal: "SIGSTOP" | "SIGCONT"): void;
+}
+
+/** Why there can be no Redis of our own here; undefined where there can. */
+export const NO_REDIS_OF_OURS =
+  REDIS_SOURCE.from === "nowhere"
+    ? REDIS_SOURCE.reason
+    : REDIS_SOURCE.from === "url"
+      ? "the server of RELAI_TEST_REDIS_URL is not ours, and may remember another region of the same name"
+      : undefined;
+
+/** Starts a Redis. It loads `dump.rdb` of its folder at each start, and writes one only when it is told to. */
+export async function startRedisPlace(folder: string, dice: Dice): Promise<ServerPlace> {
+  if (REDIS_SOURCE.from !== "program") throw new Error(NO_REDIS_OF_OURS);
+  const { program } = REDIS_SOURCE;
+  mkdirSync(folder, { recursive: true });
+  const port = await freePort(dice);
+  const begin = () =>
+    startRedis({ program, port, folder, args: ["--repl-diskless-sync-delay", "0"] });
+  let server = await begin();
+  return {
+    url: server.url,
+    port,
+    folder,
+    kill: () => server.kill(),
+    async start() {
+      server = await begin();
+    },
+    signal: (signal) => void process.kill(server.pid, signal),
+  };
+}
+
+/** Starts the event store's stand-in. Every event that it answered for is there after a kill. */
+export async function startEventStorePlace(folder: string, dice: Dice): Promise<ServerPlace> {
+  mkdirSync(folder, { recursive: true });
+  const path = join(folder, "events.jsonl");
+  const port = await freePort(dice);
+  let server = startStandInProcess(path, port);
+  const url = await server.ready;
+  return {
+    url,
+    port,
+    folder,
+    async kill() {
+      server.kill("SIGKILL");
+      const how = await server.ended;
+      // Whatever fails then, this is why.
+      if (how !== "SIGKILL") throw new Error(`the stand-in ended with ${how}: ${server.stderr()}`);
+    },
+    async start() {
+      server = startStandInProcess(path, port);
+      await server.ready;
+    },
+    signal: (signal) => server.kill(signal),
+  };
+}
