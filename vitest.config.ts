@@ -21,9 +21,13 @@ class LongestFirst implements TestSequencer {
 
   async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await this.usual.sort(files);
-    const isLong = ({ moduleId }: TestSpecification) =>
-      /\/test\/(simulation|faults)\//.test(moduleId);
-    return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))];
+    // Those of a region that wait longest, then all that takes minutes, then the rest.
+    const longest = [/\/region-(away|kill|stop)\./, /\/test\/(simulation|faults)\//];
+    const rankOf = ({ moduleId }: TestSpecification) => {
+      const rank = longest.findIndex((name) => name.test(moduleId));
+      return rank < 0 ? longest.length : rank;
+    };
+    return sorted.toSorted((one, other) => rankOf(one) - rankOf(other));
   }
 }
 

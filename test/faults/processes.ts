@@ -15,7 +15,7 @@ import type { Dice } from "#test/simulation/random.ts";
 
 const BIN = fileURLToPath(new URL("../../bin/relai.mjs", import.meta.url));
 const STAND_IN = fileURLToPath(new URL("../kurrent-stand-in/main.ts", import.meta.url));
-const READY_MS_MAX = 60_000;
+const READY_MS_MAX = 120_000;
 export const ADMIN_TOKEN = "faults-admin-token-0123456789";
 
 const running = new Set<ChildProcess>();

@@ -21,7 +21,7 @@ import {
   undefinedAnswers,
   type Funded,
 } from "./region-crowd.ts";
-import { pause, startRegion, until, type Part, type Region } from "./region.ts";
+import { pause, startRegion, takeTurns, until, type Part, type Region } from "./region.ts";
 import { NO_REDIS_OF_OURS, type ServerPlace } from "./region-servers.ts";
 
 /**
@@ -212,6 +212,13 @@ way("flushed", async () => {
   return {};
 });
 
+way("taken over with the region by the ledger that stood by", async () => {
+  const [serving, other] = ledgers;
+  await takeTurns(region, serving);
+  ledgers = [other, serving];
+  return {};
+});
+
 way("killed and started from an old dump", async () => {
   const epoch = await newestEpoch();
   const dump = join(first.place.folder, "dump.rdb");
@@ -222,7 +229,7 @@ way("killed and started from an old dump", async () => {
   await first.place.kill();
   renameSync(`${dump}.old`, dump);
   await first.place.start();
-  const loaded = await until("it tells what it loaded", 10_000, async () =>
+  const loaded = await until("it tells what it loaded", 30_000, async () =>
     /^rdb_last_load_keys_loaded:(\d+)/m.exec(await first.raw.info("persistence"))?.at(1),
   );
   rmSync(dump);
@@ -248,11 +255,11 @@ way("failed over to a replica that lags, while the old primary answers one gatew
   const epoch = await newestEpoch();
   const kept = toOne.opened();
   const link = () => replicationOf(second.raw, "master_link_status");
-  await until("the replica has all", 30_000, async () => (await link()) === "up" || undefined);
+  await until("the replica has all", 60_000, async () => (await link()) === "up" || undefined);
   toReplica.stall();
   const before = callsOf(LOST_INPUT).length;
   const held = gateways.flatMap((gateway) => holdBack(gateway, LOST_INPUT, `lost-${epoch}`, 4));
-  const calls = await until("the held calls are upstream", 20_000, async () => {
+  const calls = await until("the held calls are upstream", 60_000, async () => {
     const found = callsOf(LOST_INPUT).slice(before);
     return found.length === held.length ? found : undefined;
   });
@@ -307,7 +314,7 @@ way("failed over while a gateway is stopped with takings that are not recorded",
     hold.state === "provisional" && hold.writerEpoch === writerEpoch;
   eventsToOne.stall();
   const asked = holdBack(stopped, STOPPED_INPUT, "never", 8);
-  const taken = await until("its takings are not recorded", 10_000, async () => {
+  const taken = await until("its takings are not recorded", 60_000, async () => {
     const found = (await holdsOn(first)).filter(isProvisional);
     return found.length >= asked.length ? found : undefined;
   });

@@ -1,5 +1,9 @@
+import { once } from "node:events";
 import { mkdirSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { admissionScripts } from "#infra/admission/redis-scripts.ts";
 import { startRedis } from "#infra/backing/redis.ts";
 import { REDIS_SOURCE } from "#test/redis-world.ts";
 import type { Dice } from "#test/simulation/random.ts";
@@ -69,4 +73,39 @@ export async function startEventStorePlace(folder: string, dice: Dice): Promise<
     },
     signal: (signal) => server.kill(signal),
   };
+}
+
+/** Something that only an owner does in the admission store. */
+interface OwnersWork {
+  readonly what: "adopt" | "apply" | "sweep";
+  readonly ownerEpoch: number;
+  readonly atMs: number;
+}
+
+/**
+ * What owners do from now on in the admission store, as its server sees it; until closed, or until the server is gone. By
+ * MONITOR on a socket of our own: the client ends its process where the first word comes together with the answer.
+ */
+export async function watchOwners({ port }: ServerPlace) {
+  const scripts = admissionScripts();
+  const names = (["adopt", "apply", "sweep"] as const).map(
+    (what) => [scripts[what].sha1, what] as const,
+  );
+  const ownersOnly = new Map<string | undefined, OwnersWork["what"]>(names);
+  const done: OwnersWork[] = [];
+  const socket = connect(port, "127.0.0.1");
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  const lines = createInterface({ input: socket });
+  lines.on("line", (line) => {
+    const words = [...line.matchAll(/"((?:[^"\\]|\\.)*)"/g)].map(([, word = ""]) => word);
+    const [, sha1, keys, ...rest] = words;
+    const what = ownersOnly.get(sha1);
+    // Behind the keys stand the organization and the owner.
+    const ownerEpoch = Number(rest[Number(keys) + 1]);
+    if (what) done.push({ what, ownerEpoch, atMs: Date.now() });
+  });
+  socket.write("MONITOR\r\n");
+  await once(lines, "line");
+  return { done: done as readonly OwnersWork[], close: () => void socket.destroy() };
 }

@@ -1,10 +1,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Redis } from "ioredis";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { RecordedEvent } from "#domain/events/events.ts";
-import { admissionScripts } from "#infra/admission/redis-scripts.ts";
 import { ALIVE_EVERY_MS } from "#services/journal.ts";
 import { diceOf } from "#test/simulation/random.ts";
 import { readBook } from "#test/simulator-book.ts";
@@ -13,7 +11,7 @@ import { killAll, makeCustomer } from "./processes.ts";
 import { expectAtRest, untilNothingIsHeld } from "./region-books.ts";
 import type { Funded } from "./region-crowd.ts";
 import { pause, SILENCE_MS, startRegion, until, type Part, type Region } from "./region.ts";
-import { NO_REDIS_OF_OURS } from "./region-servers.ts";
+import { NO_REDIS_OF_OURS, watchOwners } from "./region-servers.ts";
 
 /** Processes that are stopped (SIGSTOP) until others have taken them for dead, and go on as if nothing had been. */
 
@@ -89,7 +87,7 @@ test("a gateway that is stopped past its journal's seal charges nobody for what 
   const running = [true, false, true, false].map((stream) =>
     ask(whoseGateway, { stream, words: `input=${HELD_INPUT} output=30 hold=sealed` }),
   );
-  await until("the held calls are upstream", 20_000, async () => {
+  await until("the held calls are upstream", 60_000, async () => {
     const calls = readBook(region.bookPath).filter(({ tokens }) => tokens.input === HELD_INPUT);
     return (calls.length === running.length && stoppedLoad.seen.length > 20) || undefined;
   });
@@ -150,33 +148,12 @@ test("a gateway that is stopped past its journal's seal charges nobody for what 
   expect(await region.owners()).toHaveLength(1);
 });
 
-/** What only an owner does in the admission store, as its server sees it from now on. */
-async function watchOwners(url: string) {
-  const { adopt, apply, sweep } = admissionScripts();
-  const ownersOnly = new Set([adopt, apply, sweep].map(({ sha1 }) => sha1));
-  const done: { ownerEpoch: number; atMs: number }[] = [];
-  const redis = new Redis(url, { protocol: 2 });
-  const monitor = await redis.monitor();
-  monitor.on("monitor", (_time: string, [, sha1 = "", keys = "0", ...rest]: string[]) => {
-    if (!ownersOnly.has(sha1)) return;
-    // Behind the keys stand the organization and the owner.
-    done.push({ ownerEpoch: Number(rest[Number(keys) + 1]), atMs: Date.now() });
-  });
-  return {
-    done,
-    close() {
-      monitor.disconnect();
-      redis.disconnect();
-    },
-  };
-}
-
 test("a ledger that is stopped until another has taken over neither adopts nor applies again", async (context) => {
   if (NO_REDIS_OF_OURS !== undefined) return context.skip(NO_REDIS_OF_OURS);
   const [stopped, other] = ledgers;
   const before = await region.owners();
   const loads = gateways.map((gateway) => loadOn(gateway, 3));
-  const watched = await watchOwners(region.redis.url);
+  const watched = await watchOwners(region.redis);
   await pause(3_000);
   stopped.signal("SIGSTOP");
   const owner = await region.served(2);

@@ -18,7 +18,12 @@ import {
   stopCleanly,
   type Process,
 } from "./processes.ts";
-import { startEventStorePlace, startRedisPlace, type ServerPlace } from "./region-servers.ts";
+import {
+  startEventStorePlace,
+  startRedisPlace,
+  watchOwners,
+  type ServerPlace,
+} from "./region-servers.ts";
 
 /**
  * A region as in production, of real processes: gateways, ledgers and a control API over a Redis server and the event
@@ -232,4 +237,28 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
       await Promise.all([eventStore, ...redises].map((server) => server.kill()));
     },
   };
+}
+
+/**
+ * Ends the ledger that serves, and starts it again once the other has taken over; under load, so that first the one and
+ * then the other is seen to apply what is recorded.
+ */
+export async function takeTurns(region: Region, serving: Part): Promise<void> {
+  const watched = await watchOwners(region.redis);
+  try {
+    const applies = (epoch: number) =>
+      until(`owner ${epoch} applies`, 60_000, async () => {
+        const isIts = ({ what, ownerEpoch }: (typeof watched.done)[number]) =>
+          what === "apply" && ownerEpoch === epoch;
+        return watched.done.some(isIts) || undefined;
+      });
+    const epoch = (await region.owners()).length;
+    await applies(epoch);
+    await serving.end("SIGTERM");
+    const next = await region.served(epoch + 1);
+    await applies(next.ownerEpoch);
+    await serving.start();
+  } finally {
+    watched.close();
+  }
 }
