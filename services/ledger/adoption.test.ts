@@ -26,12 +26,21 @@ function gate() {
   return {
     shut: () => void (held = Promise.withResolvers<void>()),
     open: () => held.resolve(),
+    /** Lets those pass who come from now on; whoever is held stays so until the returned function is called. */
+    openToOthers() {
+      const { resolve } = held;
+      held = Promise.withResolvers<void>();
+      held.resolve();
+      return resolve;
+    },
     pass: () => held.promise,
   };
 }
 
-let stop = async () => {};
-afterEach(() => stop());
+const stops: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const stop of stops.splice(0).reverse()) await stop();
+});
 
 /** A region with so many organizations on record, each with a top-up and a key, whose ledger is about to start. */
 async function region(count: number) {
@@ -140,10 +149,10 @@ async function region(count: number) {
       const starting = startLedger({ ...parts, writerEpoch, death });
       await clock.advance(100);
       const ledger = await starting;
-      stop = async () => {
+      stops.push(async () => {
         for (const each of [slices, adoptions, following, folding]) each.open();
         await Promise.all([ledger.stop(), clock.advance(10_000)]);
-      };
+      });
       return ledger;
     },
     /** What is available to an organization, or why that is not known. */
@@ -285,6 +294,35 @@ test("an adoption of unknown outcome leads to a new claim, and so does one that 
   await world.admission.want(orgOf(2));
   await world.clock.advance(5_000);
   expect([await world.owners(), await world.available(2)]).toEqual([3, CREDIT_MICRO]);
+});
+
+test("of two that adopt at once, one stopped half way, only the newer's states count, and the older ends", async () => {
+  const world = await region(2);
+  world.adoptions.shut();
+  const older = await world.start();
+  await world.clock.advance(500);
+  expect(world.adopted).toEqual([orgOf(1), orgOf(2)]);
+  const wakeOlder = world.adoptions.openToOthers();
+  const newer = await world.start();
+  expect(await newer.filled("all", 60_000)).toBe(true);
+  const [holder, keyId] = [{ requestId: idOf("req", 1), writerEpoch: 5 }, idOf("key", 1)];
+  const ask = { orgId: orgOf(1), ownerEpoch: 2, ...holder, keyId, holdMicro: 400 };
+  expect(await world.admission.admit(ask)).toMatchObject({ outcome: "admitted" });
+  wakeOlder();
+  await Promise.all([older.superseded, world.clock.advance(5_000)]);
+  // What the older had read of the accounts knows nothing of the hold, and is not put in its place.
+  expect([await world.available(1), await world.available(2)]).toEqual([
+    CREDIT_MICRO - 400,
+    CREDIT_MICRO,
+  ]);
+  await world.topUp(2, idOf("lot", 22));
+  await world.clock.advance(1_000);
+  expect([await world.available(2), newer.isReady(), older.isReady()]).toEqual([
+    2 * CREDIT_MICRO,
+    true,
+    false,
+  ]);
+  expect(await world.owners()).toBe(2);
 });
 
 test("a new organization comes in once, though nothing can be read of the accounts", async () => {

@@ -10,8 +10,11 @@ import type { Running } from "./relai.ts";
 
 /** What relai and its upstream wrote down: the events in the store's file, and the simulator's own book beside it. */
 
-/** Every event in the store's file, also while relai runs. */
-export async function eventsIn(relai: Pick<Running, "dataDir">): Promise<RecordedEvent[]> {
+type Written = Pick<Running, "dataDir" | "books">;
+
+/** Every event that was recorded, also while relai runs. */
+export async function eventsIn(relai: Written): Promise<RecordedEvent[]> {
+  if (relai.books) return relai.books.events();
   const path = join(relai.dataDir, "us", "events.sqlite");
   const reader = openSqliteEventReader({ path, clock: systemClock(), pollMs: 10 });
   const events: RecordedEvent[] = [];
@@ -32,10 +35,7 @@ export async function eventsIn(relai: Pick<Running, "dataDir">): Promise<Recorde
 const TERMINAL = new Set(["UsageRecorded.v1", "RequestReleased.v1", "RequestExpired.v1"]);
 
 /** The events of one request in their order, once it has ended. */
-export function eventsOf(
-  relai: Pick<Running, "dataDir">,
-  requestId: string,
-): Promise<RecordedEvent[]> {
+export function eventsOf(relai: Written, requestId: string): Promise<RecordedEvent[]> {
   return vi.waitFor(
     async () => {
       const events = (await eventsIn(relai)).filter(
@@ -62,7 +62,7 @@ const typesIn = (events: readonly RecordedEvent[]): string =>
   events.map(({ type }) => type).join(", ");
 
 /** What the simulator's book says of a request, once the call has ended. */
-export function bookOf(relai: Pick<Running, "dataDir">, requestId: string): Promise<BookCall> {
+export function bookOf(relai: Written, requestId: string): Promise<BookCall> {
   return vi.waitFor(
     () => {
       const call = bookIn(relai).find((one) => one.requestId === requestId);
@@ -73,5 +73,5 @@ export function bookOf(relai: Pick<Running, "dataDir">, requestId: string): Prom
   );
 }
 
-export const bookIn = ({ dataDir }: Pick<Running, "dataDir">): BookCall[] =>
-  readBook(join(dataDir, "simulator-book.jsonl"));
+export const bookIn = ({ dataDir, books }: Written): BookCall[] =>
+  books?.calls() ?? readBook(join(dataDir, "simulator-book.jsonl"));

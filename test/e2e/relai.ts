@@ -6,8 +6,10 @@ import { createInterface } from "node:readline";
 import OpenAI from "openai";
 import { afterAll, expect } from "vitest";
 import { z } from "zod";
+import type { RecordedEvent } from "#domain/events/events.ts";
 import { TOP_UP_MICRO_MIN } from "#domain/organization.ts";
 import { readConfig } from "#infra/config.ts";
+import type { BookCall } from "#services/simulator/book.ts";
 import { openRelai, type Relai } from "#services/start/main.ts";
 
 /**
@@ -55,6 +57,13 @@ export interface Running {
   /** The demo organization and its key; empty without the demo. */
   readonly organization: string;
   readonly key: string;
+  /** What is asked of it in place of the simulated model `sim-flat`, which only a relai with the demo has. */
+  readonly asks?: Readonly<Record<string, unknown>>;
+  /** Where its events and its upstream's calls are read, if not in its data folder. */
+  readonly books?: {
+    events(): Promise<RecordedEvent[]>;
+    calls(): BookCall[];
+  };
   stop(): Promise<number | null>;
 }
 
@@ -244,9 +253,16 @@ export async function jsonOf(answer: Response): Promise<Record<string, unknown>>
   return z.record(z.string(), z.unknown()).parse(await answer.json());
 }
 
+/** The body of a chat completion with one message. */
+export const bodyOf = ({ asks }: Pick<Running, "asks">, content: string) => ({
+  model: "sim-flat",
+  messages: [{ role: "user" as const, content }],
+  ...asks,
+});
+
 /** One raw chat completion; `content` is the only message. */
 export function post(
-  relai: Pick<Running, "gateway" | "key">,
+  relai: Pick<Running, "gateway" | "key" | "asks">,
   content: string,
   more: Record<string, unknown> = {},
   init: { signal?: AbortSignal; headers?: Record<string, string> } = {},
@@ -258,7 +274,7 @@ export function post(
       "content-type": "application/json",
       ...init.headers,
     },
-    body: JSON.stringify({ model: "sim-flat", messages: [{ role: "user", content }], ...more }),
+    body: JSON.stringify({ ...bodyOf(relai, content), ...more }),
     ...(init.signal === undefined ? {} : { signal: init.signal }),
   });
 }
