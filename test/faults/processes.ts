@@ -15,6 +15,8 @@ import type { Dice } from "#test/simulation/random.ts";
 
 const BIN = fileURLToPath(new URL("../../bin/relai.mjs", import.meta.url));
 const STAND_IN = fileURLToPath(new URL("../kurrent-stand-in/main.ts", import.meta.url));
+/** So much of what a process says on stderr is kept. */
+const SAID_MAX = 10_000_000;
 const READY_MS_MAX = 120_000;
 export const ADMIN_TOKEN = "faults-admin-token-0123456789";
 
@@ -62,7 +64,7 @@ function startScript(args: readonly string[], env: Readonly<Record<string, strin
   let stdout = "";
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr = (stderr + text).slice(-20_000);
+    stderr = (stderr + text).slice(-SAID_MAX);
   });
   const ended = once(child, "close").then(([code, signal]: unknown[]) => {
     running.delete(child);

@@ -169,7 +169,11 @@ async function away(
 async function changePlaces(world: World): Promise<void> {
   const { region, ledgers, gateways, control, customers, seed, seen, left } = world;
   const crowd = startCrowd({ control, gateways, customers, seed: seed + seen.length, left });
-  await takeTurns(region, ledgers[0]).finally(async () => seen.push(...(await crowd.stop())));
+  try {
+    await takeTurns(region, ledgers[0]);
+  } finally {
+    seen.push(...(await crowd.stop()));
+  }
 }
 
 /** Shuts a Redis down with all that it has: what it comes back with looks as if it were true. */

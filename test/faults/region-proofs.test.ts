@@ -2,20 +2,30 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Redis } from "ioredis";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildCatalogue } from "#domain/catalogue/build.ts";
-import { balanceOf, newOrganization } from "#test/e2e/relai.ts";
+import { balanceOf, newOrganization, type Running } from "#test/e2e/relai.ts";
 import { offerOf } from "#test/chat-way.ts";
 import { provesDisconnects, READS_ON_LITTLE } from "#test/proofs/disconnects.ts";
 import { provesLimits } from "#test/proofs/limits.ts";
 import { provesNoOverspend } from "#test/proofs/overspend.ts";
+import { provesReplay } from "#test/proofs/replay.ts";
 import type { ProofWorld } from "#test/proofs/world.ts";
 import { diceOf } from "#test/simulation/random.ts";
 import { readBook } from "#test/simulator-book.ts";
 import { auditAll } from "#domain/invariants.ts";
-import { eventsIn } from "./books.ts";
+import { eventsIn, ledgerOf } from "./books.ts";
 import { ADMIN_TOKEN, killAll } from "./processes.ts";
-import { startRegion, type Region } from "./region.ts";
+import { pause, startRegion, until, type Part, type Region } from "./region.ts";
+import { untilNothingIsHeld } from "./region-books.ts";
+import {
+  makeCustomers,
+  RICH_MICRO,
+  startCrowd,
+  troubleIn,
+  undefinedAnswers,
+} from "./region-crowd.ts";
 import { NO_REDIS_OF_OURS } from "./region-servers.ts";
 
 /**
@@ -25,6 +35,8 @@ import { NO_REDIS_OF_OURS } from "./region-servers.ts";
 
 const AHEAD = fileURLToPath(new URL("./clock-ahead.ts", import.meta.url));
 const AHEAD_MS_MIN = 3_500_000;
+/** Shorter than the silence that is death to others. */
+const STOPPED_MS = 60_000;
 const CREDIT_MICRO = 100_000_000;
 /** A model whose prices are whole micro-dollars a token, at a tier that a hold is made for when it is named. */
 const ASKS = { model: "gpt-5.5", service_tier: "default" };
@@ -32,6 +44,9 @@ const [INPUT_MICRO, OUTPUT_MICRO] = [5, 30];
 
 const folder = mkdtempSync(join(tmpdir(), "relai-region-proofs-"));
 let region: Region;
+let ledgers: readonly [Part, Part];
+let gateways: readonly [Part, Part];
+let control: Part;
 let world: ProofWorld;
 
 beforeAll(async () => {
@@ -39,21 +54,18 @@ beforeAll(async () => {
   const seed = Number(process.env["FAULTS_SEED"] ?? Date.now() % 1_000_000);
   process.stdout.write(`region-proofs: FAULTS_SEED=${seed}\n`);
   region = await startRegion(folder, diceOf(seed, "region-proofs"));
-  const [first, second] = [
-    await region.part("ledger", "ledger-1"),
-    await region.part("ledger", "ledger-2"),
-  ];
+  ledgers = [await region.part("ledger", "ledger-1"), await region.part("ledger", "ledger-2")];
   const ahead = { ...READS_ON_LITTLE, NODE_OPTIONS: `--import=${AHEAD}` };
-  const gateways = [
+  gateways = [
     await region.part("gateway", "gateway-1", READS_ON_LITTLE),
     await region.part("gateway", "gateway-2", ahead),
   ];
-  const control = await region.part("control", "control");
-  await first.start();
+  control = await region.part("control", "control");
+  await ledgers[0].start();
   await region.served(1);
   // The first gateway registers first, so that the test knows whose journal is whose.
   for (const gateway of gateways) await gateway.start();
-  await Promise.all([second, control].map((each) => each.start()));
+  await Promise.all([ledgers[1], control].map((each) => each.start()));
   const [gateway = "", ...others] = gateways.map(({ url }) => url);
   const catalogue = buildCatalogue({
     openai: { processingArea: "us", pinsServiceTier: false },
@@ -98,10 +110,80 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+/** Everything that is folded from events is gone: the read models of the control process and the ledgers, and Redis. */
+async function fromNothing(): Promise<Running> {
+  const epoch = (await region.owners()).length;
+  for (const part of [control, ...ledgers]) await part.end("SIGTERM");
+  for (const name of ["control", "ledger-1", "ledger-2"])
+    rmSync(join(folder, name), { recursive: true });
+  const raw = new Redis(region.redis.url, { protocol: 2 });
+  await raw.flushall();
+  raw.disconnect();
+  for (const part of [...ledgers, control]) await part.start();
+  await region.served(epoch + 1);
+  return world;
+}
+
 if (NO_REDIS_OF_OURS === undefined) {
   provesNoOverspend(() => world, [1]);
   provesLimits(() => world);
   provesDisconnects(() => world);
+}
+
+test("a ledger that is stopped for a minute under load is missed by nobody who has credit", async (context) => {
+  if (NO_REDIS_OF_OURS !== undefined) return context.skip(NO_REDIS_OF_OURS);
+  const [serving] = ledgers;
+  const left = new Set<string>();
+  const customers = await makeCustomers(control, [RICH_MICRO, RICH_MICRO]);
+  const before = await region.owners();
+  const signs = async () =>
+    (await region.journal(before.at(-1)?.writerEpoch ?? -1)).filter(
+      ({ type }) => type === "WriterAlive.v1",
+    ).length;
+  const crowd = startCrowd({ control, gateways, customers, seed: before.length, left });
+  let [wokenMs, stoppedMs] = [0, 0];
+  try {
+    // It has just given a sign of life: for so long nobody takes it for dead.
+    const known = await signs();
+    await until("a sign of life", 60_000, async () => (await signs()) > known || undefined);
+    serving.signal("SIGSTOP");
+    stoppedMs = Date.now();
+    await pause(STOPPED_MS);
+    serving.signal("SIGCONT");
+    wokenMs = Date.now();
+    await region.served(before.length);
+  } finally {
+    await crowd.stop();
+  }
+  const seen = crowd.seen();
+  const during = seen.filter(({ atMs }) => atMs > stoppedMs && atMs < wokenMs);
+  const figures = { ...troubleIn(seen, wokenMs), servedMeanwhile: during.length };
+  process.stdout.write(`region-proofs, ledger stopped: ${JSON.stringify(figures)}\n`);
+  expect(new Set(during.map(({ status }) => status))).toEqual(new Set([200]));
+  expect(during.length).toBeGreaterThan(100);
+  expect(undefinedAnswers(seen)).toEqual([]);
+  // It may have lost what was on its way when it was stopped, and then owns anew.
+  const owners = (await region.owners()).slice(before.length);
+  expect(owners.length).toBeLessThan(2);
+  await untilNothingIsHeld(region, customers, 60_000);
+  for (const { fundedMicro, orgId } of customers) {
+    const events = (await eventsIn(region.store)).filter(
+      ({ data }) => "orgId" in data && data.orgId === orgId,
+    );
+    const { chargedMicro } = ledgerOf(events);
+    expect(await region.figures(orgId)).toMatchObject({
+      balance: { spentMicro: chargedMicro, availableMicro: fundedMicro - chargedMicro },
+    });
+  }
+});
+
+if (NO_REDIS_OF_OURS === undefined) {
+  provesReplay(async () => ({
+    relai: world,
+    readModels: join(folder, "control", "control", "us", "read-models"),
+    priceTimes: 100,
+    fromNothing,
+  }));
 }
 
 test("the two gateways' clocks were an hour apart all the time, and the books are true", async (context) => {

@@ -79,6 +79,10 @@ export interface Part {
   signal(signal: "SIGSTOP" | "SIGCONT"): void;
   /** One of its numbers, by its own metrics. */
   metric(name: string): Promise<number>;
+  /** Where it tells its metrics and whether it is ready. */
+  internal(): string;
+  /** All that its processes have said so far. */
+  said(): string;
 }
 
 /** What one process finds elsewhere than others, or is started with besides. */
@@ -139,21 +143,26 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
       ...settings,
     };
     let internal = "";
-    let running: Process | undefined;
+    const starts: Process[] = [];
     function present(): Process {
+      const running = starts.at(-1);
       if (!running) throw new Error(`${name} was never started`);
+      return running;
+    }
+    function startOne(): Process {
+      const running = startProcess([kind, "--json"], env);
+      starts.push(running);
       return running;
     }
     return {
       url: `http://127.0.0.1:${port}`,
       async start() {
-        running = startProcess([kind, "--json"], env);
-        const said = told.parse(JSON.parse(await running.ready));
+        const said = told.parse(JSON.parse(await startOne().ready));
         if (said.process !== kind) throw new Error(`${name} says that it is a ${said.process}`);
         ({ internal } = said);
       },
       async startAndKill(afterMs) {
-        running = startProcess([kind, "--json"], env);
+        const running = startOne();
         await pause(afterMs);
         running.kill("SIGKILL");
         await running.ended;
@@ -171,6 +180,8 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
         if (found === undefined) throw new Error(`${name} has no metric ${metric}`);
         return Number(found);
       },
+      internal: () => internal,
+      said: () => starts.map((one) => one.stdout() + one.stderr()).join(""),
     };
   }
 
