@@ -1,11 +1,7 @@
-import { collectDefaultMetrics, Counter, Histogram, Registry } from "prom-client";
 import type { Telemetry } from "#services/ports.ts";
 import type { Log } from "./log.ts";
+import { ALARMS, createMetrics } from "./metrics.ts";
 
-/** From a local refusal to the longest answer that the time-outs allow. */
-const SECONDS_BUCKETS = [
-  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300,
-];
 /** A series costs memory here and in every store that scrapes; beyond this many all further ones are one. */
 const SERIES_MAX = 5_000;
 const OTHER = "other";
@@ -26,62 +22,14 @@ export function createTelemetry(options: {
   readonly metricsContentType: string;
 } {
   const { log, models } = options;
-  const registry = new Registry();
-  const registers = [registry];
-  // The default looks at the event loop's delay a hundred times a second, also when nothing happens.
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 });
-
-  const requests = new Counter({
-    name: "relai_requests_total",
-    help: "Requests that were answered; code is the code of the refusal or error, or ok.",
-    labelNames: ["route", "status", "code", "model"],
-    registers,
-  });
-  const duration = new Histogram({
-    name: "relai_request_duration_seconds",
-    help: "From the request's arrival to the last byte of its answer.",
-    labelNames: ["route"],
-    buckets: SECONDS_BUCKETS,
-    registers,
-  });
-  const firstByte = new Histogram({
-    name: "relai_first_byte_seconds",
-    help: "From the request's arrival to the first body byte of the upstream.",
-    labelNames: ["route"],
-    buckets: SECONDS_BUCKETS,
-    registers,
-  });
-  const charged = new Counter({
-    name: "relai_charged_micro_total",
-    help: "What was charged, in micro-dollars.",
-    registers,
-  });
-  const tokens = new Counter({
-    name: "relai_tokens_total",
-    help: "Tokens of the requests that were charged.",
-    labelNames: ["direction"],
-    registers,
-  });
-  const alarms = new Counter({
-    name: "relai_alarms_total",
-    help: "Things that should never happen and that a person should look at.",
-    labelNames: ["what"],
-    registers,
-  });
-
-  const spans = new Counter({
-    name: "relai_trace_spans_total",
-    help: "Spans of traces: exported, failed (the collector did not take them) or dropped (too many waited).",
-    labelNames: ["outcome"],
-    registers,
-  });
-
-  const requestsOf = kept((...labels) => requests.labels(...labels));
-  const durationOf = kept((...labels) => duration.labels(...labels));
-  const firstByteOf = kept((...labels) => firstByte.labels(...labels));
-  const alarmsOf = kept((...labels) => alarms.labels(...labels));
-  const inputTokens = tokens.labels("input");
-  const outputTokens = tokens.labels("output");
+  const metrics = createMetrics();
+  const requestsOf = kept((...labels) => metrics.requests.labels(...labels));
+  const durationOf = kept((...labels) => metrics.duration.labels(...labels));
+  const firstByteOf = kept((...labels) => metrics.firstByte.labels(...labels));
+  const alarmsOf = kept((...labels) => metrics.alarms.labels(...labels));
+  for (const what of ALARMS) alarmsOf(what).inc(0);
+  const inputTokens = metrics.tokens.labels("input");
+  const outputTokens = metrics.tokens.labels("output");
 
   return {
     requestDone(facts) {
@@ -90,7 +38,7 @@ export function createTelemetry(options: {
       durationOf(facts.route).observe(facts.durationMs / 1_000);
       if (facts.firstByteMs !== undefined)
         firstByteOf(facts.route).observe(facts.firstByteMs / 1_000);
-      if (facts.chargedMicro > 0) charged.inc(facts.chargedMicro);
+      if (facts.chargedMicro > 0) metrics.charged.inc(facts.chargedMicro);
       if (facts.inputTokens > 0) inputTokens.inc(facts.inputTokens);
       if (facts.outputTokens > 0) outputTokens.inc(facts.outputTokens);
     },
@@ -98,9 +46,9 @@ export function createTelemetry(options: {
       alarmsOf(what).inc();
       log.error({ ...facts, alarm: what }, "alarm");
     },
-    spansCounted: (outcome, count) => spans.inc({ outcome }, count),
-    metricsText: () => registry.metrics(),
-    metricsContentType: registry.contentType,
+    spansCounted: (outcome, count) => metrics.spans.inc({ outcome }, count),
+    metricsText: metrics.text,
+    metricsContentType: metrics.contentType,
   };
 }
 

@@ -1,6 +1,5 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { HOLD_TABLE } from "#domain/accounts/holds.ts";
 import { EVENT_SCHEMAS } from "#domain/events/schemas.ts";
@@ -9,54 +8,9 @@ import { PROJECTIONS } from "#projections/all.ts";
 import { ERRORS } from "#services/errors.ts";
 import { runCli } from "#services/cli/program.ts";
 import type { CliWorld } from "#services/cli/world.ts";
+import { filesIn, namesInCode, root, sectionsOf, tableWith, textOf } from "./documents.ts";
 
 /** What the documents say is held to what the code says. */
-
-const root = fileURLToPath(new URL("../", import.meta.url));
-const skippedFolders = new Set([".git", "node_modules", ".relai", "coverage"]);
-
-function filesIn(folder: string, wanted: (path: string) => boolean): string[] {
-  return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
-    const path = join(folder, entry.name);
-    if (entry.isDirectory()) return skippedFolders.has(entry.name) ? [] : filesIn(path, wanted);
-    return entry.isFile() && wanted(path) ? [path] : [];
-  });
-}
-
-const textOf = (path: string) => readFileSync(join(root, path), "utf8");
-
-/** The cells of a table's line. */
-const cellsOf = (line: string) =>
-  line
-    .slice(1, -1)
-    .split("|")
-    .map((cell) => cell.trim());
-
-/** The rows of the table whose head has exactly these cells. */
-function tableWith(text: string, head: readonly string[]): string[][] {
-  const lines = text.split("\n");
-  const start = lines.findIndex(
-    (line) => line.startsWith("|") && cellsOf(line).join("|") === head.join("|"),
-  );
-  expect(start, `a table with the head ${head.join(", ")}`).toBeGreaterThanOrEqual(0);
-  // The line below the head only draws it.
-  const rest = lines.slice(start + 2);
-  const end = rest.findIndex((line) => !line.startsWith("|"));
-  return (end < 0 ? rest : rest.slice(0, end)).map(cellsOf);
-}
-
-const inCode = (text: string) => /^`([^`]*)`$/.exec(text)?.[1];
-const namesInCode = (rows: readonly string[][]) => rows.map(([name = ""]) => inCode(name) ?? name);
-
-/** The text below each heading of one level, up to the next heading of any level. */
-function sectionsOf(text: string, level: string): Map<string, string> {
-  const sections = new Map<string, string>();
-  for (const part of text.split(/^(?=#+ )/m)) {
-    const [head = "", ...body] = part.split("\n");
-    if (head.startsWith(`${level} `)) sections.set(head.slice(level.length + 1), body.join("\n"));
-  }
-  return sections;
-}
 
 describe("docs/errors.md", () => {
   const text = textOf("docs/errors.md");
@@ -138,38 +92,6 @@ test("README.md: the settings are those of the schema, with their defaults", () 
   ]);
   expect(told.map((row) => row.slice(0, 2))).toEqual(meant);
 });
-
-describe("docs/operations.md", () => {
-  const text = textOf("docs/operations.md");
-  const sources = ["services", "infra", "projections"]
-    .flatMap((folder) => filesIn(folder, (path) => /(?<!\.test)\.ts$/.test(path)))
-    .map(textOf);
-
-  test("has every alarm, and no other", () => {
-    const raised = sources.flatMap((source) =>
-      [...source.matchAll(/\b(?:alarm|onAlarm|onFault)\(\s*"(\w+)"/g)].map(([, name = ""]) => name),
-    );
-    const told = namesInCode(tableWith(text, ["what", "means", "do"]));
-    expect(told.toSorted()).toEqual([...new Set(raised)].toSorted());
-  });
-
-  test("has every metric, and no other", () => {
-    const made = [
-      ...textOf("infra/telemetry.ts").matchAll(/name: "(relai_\w+)",[^}]*?\n {4}registers/g),
-    ].map(([found, name]) => [name, labelsIn(found)]);
-    const told = tableWith(text, ["name", "labels", "counts"]).map(([name = "", labels]) => [
-      inCode(name),
-      labels,
-    ]);
-    expect(told).toEqual(made);
-  });
-});
-
-/** The names of a metric's labels, as the table lists them. */
-function labelsIn(source: string): string {
-  const list = /labelNames: \[([^\]]*)\]/.exec(source)?.[1] ?? "";
-  return list.replaceAll('"', "").replace(/,$/, "");
-}
 
 const documents = filesIn("", (path) => path.endsWith(".md"));
 

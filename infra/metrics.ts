@@ -1,0 +1,102 @@
+import { collectDefaultMetrics, Counter, Histogram, Registry } from "prom-client";
+
+/** From a local refusal to the longest answer that the time-outs allow. */
+const SECONDS_BUCKETS = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300,
+];
+
+/** Everything that `relai_alarms_total` counts, each from zero on: the first one of a kind is an increase like any other. */
+export const ALARMS = [
+  "accounts_fault",
+  "background_work_failed",
+  "clock_jumped",
+  "control_request_failed",
+  "entry_too_large",
+  "event_store_not_followed",
+  "event_unreadable",
+  "events_dated_ahead",
+  "host_outside_area",
+  "journal_sealed_under_us",
+  "ledger_claim_failed",
+  "ledger_fill_failed",
+  "ledger_follow_failed",
+  "ledger_start_failed",
+  "ledger_superseded",
+  "note_not_written",
+  "organization_closed",
+  "projection_stopped",
+  "projector_thread_gone",
+  "read_model_ahead_of_store",
+  "read_model_dropped",
+  "read_model_not_stored",
+  "read_model_of_another_store",
+  "read_model_unreadable",
+  "redis_trouble",
+  "replay_failed",
+  "request_failed",
+  "traces_not_exported",
+  "usage_parts_exceed_total",
+  "writer_registration_failed",
+] as const;
+
+/**
+ * Every metric of the process, declared here and nowhere else; docs/metrics.md explains each and says which alarm to set,
+ * and a test holds the two together. Their labels are fixed words, and names that the catalogue has: never what a caller
+ * sent, never the id of an organization or a key, of which there is no end.
+ */
+export function createMetrics() {
+  const registry = new Registry();
+  const registers = [registry];
+  // The default looks at the event loop's delay a hundred times a second, also when nothing happens.
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 });
+  return {
+    requests: new Counter({
+      name: "relai_requests_total",
+      help: "Requests that were answered; code is the code of the refusal or error, or ok.",
+      labelNames: ["route", "status", "code", "model"],
+      registers,
+    }),
+    duration: new Histogram({
+      name: "relai_request_duration_seconds",
+      help: "From the request's arrival to the last byte of its answer.",
+      labelNames: ["route"],
+      buckets: SECONDS_BUCKETS,
+      registers,
+    }),
+    firstByte: new Histogram({
+      name: "relai_first_byte_seconds",
+      help: "From the request's arrival to the first body byte of the upstream.",
+      labelNames: ["route"],
+      buckets: SECONDS_BUCKETS,
+      registers,
+    }),
+    charged: new Counter({
+      name: "relai_charged_micro_total",
+      help: "What was charged, in micro-dollars.",
+      registers,
+    }),
+    tokens: new Counter({
+      name: "relai_tokens_total",
+      help: "Tokens of the requests that were charged.",
+      labelNames: ["direction"],
+      registers,
+    }),
+    alarms: new Counter({
+      name: "relai_alarms_total",
+      help: "Things that should never happen and that a person should look at.",
+      labelNames: ["what"],
+      registers,
+    }),
+    spans: new Counter({
+      name: "relai_trace_spans_total",
+      help: "Spans of traces: exported, failed (the collector did not take them) or dropped (too many waited).",
+      labelNames: ["outcome"],
+      registers,
+    }),
+    /** All of them in Prometheus' text format. */
+    text: () => registry.metrics(),
+    contentType: registry.contentType,
+    /** What is declared, for whoever compares it with what is written of it. */
+    declared: () => registry.getMetricsAsArray(),
+  };
+}
