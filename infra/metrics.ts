@@ -1,8 +1,13 @@
-import { collectDefaultMetrics, Counter, Histogram, Registry } from "prom-client";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 
 /** From a local refusal to the longest answer that the time-outs allow. */
 const SECONDS_BUCKETS = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300,
+];
+
+/** One round trip to a store, or one commit of a disk. */
+const CALL_SECONDS_BUCKETS = [
+  0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 ];
 
 /** Everything that `relai_alarms_total` counts, each from zero on: the first one of a kind is an increase like any other. */
@@ -93,6 +98,71 @@ export function createMetrics() {
       labelNames: ["outcome"],
       registers,
     }),
+    storeCall: new Histogram({
+      name: "relai_store_call_seconds",
+      help: "Calls of the event store and of Redis, from the call to its answer, whatever that is.",
+      labelNames: ["store", "call"],
+      buckets: CALL_SECONDS_BUCKETS,
+      registers,
+    }),
+    storeErrors: new Counter({
+      name: "relai_store_errors_total",
+      help: "Such calls that were refused, or whose outcome is unknown.",
+      labelNames: ["store", "call", "reason"],
+      registers,
+    }),
+    appended: new Counter({
+      name: "relai_events_appended_total",
+      help: "Events that this process has recorded.",
+      labelNames: ["type"],
+      registers,
+    }),
+    answers: new Counter({
+      name: "relai_admission_answers_total",
+      help: "What the admission store answered; fenced_… is no answer about money.",
+      labelNames: ["verb", "answer"],
+      registers,
+    }),
+    gauges: {
+      appendWaiting: new Gauge({
+        name: "relai_append_waiting_events",
+        help: "Events that were given to the event store and have no outcome yet.",
+        registers,
+      }),
+      journalRequests: new Gauge({
+        name: "relai_journal_requests",
+        help: "Requests that have a place in the journals of this process.",
+        registers,
+      }),
+      lagEvents: new Gauge({
+        name: "relai_lag_events",
+        help: "Events that were handed to a reader and are not carried or folded yet.",
+        labelNames: ["reader"],
+        registers,
+      }),
+      lagSeconds: new Gauge({
+        name: "relai_lag_seconds",
+        help: "The age of the oldest of these.",
+        labelNames: ["reader"],
+        registers,
+      }),
+      ledgerServing: new Gauge({
+        name: "relai_ledger_serving",
+        help: "1 where this process serves as the region's ledger.",
+        registers,
+      }),
+      ownerEpoch: new Gauge({
+        name: "relai_owner_epoch",
+        help: "The newest owner epoch that this process works under, 0 where it knows of none.",
+        registers,
+      }),
+      dependencyState: new Gauge({
+        name: "relai_dependency_state",
+        help: "What /readyz says of each dependency: 2 up, 1 in part, 0 down.",
+        labelNames: ["dependency"],
+        registers,
+      }),
+    },
     /** All of them in Prometheus' text format. */
     text: () => registry.metrics(),
     contentType: registry.contentType,

@@ -1,3 +1,4 @@
+import { EVENT_SCHEMAS } from "#domain/events/schemas.ts";
 import type { Telemetry } from "#services/ports.ts";
 import type { Log } from "./log.ts";
 import { ALARMS, createMetrics } from "./metrics.ts";
@@ -5,6 +6,25 @@ import { ALARMS, createMetrics } from "./metrics.ts";
 /** A series costs memory here and in every store that scrapes; beyond this many all further ones are one. */
 const SERIES_MAX = 5_000;
 const OTHER = "other";
+const EVENT_TYPES = Object.keys(EVENT_SCHEMAS);
+
+type Gauges = ReturnType<typeof createMetrics>["gauges"];
+
+/** What adapters and the start count, beside what the services do. Every text is one of a few fixed words. */
+export interface ProcessTelemetry extends Telemetry {
+  /** Counts spans of traces by what came of them. */
+  spansCounted(outcome: string, count: number): void;
+  /** A call of a store was answered, or given up; `failure` where it came to nothing. */
+  storeCalled(store: string, call: string, durationMs: number, failure: string | undefined): void;
+  /** An event of this type was recorded. */
+  eventAppended(type: string): void;
+  /** The admission store answered a verb. */
+  admissionAnswered(verb: string, answer: string): void;
+  /** Has gauges set whenever metrics are read. It must not reject. */
+  onScrape(look: (gauges: Gauges) => void | Promise<void>): void;
+  metricsText(): Promise<string>;
+  readonly metricsContentType: string;
+}
 
 /**
  * Counts into the process's metrics, which the internal listener serves under `/metrics` in Prometheus' text format, and
@@ -15,18 +35,20 @@ const OTHER = "other";
 export function createTelemetry(options: {
   log: Log;
   models: { has(model: string): boolean };
-}): Telemetry & {
-  /** Counts spans of traces by what came of them: a fixed word. */
-  spansCounted(outcome: string, count: number): void;
-  metricsText(): Promise<string>;
-  readonly metricsContentType: string;
-} {
+}): ProcessTelemetry {
   const { log, models } = options;
   const metrics = createMetrics();
   const requestsOf = kept((...labels) => metrics.requests.labels(...labels));
   const durationOf = kept((...labels) => metrics.duration.labels(...labels));
   const firstByteOf = kept((...labels) => metrics.firstByte.labels(...labels));
   const alarmsOf = kept((...labels) => metrics.alarms.labels(...labels));
+  const storeCallOf = kept((...labels) => metrics.storeCall.labels(...labels));
+  const storeErrorOf = kept((...labels) => metrics.storeErrors.labels(...labels));
+  const appendedOf = kept((...labels) => metrics.appended.labels(...labels));
+  const answersOf = kept((...labels) => metrics.answers.labels(...labels));
+  const looks: ((gauges: Gauges) => void | Promise<void>)[] = [];
+  // A series that appears with 1 is no increase to Prometheus: what an alarm waits for stands at 0 from the beginning.
+  for (const type of EVENT_TYPES) appendedOf(type).inc(0);
   for (const what of ALARMS) alarmsOf(what).inc(0);
   const inputTokens = metrics.tokens.labels("input");
   const outputTokens = metrics.tokens.labels("output");
@@ -47,7 +69,17 @@ export function createTelemetry(options: {
       log.error({ ...facts, alarm: what }, "alarm");
     },
     spansCounted: (outcome, count) => metrics.spans.inc({ outcome }, count),
-    metricsText: metrics.text,
+    storeCalled(store, call, durationMs, failure) {
+      storeCallOf(store, call).observe(durationMs / 1_000);
+      if (failure !== undefined) storeErrorOf(store, call, failure).inc();
+    },
+    eventAppended: (type) => appendedOf(type).inc(),
+    admissionAnswered: (verb, answer) => answersOf(verb, answer).inc(),
+    onScrape: (look) => void looks.push(look),
+    async metricsText() {
+      await Promise.all(looks.map(async (look) => look(metrics.gauges)));
+      return metrics.text();
+    },
     metricsContentType: metrics.contentType,
   };
 }

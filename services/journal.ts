@@ -128,6 +128,8 @@ export async function openJournal(options: JournalOptions) {
     return !sealed;
   }
 
+  const isStuck = () => stuckSince !== undefined && clock.elapsed() - stuckSince > STUCK_MS_MAX;
+
   const isOver = (entry: JournalEntry) =>
     entry.takingUnder !== undefined && entry.takingUnder < fencedBelow;
 
@@ -263,11 +265,14 @@ export async function openJournal(options: JournalOptions) {
      * when the store has not answered for so long that nothing new should wait for it.
      */
     reserve(): boolean {
-      const stuck = stuckSince !== undefined && clock.elapsed() - stuckSince > STUCK_MS_MAX;
-      if (sealed || closing || stuck || places >= placesMax) return false;
+      if (sealed || closing || isStuck() || places >= placesMax) return false;
       places += 1;
       return true;
     },
+    /** What was given to the store has had no outcome for so long that nothing new should wait for it. */
+    isStuck,
+    /** How many requests have a place. */
+    placesTaken: () => places,
     /** Every place is taken: this process has as much to do as it can. */
     isFull: () => places >= placesMax,
     /**

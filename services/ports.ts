@@ -210,6 +210,21 @@ export interface RebuildProgress {
   readonly head: bigint | "start";
 }
 
+/** How far a reader of the events is behind with what it was handed. */
+export interface Lag {
+  /** Handed over, and not done with. What waits behind it at the store is not known here. */
+  readonly events: number;
+  /** Since the oldest of them was recorded. Milliseconds. */
+  readonly ms: number;
+}
+
+/** How a projector is getting on. */
+export interface ProjectorState {
+  readonly lag: Lag;
+  /** The projections that stand still until they are rebuilt, or the process is started anew. */
+  readonly stopped: readonly string[];
+}
+
 /** The read models of a region as the other services see them, wherever they are folded. */
 export interface Projector {
   /**
@@ -227,6 +242,8 @@ export interface Projector {
     projection: ProjectionName,
     onProgress: (progress: RebuildProgress) => void,
   ): Promise<RebuildProgress>;
+  /** Rejects where nobody folds any more. */
+  state(): Promise<ProjectorState>;
   close(): Promise<void>;
 }
 

@@ -7,6 +7,7 @@ import { systemRandom } from "#infra/random.ts";
 import { createMemoryReadModels } from "#test/memory-read-models.ts";
 import { createControl, type Control, type ControlParts } from "#services/control/commands.ts";
 import { createControlServer } from "#services/control/server.ts";
+import { createReadiness } from "#services/internal/readiness.ts";
 import { startLedger } from "#services/ledger/ledger.ts";
 import type { EventStore, KeyDirectory, KeyEntry } from "#services/ports.ts";
 import { startProjector } from "#services/projector/projector.ts";
@@ -100,8 +101,11 @@ export async function controlWorld(): Promise<ControlWorld> {
         clock,
         random,
         telemetry,
-        ready: () => ({ event_store: true, ledger: ledger.isReady() }),
-        isStopping: () => false,
+        readiness: createReadiness({
+          clock,
+          checks: { event_store: () => "up", ledger: () => (ledger.isReady() ? "up" : "down") },
+          isStopping: () => false,
+        }),
       }),
     async close() {
       await ledger.stop();

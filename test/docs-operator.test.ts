@@ -2,6 +2,7 @@ import { parser as promql } from "@prometheus-io/lezer-promql";
 import { describe, expect, test } from "vitest";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
+import { EVENT_SCHEMAS } from "#domain/events/schemas.ts";
 import { ALARMS, createMetrics } from "#infra/metrics.ts";
 import { ERRORS } from "#services/errors.ts";
 import { filesIn, inCode, namesInCode, tableWith, textOf } from "./documents.ts";
@@ -102,6 +103,7 @@ describe("docs/metrics.md", () => {
   test.for(alerts)("the expression of $alert asks for what there is", ({ expr }) => {
     const values: Record<string, readonly string[]> = {
       what: ALARMS,
+      type: Object.keys(EVENT_SCHEMAS),
       code: [...Object.keys(ERRORS), "ok", "client_gone"],
     };
     const unknown = selectorsIn(expr).flatMap(({ metric, matchers }) => {

@@ -1,7 +1,13 @@
 import { Worker } from "node:worker_threads";
 import type { ProjectionName, RowsOf, TableOf } from "#projections/all.ts";
 import type { Slice } from "#projections/rows.ts";
-import type { Clock, Projector, RebuildProgress, Telemetry } from "#services/ports.ts";
+import type {
+  Clock,
+  Projector,
+  ProjectorState,
+  RebuildProgress,
+  Telemetry,
+} from "#services/ports.ts";
 
 /** Where the events are: in a file, which must be there already, or on a server. */
 export type EventsPlace =
@@ -25,12 +31,13 @@ type Ask =
       readonly slice: Slice | undefined;
     }
   | { readonly ask: "rebuild"; readonly projection: ProjectionName }
+  | { readonly ask: "state" }
   | { readonly ask: "close" };
 
 /** An ask on its way; what is said to it carries the same id. */
 export type ProjectorAsk = Ask & { readonly id: number };
 
-/** What the projector's thread says. An answer is what its ask is for: rows with their position, or the last progress. */
+/** What the projector's thread says. An answer is what its ask is for: rows with their position, its state, or the last progress. */
 export type ProjectorSaid =
   | { readonly said: "answer"; readonly id: number; readonly answer: unknown }
   | { readonly said: "progress"; readonly id: number; readonly progress: RebuildProgress }
@@ -146,6 +153,7 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
       const answer = await ask({ ask: "rows", projection, atLeast, tables, slice });
       return answer as { position: bigint | "start"; rows: RowsOf<typeof projection> };
     },
+    state: () => ask({ ask: "state" }) as Promise<ProjectorState>,
     rebuild: (projection, onProgress) =>
       ask({ ask: "rebuild", projection }, onProgress) as Promise<RebuildProgress>,
     close: () => (closing ??= close()),

@@ -8,14 +8,12 @@ import {
   type ApiError,
 } from "#services/errors.ts";
 import type { Telemetry } from "#services/ports.ts";
+import { readinessView, type Readiness } from "./readiness.ts";
 
 /** What the control API and the internal listener have in common: probes, limits, and errors of our own shape. */
 export interface OperatorServerParts {
   readonly telemetry: Pick<Telemetry, "alarm">;
-  /** Each dependency by name, and whether it can be used right now. */
-  readonly ready: () => Readonly<Record<string, boolean>>;
-  /** From the moment that the process was told to end: nothing should be sent to it any more. */
-  readonly isStopping: () => boolean;
+  readonly readiness: Readiness;
 }
 
 const BODY_BYTES_MAX = 64 * 1024;
@@ -58,13 +56,20 @@ export function createOperatorServer(
     parts.telemetry.alarm("control_request_failed", { requestId: request.id, error: name });
     return sendError(reply, { code: "internal_error", extra: { request_id: request.id } });
   });
-  app.get("/healthz", () => ({ ok: true }));
-  app.get("/readyz", (_request, reply) => {
-    const dependencies = parts.ready();
-    const ready = Object.values(dependencies).every(Boolean) && !parts.isStopping();
-    return reply.code(ready ? 200 : 503).send({ ready, dependencies });
-  });
+  addProbes(app, parts.readiness);
   return app;
+}
+
+/**
+ * Adds `/healthz`, which says that the process lives and asks nobody else, and `/readyz`, which says whether it can do its
+ * work: 200 or 503, with each dependency by name.
+ */
+export function addProbes(app: FastifyInstance, readiness: Readiness): void {
+  app.get("/healthz", () => ({ ok: true }));
+  app.get("/readyz", async (_request, reply) => {
+    const view = await readinessView(readiness);
+    return reply.code(view.ready ? 200 : 503).send(view);
+  });
 }
 
 /** Answers with an error of the table. */

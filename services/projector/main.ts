@@ -58,6 +58,8 @@ async function answer(asked: ProjectorAsk): Promise<unknown> {
       return projector.rebuild(asked.projection, (progress) =>
         say({ said: "progress", id: asked.id, progress }),
       );
+    case "state":
+      return projector.state();
     case "close":
       await projector.close();
       await readModels.close();

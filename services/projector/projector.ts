@@ -31,6 +31,7 @@ export async function startProjector(parts: ProjectorParts): Promise<Projector> 
         rebuilding = undefined;
       }
     },
+    state: () => Promise.resolve(running.state()),
     async close() {
       if (!running.signal.aborted) await running.turn(() => running.commitAll());
       running.stop();

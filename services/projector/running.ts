@@ -1,7 +1,7 @@
 import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
 import { PROJECTIONS } from "#projections/all.ts";
 import type { Projection } from "#projections/projection.ts";
-import type { Clock, EventStore, ReadModels, Telemetry } from "#services/ports.ts";
+import type { Clock, EventStore, ProjectorState, ReadModels, Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import {
   earlier,
@@ -47,6 +47,7 @@ export async function createRunning(parts: ProjectorParts) {
     lanes.push(await openLane(projection, parts.readModels, parts.store, onAlarm));
   const waiters = createWaiters(clock, stillMsMax);
   let seen: Place = lanes.map((lane) => lane.committed).reduce(earlier);
+  let inHand: readonly RecordedEvent[] = [];
   let pending = 0;
   let failures = 0;
   let cancelTimer: (() => void) | undefined;
@@ -133,6 +134,16 @@ export async function createRunning(parts: ProjectorParts) {
     signal,
     stop: () => stopping.abort(),
     seen: () => seen,
+    /** What the store handed over last; nothing when it is folded and the next is asked for. */
+    handed: (events: readonly RecordedEvent[]) => void (inHand = events),
+    state(): ProjectorState {
+      const [oldest] = inHand;
+      const ms = oldest ? Math.max(0, clock.now() - oldest.recordedAt) : 0;
+      const stopped = lanes
+        .filter(({ failure }) => failure)
+        .map(({ projection }) => projection.name);
+      return { lag: { events: inHand.length, ms }, stopped };
+    },
     turn,
     commitAll,
     /** Folds a batch; stores when it is time, or when somebody waits for what is folded now. */
@@ -166,8 +177,10 @@ export async function feed(running: Running): Promise<void> {
     try {
       for await (const events of parts.store.follow({ after: running.seen(), signal })) {
         attempt = 0;
+        running.handed(events);
         await running.turn(() => running.take(events));
         await running.saved();
+        running.handed([]);
       }
       if (signal.aborted) return;
       await running.turn(() => running.failAll(new Error("the event store was closed")));

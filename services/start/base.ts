@@ -18,7 +18,7 @@ import { createControl, type ControlParts } from "#services/control/commands.ts"
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
 import { closeControlServer, createControlServer } from "#services/control/server.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import type { OperatorServerParts } from "#services/internal/operator-server.ts";
+import type { Readiness } from "#services/internal/readiness.ts";
 import { createInternalServer } from "#services/internal/server.ts";
 import type { Projector, Telemetry } from "#services/ports.ts";
 import { within } from "#services/waiting.ts";
@@ -212,7 +212,7 @@ function refuseLoop(config: Config): void {
 /** Serves the control API. The command line finds it by a file in the data folder once `ready` was called. */
 export async function serveControl(
   base: Base,
-  operator: Omit<OperatorServerParts, "telemetry">,
+  readiness: Readiness,
   { projector, applied }: Pick<ControlParts, "projector" | "applied">,
 ) {
   const { config, region, clock, random, telemetry, stops } = base;
@@ -230,7 +230,7 @@ export async function serveControl(
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   const adminToken = adminTokenOf(config, dataDir, random.bytes(32));
   const settings = describeConfig(config);
-  const parts = { control, adminToken, settings, clock, random, telemetry, ...operator };
+  const parts = { control, adminToken, settings, clock, random, telemetry, readiness };
   const server = createControlServer(parts);
   const file = join(dataDir, CONTROL_FILE_NAME);
   stops.control = () => {
@@ -257,12 +257,9 @@ function adminTokenOf(config: Config, dataDir: string, fresh: Uint8Array): strin
 }
 
 /** Serves the probes and the metrics; gives the address. */
-export function serveInternal(
-  base: Base,
-  operator: Omit<OperatorServerParts, "telemetry">,
-): Promise<string> {
+export function serveInternal(base: Base, readiness: Readiness): Promise<string> {
   const { config, telemetry, stops } = base;
-  const internal = createInternalServer({ telemetry, ...operator });
+  const internal = createInternalServer({ telemetry, readiness });
   stops.internal = () => internal.close();
   const { internalBind, internalPort } = config;
   return base.listenAt(internal, internalBind, internalPort, "RELAI_INTERNAL_PORT");

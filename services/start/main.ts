@@ -3,9 +3,17 @@ import type { HostFacts } from "#domain/catalogue/build.ts";
 import { systemClock } from "#infra/clock.ts";
 import type { Config } from "#infra/config.ts";
 import { readSecretFile, writeSecretFile } from "#infra/files.ts";
+import { addProbes } from "#services/internal/operator-server.ts";
 import { startSimulator } from "#services/simulator/server.ts";
 import { banner, readyLine, type Addresses } from "./banner.ts";
 import { gatewayParts, openBase, serveControl, serveInternal, type Base } from "./base.ts";
+import {
+  gatewayChecks,
+  ledgerChecks,
+  projectorChecks,
+  readinessOf,
+  storeChecks,
+} from "./dependencies.ts";
 import { completeDemo, type Demo } from "./demo.ts";
 import { orTaken } from "./listening.ts";
 import { openProcess, openSharedRegion, type ProcessName } from "./processes.ts";
@@ -62,22 +70,24 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   stops.gateways = () => opened.drain(config.drainMs);
   await base.tellIfAhead();
 
-  const operator = {
-    ready: () => ({
-      event_store: opened.gateways.every(({ gateway }) => gateway.writer.life() !== undefined),
-      ledger: opened.ledger.isReady(),
-    }),
-    isStopping: () => opened.gateways.some(({ gateway }) => gateway.isStopping()),
+  const gateways = opened.gateways.map(({ gateway }) => gateway);
+  const checks = {
+    ...storeChecks(base),
+    ...gatewayChecks(base, gateways),
+    ...ledgerChecks(base, opened.ledger),
+    ...projectorChecks(base, projector),
   };
-  const { control, url, ready } = await serveControl(base, operator, {
+  const readiness = readinessOf(base, checks, () => gateways.some((one) => one.isStopping()));
+  const { control, url, ready } = await serveControl(base, readiness, {
     projector,
     applied: (...asked) => opened.ledger.applied(...asked),
   });
-  const internal = await serveInternal(base, operator);
+  const internal = await serveInternal(base, readiness);
   await opened.ledger.filled("keys", KEYS_MS_MAX);
   const gatewayUrls: string[] = [];
   for (const { server } of opened.gateways) {
     const port = gatewayUrls.length === 0 ? config.gatewayPort : 0;
+    addProbes(server, readiness);
     gatewayUrls.push(await base.listenAt(server, config.bind, port, "RELAI_GATEWAY_PORT"));
   }
   const [gateway = ""] = gatewayUrls;

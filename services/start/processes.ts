@@ -4,6 +4,7 @@ import { ConfigError, type Config } from "#infra/config.ts";
 import { createGateway } from "#services/gateway/gateway.ts";
 import { createGatewayServer, stopGateway } from "#services/gateway/http/server.ts";
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
+import { addProbes } from "#services/internal/operator-server.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
 import { keepAlive, openJournal } from "#services/journal.ts";
 import { figuresOnceIn } from "#services/figures.ts";
@@ -13,6 +14,14 @@ import { standBy } from "#services/ledger/stand-by.ts";
 import type { Progress, Projector } from "#services/ports.ts";
 import { backOffMs, sleep, within } from "#services/waiting.ts";
 import { newestOwner, registerWriter, type Author } from "#services/writers.ts";
+import {
+  distantLedgerCheck,
+  gatewayChecks,
+  ledgerChecks,
+  projectorChecks,
+  readinessOf,
+  storeChecks,
+} from "./dependencies.ts";
 import { gatewayParts, openBase, serveControl, serveInternal, type Base } from "./base.ts";
 import type { Region } from "./region.ts";
 import { stopAll, type Stops } from "./stopping.ts";
@@ -91,22 +100,22 @@ async function openGateway(base: Base): Promise<Addresses> {
   const { gateway, server } = await createServingGateway(await gatewayParts(base), base.instance);
   stops.gateways = () => stopGateway(gateway, server, config.drainMs);
   await base.tellIfAhead();
-  const internal = await serveInternal(base, {
-    ready: () => ({ event_store: gateway.writer.life() !== undefined }),
-    isStopping: () => gateway.isStopping(),
-  });
+  const checks = { ...storeChecks(base), ...gatewayChecks(base, [gateway]) };
+  const readiness = readinessOf(base, checks, gateway.isStopping);
+  addProbes(server, readiness);
+  const internal = await serveInternal(base, readiness);
   const { bind, gatewayPort } = config;
   const url = await base.listenAt(server, bind, gatewayPort, "RELAI_GATEWAY_PORT");
   return { url, internal };
 }
 
 async function openLedger(base: Base): Promise<Addresses> {
-  const lives = liveAsLedger(base, base.openProjector(), "stand by");
+  const projector = base.openProjector();
+  const lives = liveAsLedger(base, projector, "stand by");
   base.stops.ledger = lives.stop;
-  const internal = await serveInternal(base, {
-    ready: () => ({ ledger: lives.isReady() }),
-    isStopping: lives.isStopping,
-  });
+  const reading = { ...ledgerChecks(base, lives), ...projectorChecks(base, projector) };
+  const checks = { ...storeChecks(base), ...reading };
+  const internal = await serveInternal(base, readinessOf(base, checks, lives.isStopping));
   return { url: undefined, internal };
 }
 
@@ -129,6 +138,7 @@ export async function openSharedRegion(
   return {
     ledger: {
       isReady: lives.isReady,
+      isServing: lives.isServing,
       applied: (...asked) => isSeen(progress, base, ...asked),
       filled: lives.filled,
     },
@@ -206,6 +216,7 @@ function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "cla
 
   const ended = liveOn();
   return {
+    isServing: () => serving?.isReady() ?? false,
     isReady: () => isStandingBy || (serving?.isReady() ?? false),
     isStopping: () => signal.aborted,
     /** As a ledger's own; also false where none serves here before `limitMs` passed. */
@@ -261,13 +272,11 @@ async function openControl(opened: Base): Promise<Addresses> {
   const { progress, stops } = base;
   if (!progress) throw new Error("a control process waits for a ledger that is another one");
   let stopping = false;
-  const operator = {
-    // Whoever reads or writes is told what cannot be reached; there is nothing that only this process knows.
-    ready: () => ({}),
-    isStopping: () => stopping,
-  };
-  const { url, ready } = await serveControl(base, operator, {
-    projector: base.openProjector(),
+  const projector = base.openProjector();
+  const reading = { ...distantLedgerCheck(base, progress), ...projectorChecks(base, projector) };
+  const readiness = readinessOf(base, { ...storeChecks(base), ...reading }, () => stopping);
+  const { url, ready } = await serveControl(base, readiness, {
+    projector,
     applied: (...asked) => isSeen(progress, base, ...asked),
   });
   const close = stops.control;
@@ -275,7 +284,7 @@ async function openControl(opened: Base): Promise<Addresses> {
     stopping = true;
     return close?.(limitMs);
   };
-  const internal = await serveInternal(base, operator);
+  const internal = await serveInternal(base, readiness);
   ready();
   return { url, internal };
 }

@@ -8,7 +8,10 @@ import { openEmbedded, type RegionParts } from "./embedded.ts";
 
 /** One region in one process: its ledger and its gateways. */
 export interface Region {
-  readonly ledger: Pick<Ledger, "isReady" | "applied" | "filled">;
+  readonly ledger: Pick<Ledger, "isReady" | "applied" | "filled"> & {
+    /** False also while it stands by. */
+    isServing(): boolean;
+  };
   readonly gateways: readonly { readonly gateway: Gateway; readonly server: FastifyInstance }[];
   /** Stops accepting, lets what runs finish within `drainMs`, then ends the gateways' journals cleanly. */
   drain(drainMs: number): Promise<void>;
@@ -23,7 +26,7 @@ export async function openRegion(parts: RegionParts): Promise<Region> {
   const { ledger, ledgerEpoch, gateways: opened } = await openEmbedded(parts);
   const gateways = opened.map((gateway) => ({ gateway, server: createGatewayServer(gateway) }));
   return {
-    ledger,
+    ledger: { ...ledger, isServing: ledger.isReady },
     gateways,
     async drain(drainMs) {
       await Promise.all(

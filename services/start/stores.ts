@@ -4,33 +4,43 @@ import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { systemClock } from "#infra/clock.ts";
 import type { Config } from "#infra/config.ts";
 import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
+import { observeAdmission, observeEventStore, observeRedis } from "#infra/observed.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
 import type { EventsPlace } from "#infra/read-models/worker-projector.ts";
 import { createRedisProgress } from "#infra/redis/progress.ts";
 import { openRedis } from "#infra/redis/connection.ts";
+import type { ProcessTelemetry } from "#infra/telemetry.ts";
 import type {
   AdmissionStore,
   Clock,
   EventStore,
   KeyDirectory,
+  Lag,
   Progress,
   Random,
-  Telemetry,
 } from "#services/ports.ts";
 
 /** An admission store that does not answer within this is unavailable for that call. */
 const REDIS_COMMAND_MS_MAX = 1_000;
 
+/** So many keys are written to look at a cluster, that each of its few servers has some of them, each for so long. */
+const PROBES = 16;
+const PROBE_MS = 10_000;
+
 /** Where a region keeps what it knows. */
 export interface Stores {
   readonly events: EventStore;
+  /** How far the ledger of this process is behind with the events that it was handed. */
+  readonly ledgerLag: () => Lag;
   /** Where a thread of its own finds the same events. */
   readonly eventsPlace: EventsPlace;
   readonly admission: AdmissionStore;
   readonly directory: KeyDirectory;
   /** Where a ledger tells processes apart from it how far it has come; undefined where there are none. */
   readonly progress: Progress | undefined;
+  /** Resolves when Redis has taken a write; undefined where admission and keys are in memory. */
+  readonly redisAnswers: (() => Promise<void>) | undefined;
   /** Other processes may work on the same events: the data folder's lock does not say who is dead. */
   readonly areShared: boolean;
 }
@@ -38,7 +48,7 @@ export interface Stores {
 export interface StoreParts {
   readonly clock: Clock;
   readonly random: Random;
-  readonly telemetry: Pick<Telemetry, "alarm">;
+  readonly telemetry: ProcessTelemetry;
   /** Of the region, in the data folder; undefined for a process that keeps nothing there. */
   readonly folder: string | undefined;
   readonly region: string;
@@ -65,9 +75,18 @@ export async function openStores(config: Config, parts: StoreParts): Promise<Sto
           admission: createMemoryAdmission({ clock: parts.clock, server: parts.instance, onFault }),
           directory: createMemoryKeyDirectory(),
           progress: undefined,
+          redisAnswers: undefined,
         }
       : await admissionOn(redisUrl, config, parts, onFault);
-  return { ...inEvents, ...inAdmission, areShared: eventstoreUrl !== undefined };
+  const events = observeEventStore(inEvents.events, parts);
+  return {
+    ...inAdmission,
+    admission: observeAdmission(inAdmission.admission, parts),
+    events,
+    eventsPlace: inEvents.eventsPlace,
+    ledgerLag: events.lag,
+    areShared: eventstoreUrl !== undefined,
+  };
 }
 
 async function eventsInFile({ folder, telemetry, onOpen }: StoreParts) {
@@ -94,20 +113,28 @@ async function eventsOn(url: string, config: Config, { clock, random, onOpen }: 
 async function admissionOn(
   urls: readonly string[],
   config: Config,
-  { clock, telemetry, region, onOpen }: StoreParts,
+  parts: StoreParts,
   onFault: (orgId: string, sentence: string) => void,
 ) {
-  const redis = await openRedis({
+  const { clock, telemetry, region, onOpen } = parts;
+  const opened = await openRedis({
     urls,
     isCluster: config.redisCluster,
     commandMsMax: REDIS_COMMAND_MS_MAX,
     onTrouble: (reason) => telemetry.alarm("redis_trouble", { reason }),
   });
-  onOpen(() => redis.close());
+  onOpen(() => opened.close());
+  const redis = observeRedis(opened, parts);
   const prefix = `relai:${region}:`;
   return {
     admission: createRedisAdmission({ redis, prefix, onFault }),
     directory: createRedisKeyDirectory({ redis, prefix, clock }),
     progress: createRedisProgress({ redis, prefix }),
+    async redisAnswers() {
+      // A write, as a replica that nobody has promoted, or a server that is full, answers everything else.
+      const write = (_: unknown, at: number) =>
+        redis.command("SET", `${prefix}probe-${at}`, 1, "PX", PROBE_MS);
+      await Promise.all(Array.from({ length: config.redisCluster ? PROBES : 1 }, write));
+    },
   };
 }

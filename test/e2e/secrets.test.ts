@@ -3,8 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { systemClock } from "#infra/clock.ts";
 import { createLog } from "#infra/log.ts";
 import { createTelemetry } from "#infra/telemetry.ts";
+import { createReadiness, type Check } from "#services/internal/readiness.ts";
 import { createInternalServer } from "#services/internal/server.ts";
 import { canary, filesIn, formsOf, listenTo, modeOf, search, type Heard } from "./canaries.ts";
 import {
@@ -81,7 +83,7 @@ describe("the search finds what was planted", () => {
     const [status, code, durationMs] = [200, "ok", 1];
     const facts = { route: "/", status, code, model: planted, durationMs, firstByteMs: undefined };
     telemetry.requestDone({ ...facts, chargedMicro: 0, inputTokens: 0, outputTokens: 0 });
-    const server = createInternalServer({ telemetry, ready: () => ({}), isStopping: () => false });
+    const server = createInternalServer({ telemetry, readiness: readinessWith({}) });
     const url = await server.listen({ host: "127.0.0.1", port: 0 });
     const places = new Map([["/metrics", await pageOf(`${url}/metrics`)]]);
     await server.close();
@@ -94,8 +96,8 @@ describe("the search finds what was planted", () => {
       metricsText: () => Promise.resolve(""),
       metricsContentType: `text/${planted}`,
     };
-    const ready = () => ({ [planted]: false });
-    const server = createInternalServer({ telemetry, ready, isStopping: () => false });
+    const readiness = readinessWith({ [planted]: () => "down" });
+    const server = createInternalServer({ telemetry, readiness });
     const url = await server.listen({ host: "127.0.0.1", port: 0 });
     const places = new Map([
       ["head", Buffer.from(JSON.stringify([...(await fetch(`${url}/metrics`)).headers]))],
@@ -105,6 +107,11 @@ describe("the search finds what was planted", () => {
     expect(search(places, only)).toEqual(["planted in body (plain)", "planted in head (plain)"]);
   });
 });
+
+/** A process that needs only these, and goes on. */
+function readinessWith(checks: Readonly<Record<string, Check>>) {
+  return createReadiness({ clock: systemClock(), checks, isStopping: () => false });
+}
 
 interface Ready {
   readonly regions: { readonly us: Record<"gateway" | "control" | "internal", string> };

@@ -195,13 +195,18 @@ test("what says that it lives, that it is ready, and what it counts", async () =
   const relai = await startRelai();
   await post(relai, asked);
   expect(await jsonOf(await fetch(`${relai.gateway}/healthz`))).toEqual({ ok: true });
-  for (const [base, dependencies] of [
-    [relai.gateway, { event_store: true }],
-    [relai.internal, { event_store: true, ledger: true }],
-    [relai.control, { event_store: true, ledger: true }],
-  ] as const) {
+  const names = ["catalogue", "event_store", "journal", "key_directory", "ledger", "projector"];
+  for (const base of [relai.gateway, relai.internal, relai.control]) {
     const ready = await fetch(`${base}/readyz`);
-    expect([ready.status, await ready.json()]).toEqual([200, { ready: true, dependencies }]);
+    const up = { state: "up", since: expect.stringMatching(/^\d{4}-.*Z$/) as unknown };
+    expect([ready.status, await ready.json()]).toEqual([
+      200,
+      {
+        ready: true,
+        stopping: false,
+        dependencies: Object.fromEntries(names.map((name) => [name, up])),
+      },
+    ]);
   }
   const metrics = await (await fetch(`${relai.internal}/metrics`)).text();
   expect(metrics).toMatch(/^relai_\w+\{.*model="sim-flat".*\} \d/m);

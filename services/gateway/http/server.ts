@@ -130,13 +130,6 @@ export function createGatewayServer(gateway: Gateway): FastifyInstance {
   add(both("/models"), () => handleModels);
   add(both("/models/:id"), (parameters) => handleModel((parameters as { id: string }).id));
   add(["/v1/balance"], () => handleBalance);
-  app.get("/healthz", () => ({ ok: true }));
-  // A gateway takes requests as long as it has a journal to record them in and is not on its way out.
-  app.get("/readyz", (_request, reply) => {
-    const dependencies = { event_store: gateway.writer.life() !== undefined };
-    const ready = dependencies.event_store && !gateway.isStopping();
-    return reply.code(ready ? 200 : 503).send({ ready, dependencies });
-  });
   // The framework looks at the body of an unknown route, and may have an error of its own about it.
   app.setNotFoundHandler(unknown);
   app.setErrorHandler((_error, request, reply) => unknown(request, reply));

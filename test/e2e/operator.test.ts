@@ -1,0 +1,192 @@
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { z } from "zod";
+import { startRedis, type StartedRedis } from "#infra/backing/redis.ts";
+import {
+  ADMIN_TOKEN,
+  killAll,
+  startProcess,
+  startSimulator,
+  startStandInProcess,
+  type Process,
+} from "#test/faults/processes.ts";
+import { inCode, tableWith, textOf } from "#test/documents.ts";
+import { REDIS_SOURCE } from "#test/redis-world.ts";
+import { leavesNothingRunning, manage, newFolder, openai } from "./relai.ts";
+
+/** What an operator sees of real processes on servers that go away and come back. */
+
+leavesNothingRunning();
+
+const TOLD = z.object({
+  url: z.url().nullable().default(null),
+  internal: z.url().nullable().default(null),
+  regions: z
+    .object({ us: z.object({ gateway: z.url(), control: z.url(), internal: z.url() }) })
+    .optional(),
+});
+const READY = z.strictObject({
+  ready: z.boolean(),
+  stopping: z.boolean(),
+  dependencies: z.record(
+    z.string(),
+    z.strictObject({ state: z.enum(["up", "partly", "down"]), since: z.iso.datetime() }),
+  ),
+});
+/** Who needs which dependency, as the page says it. */
+const NEEDED = tableWith(textOf("docs/operations.md"), [
+  "dependency",
+  "of",
+  "is `down` when",
+  "is `partly` when",
+]).map(([name = "", of = ""]) => ({ name: inCode(name) ?? name, of: of.split(", ") }));
+const AS: Readonly<Record<string, readonly string[]>> = {
+  gateway: ["all", "gateways"],
+  ledger: ["all", "ledgers"],
+  control: ["all", "control APIs"],
+  start: ["all", "gateways", "ledgers"],
+};
+
+/** What `/readyz` of a kind of process names, in the order of letters. */
+function neededBy(kind: string): string[] {
+  const needed = NEEDED.filter(({ of }) => AS[kind]?.some((as) => of.includes(as)));
+  return needed.map(({ name }) => name).toSorted();
+}
+
+describe("a region of processes on servers", () => {
+  if (REDIS_SOURCE.from !== "program") {
+    const reason =
+      REDIS_SOURCE.from === "url" ? "the named server is not ours to stop" : REDIS_SOURCE.reason;
+    test("tells what is away", (context) => context.skip(reason));
+    return;
+  }
+  const { program } = REDIS_SOURCE;
+  let redis: StartedRedis;
+  let events: Process;
+  let settings: Record<string, string> = {};
+  /** Of each process every listener, the internal one last. */
+  const parts: { kind: string; process: Process; urls: string[] }[] = [];
+
+  async function start(kind: string): Promise<void> {
+    const process = startProcess([kind, "--json"], { ...settings, RELAI_DATA_DIR: newFolder() });
+    const { url, internal, regions } = TOLD.parse(JSON.parse(await process.ready));
+    const told = regions?.us ?? { gateway: url, internal };
+    parts.push({ kind, process, urls: Object.values(told).filter((one) => one !== null) });
+  }
+
+  function part(kind: string) {
+    const found = parts.find((one) => one.kind === kind);
+    if (!found) throw new Error(`no ${kind} was started`);
+    return found;
+  }
+
+  const metricsOfAll = () =>
+    Promise.all(
+      parts.map(async ({ urls }) => (await fetch(`${urls.at(-1) ?? ""}/metrics`)).text()),
+    );
+
+  beforeAll(async () => {
+    redis = await startRedis({ program });
+    events = startStandInProcess();
+    const upstream = await startSimulator(join(newFolder(), "book.jsonl"));
+    settings = {
+      RELAI_EVENTSTORE_URL: await events.ready,
+      RELAI_EVENTSTORE_INSECURE: "1",
+      RELAI_REDIS_URL: redis.url,
+      RELAI_ADMIN_TOKEN: ADMIN_TOKEN,
+      RELAI_GATEWAY_PORT: "0",
+      RELAI_CONTROL_PORT: "0",
+      RELAI_INTERNAL_PORT: "0",
+      RELAI_DEMO: "0",
+      OPENAI_API_KEY: "sk-operator-upstream-key",
+      OPENAI_BASE_URL: `${upstream.url}/openai/v1`,
+    };
+    // The ledger of the first serves at once, the next one stands by.
+    for (const kind of ["start", "ledger", "gateway", "control"]) await start(kind);
+  });
+  afterAll(async () => {
+    killAll();
+    await redis.kill();
+  });
+
+  async function readinessOf(url: string) {
+    const answer = await fetch(`${url}/readyz`);
+    const { ready, dependencies } = READY.parse(await answer.json());
+    const down = Object.entries(dependencies).filter(([, { state }]) => state === "down");
+    const { status } = answer;
+    return { status, ready, names: Object.keys(dependencies), down: down.map(([name]) => name) };
+  }
+
+  const listeners = () =>
+    parts.flatMap(({ kind, urls }) => urls.map((url) => ({ kind, url, who: `${kind} at ${url}` })));
+
+  async function expectAllReady(): Promise<void> {
+    for (const { url, who } of listeners())
+      await expect
+        .poll(() => readinessOf(url), { message: who, timeout: 60_000 })
+        .toMatchObject({ status: 200, ready: true, down: [] });
+  }
+
+  test("is told by every listener of every process, each with what that process needs", async () => {
+    await expectAllReady();
+    for (const { kind, url, who } of listeners())
+      expect([who, (await readinessOf(url)).names.toSorted()]).toEqual([who, neededBy(kind)]);
+  });
+
+  test("counts what its parts do with the servers, and names no organization and no key", async () => {
+    const managed = { control: part("control").urls[0] ?? "", adminToken: ADMIN_TOKEN };
+    const { id } = await manage(managed, "POST", "/v1/orgs", { name: "Acme" });
+    const org = `/v1/orgs/${String(id)}`;
+    await manage(managed, "POST", `${org}/credits`, { amount_dollars: "1.00" });
+    const issued = await manage(managed, "POST", `${org}/keys`, {});
+    const customer = { gateway: part("gateway").urls[0] ?? "", key: String(issued["key"]) };
+    await openai(customer).chat.completions.create({
+      model: "gpt-4o",
+      messages: [{ role: "user", content: "[sim input=10 output=5]" }],
+    });
+    const [start = "", ledger = "", gateway = "", control = ""] = await metricsOfAll();
+    for (const line of [
+      'relai_store_call_seconds_count{store="redis",call="admit"} 1',
+      'relai_store_call_seconds_count{store="redis",call="close"} 1',
+      'relai_admission_answers_total{verb="admit",answer="admitted"} 1',
+      'relai_events_appended_total{type="RequestAdmitted.v1"} 1',
+      'relai_events_appended_total{type="UsageRecorded.v1"} 1',
+      "relai_ledger_serving 0",
+    ])
+      expect(gateway.split("\n")).toContain(line);
+    expect(gateway).toMatch(/^relai_owner_epoch [1-9]/m);
+    expect(start.split("\n")).toContain("relai_ledger_serving 1");
+    expect(start).toMatch(/^relai_admission_answers_total\{verb="adopt",answer="adopted"\} [1-9]/m);
+    expect(start).toMatch(/^relai_lag_seconds\{reader="ledger"\} \d/m);
+    expect(ledger.split("\n")).toContain("relai_ledger_serving 0");
+    expect(ledger).toMatch(/^relai_lag_seconds\{reader="projector"\} \d/m);
+    expect(control.split("\n")).toContain('relai_events_appended_total{type="KeyIssued.v1"} 1');
+    for (const text of [start, ledger, gateway, control])
+      for (const word of [String(id), String(issued["id"]), customer.key.slice(-20)])
+        expect(text).not.toContain(word);
+  });
+
+  test.for(["redis", "event_store"] as const)(
+    "is not ready while its %s is away, and ready again when that is back, without a restart",
+    async (server) => {
+      const signal = (name: "SIGSTOP" | "SIGCONT") =>
+        server === "redis" ? process.kill(redis.pid, name) : events.kill(name);
+      signal("SIGSTOP");
+      for (const { url, who } of listeners()) {
+        await expect
+          .poll(() => readinessOf(url), { message: who, timeout: 60_000 })
+          .toMatchObject({
+            status: 503,
+            ready: false,
+            down: expect.arrayContaining([server]) as unknown,
+          });
+        // Whoever is away, no process is to be ended for it.
+        expect((await fetch(`${url}/healthz`)).status).toBe(200);
+      }
+      for (const text of await metricsOfAll())
+        expect(text).toContain(`relai_dependency_state{dependency="${server}"} 0`);
+      signal("SIGCONT");
+      await expectAllReady();
+    },
+  );
+});
