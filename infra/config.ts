@@ -152,7 +152,7 @@ export interface Config extends Settings {
   readonly sources: ReadonlyMap<SettingName, SettingSource>;
 }
 
-/** Their values are never shown, not even when they are wrong. */
+/** Their values are never shown when they are wrong, and of those that are right no more than where a server is. */
 const SECRETS: ReadonlySet<SettingName> = new Set([
   "adminToken",
   "openaiApiKey",
@@ -231,7 +231,7 @@ export function readConfig(from: {
   return { ...settings, demo, sources };
 }
 
-/** What `relai config` and the control API tell: every setting in force, with its source. A value is null when there is none. */
+/** What a process logs when it starts, and `relai config` shows: every setting in force, with its source. A value is null when there is none. */
 export function describeConfig(
   config: Config,
 ): { name: string; value: string | null; source: SettingSource }[] {
@@ -239,17 +239,29 @@ export function describeConfig(
     const value = config[name];
     return {
       name: variableOf(name),
-      value: value === undefined ? null : SECRETS.has(name) ? "(hidden)" : shown(name, value),
+      value: value === undefined ? null : shown(name, value),
       source: config.sources.get(name) ?? "default",
     };
   });
 }
 
 function shown(name: SettingName, value: Settings[SettingName]): string {
+  if (name === "eventstoreUrl" || name === "redisUrl")
+    return [value].flat().map(serverIn).join(",");
+  if (SECRETS.has(name)) return "(hidden)";
   if (typeof value === "boolean") return String(Number(value));
   if (!isCollector(name)) return String(value);
   const { origin, pathname } = new URL(String(value));
   return `${origin}${pathname}`;
+}
+
+/** A server's address without user, password and options; nothing of one in which they could be elsewhere. */
+function serverIn(url: unknown): string {
+  const parts = /^([a-z+]+:\/\/)(?:[^@/?#]*@)?([^@/?#]+(?:\/\d+)?)(?:[/?#][^@]*)?$/u.exec(
+    String(url),
+  );
+  const [, scheme, hosts] = parts ?? [];
+  return scheme === undefined || hosts === undefined ? "(hidden)" : scheme + hosts;
 }
 
 function fileEntries(file: string): [string, string][] {

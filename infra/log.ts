@@ -5,12 +5,14 @@ export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** Ids, numbers and fixed words; never text of a caller or an upstream. */
-export type LogFacts = Readonly<Record<string, string | number | boolean | undefined>>;
+type Fact = string | number | boolean | null | undefined;
+export type LogFacts = Readonly<Record<string, Fact | Readonly<Record<string, Fact>>>>;
 
 /** The message is a fixed text; `error` is what was thrown, if something was. */
 export type LogLine = (facts: LogFacts, message: string, error?: unknown) => void;
 
 export interface Log {
+  readonly info: LogLine;
   readonly warn: LogLine;
   readonly error: LogLine;
 }
@@ -41,7 +43,7 @@ export function createLog(options: { level: LogLevel; destination?: DestinationS
     (level: keyof Log): LogLine =>
     (facts, message, error) =>
       logger[level](error === undefined ? facts : { ...facts, err: error }, message);
-  return { warn: at("warn"), error: at("error") };
+  return { info: at("info"), warn: at("warn"), error: at("error") };
 }
 
 /** A member whose name speaks of a credential, with a text for a value: `"authorization":"…"`. */

@@ -1,11 +1,21 @@
 import { parser as promql } from "@prometheus-io/lezer-promql";
-import { describe, expect, test } from "vitest";
+import type { FastifyInstance } from "fastify";
+import { afterEach, describe, expect, test } from "vitest";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import { EVENT_SCHEMAS } from "#domain/events/schemas.ts";
+import { systemClock } from "#infra/clock.ts";
+import { createLog } from "#infra/log.ts";
 import { ALARMS, createMetrics } from "#infra/metrics.ts";
+import { createTelemetry } from "#infra/telemetry.ts";
 import { ERRORS } from "#services/errors.ts";
+import { createGatewayServer } from "#services/gateway/http/server.ts";
+import { addProbes } from "#services/internal/operator-server.ts";
+import { createReadiness } from "#services/internal/readiness.ts";
+import { createInternalServer } from "#services/internal/server.ts";
+import { bearer, controlWorld } from "./control-world.ts";
 import { filesIn, inCode, namesInCode, tableWith, textOf } from "./documents.ts";
+import { gatewayWorld } from "./gateway-world.ts";
 
 /** What an operator is told is held to what the code does. */
 
@@ -74,6 +84,70 @@ describe("docs/operations.md", () => {
     expect([...ALARMS].toSorted()).toEqual(raised);
   });
 });
+
+describe("the routes in docs/operations.md", () => {
+  const text = textOf("docs/operations.md");
+  const routesIn = (cell: string) =>
+    [...cell.matchAll(/`((?:GET|POST|DELETE) \/[^`]*)`/g)].map(([, route = ""]) => route);
+  const ports = tableWith(text, ["port", "setting", "of", "serves"]);
+  const toldOf = (setting: string) =>
+    routesIn(ports.find(([, name = ""]) => inCode(name) === setting)?.at(-1) ?? "");
+  const readiness = createReadiness({ clock: systemClock(), checks: {}, isStopping: () => false });
+  const closing: (() => Promise<unknown>)[] = [];
+  afterEach(async () => {
+    for (const close of closing.splice(0)) await close();
+  });
+
+  test("of the gateway are those that it serves", async () => {
+    const { gateway, keys } = await gatewayWorld();
+    const server = createGatewayServer(gateway);
+    closing.push(() => server.close());
+    addProbes(server, readiness);
+    const served = await routesOf(server, { authorization: `Bearer ${keys[0]}` });
+    expect(served).toEqual(toldOf("RELAI_GATEWAY_PORT").toSorted());
+  });
+
+  test("of the control API are those that it serves", async () => {
+    const world = await controlWorld();
+    closing.push(() => world.close());
+    const listed = tableWith(text, ["method, path", "does"]).flatMap(([cell = ""]) =>
+      routesIn(cell),
+    );
+    const told = [...listed, ...toldOf("RELAI_CONTROL_PORT")];
+    expect(await routesOf(world.server(), bearer)).toEqual(told.toSorted());
+  });
+
+  test("of the internal listener are those that it serves", async () => {
+    const telemetry = createTelemetry({ log: createLog({ level: "silent" }), models: new Set() });
+    const server = createInternalServer({ telemetry, readiness, settings: [] });
+    expect(await routesOf(server, {})).toEqual(toldOf("RELAI_INTERNAL_PORT").toSorted());
+  });
+});
+
+/** Every method and path that a server takes for more than to say that it takes others. */
+async function routesOf(
+  server: FastifyInstance,
+  headers: Readonly<Record<string, string>>,
+): Promise<string[]> {
+  await server.ready();
+  const above: string[] = [];
+  const routes: string[] = [];
+  // A path stands below the one that it goes on from, each level four characters further in.
+  for (const line of server.printRoutes({ commonPrefix: false }).split("\n")) {
+    const [, indent = "", end = "", methods = ""] =
+      /^([│ ]*)[├└]── (\S+) \((.*)\)$/.exec(line) ?? [];
+    if (end === "") continue;
+    const level = indent.length / 4;
+    const path = `${level === 0 ? "" : above[level - 1]}${end}`;
+    above[level] = path;
+    for (const method of ["GET", "POST", "DELETE"] as const) {
+      if (!methods.includes(method)) continue;
+      const { statusCode } = await server.inject({ method, url: path, headers });
+      if (statusCode !== 405) routes.push(`${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`);
+    }
+  }
+  return routes.toSorted();
+}
 
 describe("docs/metrics.md", () => {
   const text = textOf("docs/metrics.md");

@@ -63,9 +63,16 @@ function findPlace(config: Config): Place {
   return { url, ...own, from: `no ${path}, so the usual address` };
 }
 
-/** A client of the process that is running. Nothing is sent before the first call. */
-export function createClient(clock: Clock, config: Config): Client {
-  const place = findPlace(config);
+/**
+ * A client of the process that is running, or of the listener at the address that somebody gave with an option, who is sent
+ * no token. Nothing is sent before the first call.
+ */
+export function createClient(
+  clock: Clock,
+  config: Config,
+  given?: { readonly url: string; readonly from: string },
+): Client {
+  const place = given ? { ...given, token: undefined, tokenFrom: "" } : findPlace(config);
 
   async function send(method: string, path: string, sent: Sent): Promise<Response> {
     const headers: Record<string, string> = {};

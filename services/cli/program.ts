@@ -93,8 +93,9 @@ function createProgram(world: CliWorld): Command {
   define(program.command("config"), "show the settings of the running relai, secrets hidden", {
     flags: [
       ["--local", "those of this command's own environment, which a start from here would have"],
+      ["--at <url>", "those of the process with this internal address, such as a gateway's"],
     ],
-    examples: ["config", "config --json", "config --local --config relai.json"],
+    examples: ["config", "config --at http://127.0.0.1:8070", "config --local --config relai.json"],
     run: commands.config,
   });
 

@@ -1,29 +1,39 @@
 import { z } from "zod";
 import { describeConfig } from "#infra/config.ts";
 import type { SettingView } from "#services/control/views.ts";
-import type { Client } from "./client.ts";
+import { createClient, type Client } from "./client.ts";
 import { table } from "./print.ts";
 import { CliError, configOf, type CliWorld, type Common } from "./world.ts";
 
 export interface SettingsOptions extends Common {
   /** Those of the command's own environment, also where a process runs. */
   readonly local?: boolean;
+  /** The internal address of the process to ask. */
+  readonly at?: string;
 }
 
 const SETTING = z.object({ name: z.string(), value: z.string().nullable(), source: z.string() });
 const ANSWER = z.looseObject({ object: z.literal("config"), data: z.array(SETTING) });
 
 /**
- * Shows the settings of the running process; or, where none is found or `local` is asked for, those that a start from
- * here would have. It says which of the two. A process that refuses the token is found: then nothing is shown.
+ * Shows the settings of the running process: of the one at an internal address, or of the one whose control API is found;
+ * or, where none is found or `local` is asked for, those that a start from here would have. It says whose they are. Where
+ * nobody answers at an address that was given, and where a process refuses the token, nothing is shown.
  */
 export async function showSettings(
   world: CliWorld,
   clientFor: (options: Common) => Client,
   options: SettingsOptions,
 ): Promise<void> {
-  const data: readonly SettingView[] = describeConfig(configOf(options));
+  const config = configOf(options);
+  const data: readonly SettingView[] = describeConfig(config);
   const own = { object: "config", data };
+  if (options.at !== undefined) {
+    const client = createClient(world.clock, config, { url: originOf(options.at), from: "--at" });
+    const read = ANSWER.safeParse(await client.call("GET", "/config"));
+    if (read.success) return print(read.data, client.url, `the process at ${client.url}`);
+    throw new CliError(2, `what answers at ${client.url} is of another version`);
+  }
   let why = "";
   if (!options.local) {
     try {
@@ -52,4 +62,11 @@ export async function showSettings(
         : `Settings of ${whose}:\n${text()}`,
     );
   }
+}
+
+/** Any address will do: nothing is sent there. */
+function originOf(text: string): string {
+  const url = URL.parse(text);
+  if (url !== null && /^https?:$/u.test(url.protocol)) return url.origin;
+  throw new CliError(2, "--at takes an address such as http://127.0.0.1:8070");
 }

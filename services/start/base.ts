@@ -38,9 +38,14 @@ const MARGIN_MS = 50;
 
 /**
  * Opens what every process has: the stores that the settings name, clock, log and metrics. `folder` is locked for this
- * process where there is one. What is open is noted in `stops`, also when a later part fails.
+ * process where there is one. What is open is noted in `stops`, also when a later part fails. What the process runs with
+ * is logged once.
  */
-export async function openBase(config: Config, stops: Stops, folder: string | undefined) {
+export async function openBase(
+  config: Config,
+  stops: Stops,
+  { process, folder }: { readonly process: string; readonly folder: string | undefined },
+) {
   const region = config.regions[0] ?? "us";
   // What is wrong with the settings is said before anything is written.
   refuseLoop(config);
@@ -54,6 +59,9 @@ export async function openBase(config: Config, stops: Stops, folder: string | un
     stops.folder = () => lock.release();
     mkdirSync(join(regionFolder, "read-models"), { recursive: true, mode: 0o700 });
   }
+  const settings = describeConfig(config);
+  const inForce = Object.fromEntries(settings.map(({ name, value }) => [name, value]));
+  log.info({ process, settings: inForce }, "started with these settings");
   const catalogue = buildCatalogue({
     openai: openai ?? false,
     simulator: config.demo,
@@ -102,6 +110,7 @@ export async function openBase(config: Config, stops: Stops, folder: string | un
   const newId = () => makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));
   return {
     config,
+    settings,
     stops,
     region,
     clock,
@@ -229,7 +238,7 @@ export async function serveControl(
   const dataDir = resolve(config.dataDir);
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   const adminToken = adminTokenOf(config, dataDir, random.bytes(32));
-  const settings = describeConfig(config);
+  const { settings } = base;
   const parts = { control, adminToken, settings, clock, random, telemetry, readiness };
   const server = createControlServer(parts);
   const file = join(dataDir, CONTROL_FILE_NAME);
@@ -256,10 +265,10 @@ function adminTokenOf(config: Config, dataDir: string, fresh: Uint8Array): strin
   return made;
 }
 
-/** Serves the probes and the metrics; gives the address. */
+/** Serves the probes, the metrics and the settings; gives the address. */
 export function serveInternal(base: Base, readiness: Readiness): Promise<string> {
-  const { config, telemetry, stops } = base;
-  const internal = createInternalServer({ telemetry, readiness });
+  const { config, settings, telemetry, stops } = base;
+  const internal = createInternalServer({ telemetry, readiness, settings });
   stops.internal = () => internal.close();
   const { internalBind, internalPort } = config;
   return base.listenAt(internal, internalBind, internalPort, "RELAI_INTERNAL_PORT");

@@ -58,7 +58,7 @@ export async function openRelai(
 
 async function open(config: Config, gatewayCount: number, stops: Stops): Promise<Relai> {
   const dataDir = resolve(config.dataDir);
-  const base = await openBase(config, stops, dataDir);
+  const base = await openBase(config, stops, { process: "start", folder: dataDir });
   const { region, clock, random } = base;
   const projector = base.openProjector();
   const simulator = config.demo ? await openSimulator(base, dataDir) : undefined;

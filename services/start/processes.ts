@@ -51,7 +51,7 @@ export async function openProcess(config: Config, process: ProcessName): Promise
   try {
     // A gateway keeps nothing in files. The others fold read models of their own.
     const folder = process === "gateway" ? undefined : join(resolve(config.dataDir), process);
-    const base = await openBase({ ...config, demo: false }, stops, folder);
+    const base = await openBase({ ...config, demo: false }, stops, { process, folder });
     const url = await OPEN[process](base);
     return {
       process,

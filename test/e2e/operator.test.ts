@@ -10,6 +10,7 @@ import {
   startStandInProcess,
   type Process,
 } from "#test/faults/processes.ts";
+import { commandLine } from "#test/command-line.ts";
 import { inCode, tableWith, textOf } from "#test/documents.ts";
 import { REDIS_SOURCE } from "#test/redis-world.ts";
 import { leavesNothingRunning, manage, newFolder, openai } from "./relai.ts";
@@ -17,6 +18,10 @@ import { leavesNothingRunning, manage, newFolder, openai } from "./relai.ts";
 /** What an operator sees of real processes on servers that go away and come back. */
 
 leavesNothingRunning();
+const { relai } = commandLine(newFolder());
+
+const PASSWORD = "canary-of-an-operator";
+const withPassword = (url: string) => url.replace("://", `://default:${PASSWORD}@`);
 
 const TOLD = z.object({
   url: z.url().nullable().default(null),
@@ -33,6 +38,15 @@ const READY = z.strictObject({
     z.strictObject({ state: z.enum(["up", "partly", "down"]), since: z.iso.datetime() }),
   ),
 });
+const VALUE = z.string().nullable();
+const STARTED = z.object({ settings: z.record(z.string(), VALUE) });
+const SHOWN = z.object({
+  object: z.string(),
+  data: z.array(z.object({ name: z.string(), value: VALUE })),
+  shown: z.string(),
+  url: z.url(),
+});
+
 /** Who needs which dependency, as the page says it. */
 const NEEDED = tableWith(textOf("docs/operations.md"), [
   "dependency",
@@ -86,13 +100,13 @@ describe("a region of processes on servers", () => {
     );
 
   beforeAll(async () => {
-    redis = await startRedis({ program });
+    redis = await startRedis({ program, args: ["--requirepass", PASSWORD] });
     events = startStandInProcess();
     const upstream = await startSimulator(join(newFolder(), "book.jsonl"));
     settings = {
-      RELAI_EVENTSTORE_URL: await events.ready,
+      RELAI_EVENTSTORE_URL: withPassword(await events.ready),
       RELAI_EVENTSTORE_INSECURE: "1",
-      RELAI_REDIS_URL: redis.url,
+      RELAI_REDIS_URL: withPassword(redis.url),
       RELAI_ADMIN_TOKEN: ADMIN_TOKEN,
       RELAI_GATEWAY_PORT: "0",
       RELAI_CONTROL_PORT: "0",
@@ -131,6 +145,57 @@ describe("a region of processes on servers", () => {
     await expectAllReady();
     for (const { kind, url, who } of listeners())
       expect([who, (await readinessOf(url)).names.toSorted()]).toEqual([who, neededBy(kind)]);
+  });
+
+  test("is told once by each process what it runs with, in its log and to whoever asks, without a secret", async () => {
+    for (const { kind, process, urls } of parts) {
+      const lines = process.stderr().split("\n");
+      const [told = "", ...more] = lines.filter((line) => line.includes('"settings":'));
+      expect([kind, more]).toEqual([kind, []]);
+      const { settings: logged } = STARTED.parse(JSON.parse(told));
+      expect(JSON.parse(told)).toMatchObject({ level: "info", process: kind });
+      expect(logged).toMatchObject({
+        RELAI_EVENTSTORE_URL: (await events.ready).replace("?tls=false", ""),
+        RELAI_REDIS_URL: redis.url,
+        RELAI_DRAIN_MS: "30000",
+        RELAI_DEMO: "0",
+        OPENAI_API_KEY: "[hidden]",
+      });
+      const shown = await relai(["config", "--json", "--at", urls.at(-1) ?? ""]);
+      expect(shown).toMatchObject({ code: 0, err: "" });
+      const { data, ...whose } = SHOWN.parse(JSON.parse(shown.out));
+      expect(whose).toEqual({ object: "config", shown: "running", url: urls.at(-1) });
+      const hidden = (value: string | null) => value?.replace("(hidden)", "[hidden]") ?? null;
+      expect(Object.fromEntries(data.map(({ name, value }) => [name, hidden(value)]))).toEqual({
+        ...logged,
+        OPENAI_API_KEY: "[hidden]",
+      });
+      for (const text of [process.stderr(), shown.out])
+        for (const secret of [PASSWORD, ADMIN_TOKEN, settings["OPENAI_API_KEY"]])
+          expect(text).not.toContain(secret);
+    }
+  });
+
+  test.for(Object.keys(AS))(
+    "relai %s does not start with a name that is no setting",
+    async (kind) => {
+      const process = startProcess([kind], { ...settings, RELAI_REDIS_ULR: redis.url });
+      expect(await process.ended).toBe(2);
+      expect(process.stderr()).toBe(
+        "relai: RELAI_REDIS_ULR is not a setting of relai; the nearest is RELAI_REDIS_URL.\n",
+      );
+    },
+  );
+
+  test("is asked at an address that exists, or nothing is shown", async () => {
+    for (const [at, says] of [
+      ["http://127.0.0.1:9", "nothing answers at http://127.0.0.1:9 (--at)"],
+      ["gateway-1:8070", "--at takes an address such as http://127.0.0.1:8070"],
+    ] as const) {
+      const shown = await relai(["config", "--at", at]);
+      expect(shown).toMatchObject({ code: 2, out: "" });
+      expect(shown.err).toContain(says);
+    }
   });
 
   test("counts what its parts do with the servers, and names no organization and no key", async () => {

@@ -83,7 +83,7 @@ describe("the search finds what was planted", () => {
     const [status, code, durationMs] = [200, "ok", 1];
     const facts = { route: "/", status, code, model: planted, durationMs, firstByteMs: undefined };
     telemetry.requestDone({ ...facts, chargedMicro: 0, inputTokens: 0, outputTokens: 0 });
-    const server = createInternalServer({ telemetry, readiness: readinessWith({}) });
+    const server = createInternalServer({ telemetry, readiness: readinessWith({}), settings: [] });
     const url = await server.listen({ host: "127.0.0.1", port: 0 });
     const places = new Map([["/metrics", await pageOf(`${url}/metrics`)]]);
     await server.close();
@@ -97,7 +97,7 @@ describe("the search finds what was planted", () => {
       metricsContentType: `text/${planted}`,
     };
     const readiness = readinessWith({ [planted]: () => "down" });
-    const server = createInternalServer({ telemetry, readiness });
+    const server = createInternalServer({ telemetry, readiness, settings: [] });
     const url = await server.listen({ host: "127.0.0.1", port: 0 });
     const places = new Map([
       ["head", Buffer.from(JSON.stringify([...(await fetch(`${url}/metrics`)).headers]))],
