@@ -129,6 +129,7 @@ export async function failoverWorld(holds: number) {
       writer,
       author,
       background: (work) => void background.add(work),
+      untilRecorded: (charge) => charge,
     };
     async function open() {
       const life = writer.life();

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { chat, chunk, completion, gatewayWorld, settled } from "#test/gateway-world.ts";
 import { handleChat } from "#test/chat-way.ts";
+import { STOP_MS_MAX } from "./gateway.ts";
 
 describe("a stop", () => {
   test("lets what runs finish, and seals the journal last", async () => {
@@ -55,15 +56,31 @@ describe("a stop", () => {
     await world.expectAtRest();
   });
 
-  test("leaves a journal unsealed whose work could not be recorded, within its limits", async () => {
+  test("leaves a journal unsealed whose work could not be recorded, within its limits, and counts whom nobody is charged for", async () => {
     const world = await gatewayWorld();
-    world.ask(handleChat);
+    for (const _ of [1, 2]) world.ask(handleChat);
     await settled();
     world.stall();
-    let isStopped = false;
-    void world.gateway.stop(1_000).then(() => (isStopped = true));
-    await world.clock.advance(22_000);
-    expect(isStopped).toBe(true);
-    expect(await world.types()).toEqual(["RequestAdmitted.v1"]);
+    world.ask(handleChat);
+    await settled();
+    world.calls[0]?.answer(completion([7, 5]));
+    const stopped = await stopsIn(world, 1_000);
+    // One was answered, the other is cut before anything of use came, and the third was never forwarded.
+    expect(stopped).toEqual({ isSealed: false, unrecorded: 1 });
+    expect(await world.types()).toEqual(["RequestAdmitted.v1", "RequestAdmitted.v1"]);
+  });
+
+  test("that has settled everything and cannot seal its journal has lost nothing", async () => {
+    const world = await gatewayWorld();
+    world.stall();
+    expect(await stopsIn(world, 1_000)).toEqual({ isSealed: false, unrecorded: 0 });
+    world.release();
   });
 });
+
+/** How a gateway stops while its store may stand still. */
+async function stopsIn(world: Awaited<ReturnType<typeof gatewayWorld>>, drainMs: number) {
+  const stopping = world.gateway.stop(drainMs);
+  await world.clock.advance(drainMs + STOP_MS_MAX);
+  return stopping;
+}

@@ -27,6 +27,14 @@ interface Running {
   cut(why: "journal_sealed" | "stopping"): void;
 }
 
+/** How a gateway ended. */
+export interface StoppedGateway {
+  /** False: a ledger, or the next start, seals its journal, and frees what is held. Nothing is lost by that. */
+  readonly isSealed: boolean;
+  /** Answered requests whose end is in no journal: nobody is charged for them, whatever the provider bills. */
+  readonly unrecorded: number;
+}
+
 /** A gateway: its parts, its writer, and what it keeps count of. */
 export type Gateway = ReturnType<typeof createGateway>;
 
@@ -38,6 +46,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
   const caps = createRefusalCaps(clock, TOO_MANY);
   const running = new Set<Running>();
   const active = new Set<Promise<void>>();
+  const charging = new Set<Promise<unknown>>();
   let stopping = false;
   let cutting = false;
 
@@ -54,6 +63,10 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     telemetry,
     writer,
     author,
+    untilRecorded(charge) {
+      charging.add(charge);
+      return charge.finally(() => charging.delete(charge));
+    },
     background(work) {
       track(work).catch((error: unknown) =>
         telemetry.alarm("background_work_failed", { error: String(error) }),
@@ -96,7 +109,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
      * Lets what runs finish within `drainMs`, then cuts it; waits for the records, closes with `hangUp` the connections of
      * clients that go on all the same, and seals the journal: {@link STOP_MS_MAX} beyond the drain at most.
      */
-    async stop(drainMs: number, hangUp = () => {}): Promise<void> {
+    async stop(drainMs: number, hangUp = () => {}): Promise<StoppedGateway> {
       stopping = true;
       const all = async () => {
         while (active.size > 0) await Promise.allSettled(active);
@@ -108,8 +121,9 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
         hangUp();
       }
       // A journal with work that is not through stays unsealed: the next start seals it and expires what is open.
-      if ((await within(clock, HUNG_UP_MS_MAX, all())) !== TIMED_OUT)
-        await within(clock, SEAL_MS_MAX, writer.stop());
+      const isSettled = (await within(clock, HUNG_UP_MS_MAX, all())) !== TIMED_OUT;
+      const isSealed = isSettled && (await within(clock, SEAL_MS_MAX, writer.stop())) !== TIMED_OUT;
+      return { isSealed, unrecorded: running.size + charging.size };
     },
   };
 }

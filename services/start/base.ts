@@ -23,7 +23,7 @@ import { createInternalServer } from "#services/internal/server.ts";
 import type { Projector, Telemetry } from "#services/ports.ts";
 import { within } from "#services/waiting.ts";
 import { listen } from "./listening.ts";
-import type { Stops } from "./stopping.ts";
+import { endOr, NOT_FOLDED, type Stops } from "./stopping.ts";
 import { openStores } from "./stores.ts";
 
 /** What the processes of a region are put together from, the one that is all of them and each by itself. */
@@ -79,8 +79,9 @@ export async function openBase(
     onOpen(close) {
       const before = stops.store;
       stops.store = async (limitMs) => {
-        await close();
-        await before?.(limitMs);
+        const begunMs = clock.elapsed();
+        await close(limitMs);
+        await before?.(limitMs - (clock.elapsed() - begunMs));
       };
     },
   });
@@ -104,7 +105,7 @@ export async function openBase(
       clock,
       onAlarm: telemetry.alarm,
     });
-    stops.projector = () => projector.close();
+    stops.projector = (limitMs) => endOr(clock, limitMs, projector.close(), () => NOT_FOLDED);
     return projector;
   }
   const newId = () => makeId("req", clock.now(), random.bytes(ID_RANDOM_BYTES));

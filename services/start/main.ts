@@ -18,7 +18,7 @@ import { completeDemo, type Demo } from "./demo.ts";
 import { orTaken } from "./listening.ts";
 import { openProcess, openSharedRegion, type ProcessName } from "./processes.ts";
 import { openRegion } from "./region.ts";
-import { stopAll, type Stops } from "./stopping.ts";
+import { leftBy, stopAll, type Stops } from "./stopping.ts";
 
 /** Everything of one relai in this process, ready to serve. */
 export interface Relai {
@@ -32,8 +32,11 @@ export interface Relai {
   readonly demoFile: string;
   /** Waits until every organization is in place, which nothing else here waits for; false when `limitMs` passed first. */
   filled(limitMs: number): Promise<boolean>;
-  /** Drains, then closes everything in the order in which nothing is lost, within the drain time and ten seconds. */
-  stop(): Promise<void>;
+  /**
+   * Drains, then closes everything in the order in which nothing is lost, within the drain time and ten seconds. Gives what
+   * is left undone; rejects where something is lost, or hangs.
+   */
+  stop(): Promise<readonly string[]>;
 }
 
 /** So long a start waits until every key is in; whoever comes with one that is not is asked to come again. */
@@ -66,8 +69,8 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
   const opened = base.areShared
     ? await openSharedRegion(base, parts, projector, gatewayCount)
     : await openRegion({ ...parts, projector, gatewayCount });
-  stops.ledger = () => opened.stop();
-  stops.gateways = () => opened.drain(config.drainMs);
+  stops.ledger = opened.stop;
+  stops.gateways = async () => leftBy(await opened.drain(config.drainMs));
   await base.tellIfAhead();
 
   const gateways = opened.gateways.map(({ gateway }) => gateway);
@@ -171,9 +174,9 @@ export function runProcess(
  */
 async function runUntilTold(
   json: boolean,
-  open: () => Promise<{ text: string; stop: () => Promise<void> }>,
+  open: () => Promise<{ text: string; stop: () => Promise<readonly string[]> }>,
 ): Promise<void> {
-  const opened: { stop?: () => Promise<void> } = {};
+  const opened: { stop?: () => Promise<readonly string[]> } = {};
   let signalledAt: number | undefined;
   const clock = systemClock();
   const onSignal = () => {
@@ -187,7 +190,8 @@ async function runUntilTold(
   };
   async function stop(): Promise<void> {
     try {
-      await opened.stop?.();
+      const undone = (await opened.stop?.()) ?? [];
+      for (const sentence of undone) process.stderr.write(`relai: left undone: ${sentence}\n`);
       process.exit(0);
     } catch (error) {
       process.stderr.write(

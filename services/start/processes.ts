@@ -6,14 +6,10 @@ import { createGatewayServer, stopGateway } from "#services/gateway/http/server.
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
 import { addProbes } from "#services/internal/operator-server.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import { keepAlive, openJournal } from "#services/journal.ts";
 import { figuresOnceIn } from "#services/figures.ts";
-import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
-import type { Filled } from "#services/ledger/filling.ts";
-import { standBy } from "#services/ledger/stand-by.ts";
 import type { Progress, Projector } from "#services/ports.ts";
-import { backOffMs, sleep, within } from "#services/waiting.ts";
-import { newestOwner, registerWriter, type Author } from "#services/writers.ts";
+import { sleep, within } from "#services/waiting.ts";
+import { newestOwner, type Author } from "#services/writers.ts";
 import {
   distantLedgerCheck,
   gatewayChecks,
@@ -23,8 +19,9 @@ import {
   storeChecks,
 } from "./dependencies.ts";
 import { gatewayParts, openBase, serveControl, serveInternal, type Base } from "./base.ts";
+import { liveAsLedger } from "./living-ledger.ts";
 import type { Region } from "./region.ts";
-import { stopAll, type Stops } from "./stopping.ts";
+import { leftBy, stopAll, type Stops } from "./stopping.ts";
 
 /** The processes of a region that can run by themselves, each as often as wanted. */
 export const PROCESSES = ["gateway", "ledger", "control"] as const;
@@ -37,8 +34,8 @@ export interface OneProcess {
   /** Of the gateway or the control API; a ledger has none. */
   readonly url: string | undefined;
   readonly internal: string;
-  /** Ends it in the order in which nothing is lost, within the drain time and ten seconds. */
-  stop(): Promise<void>;
+  /** Ends it in the order in which nothing is lost, within the drain time and ten seconds; gives what is left undone. */
+  stop(): Promise<readonly string[]>;
 }
 
 /**
@@ -98,7 +95,7 @@ async function createServingGateway(parts: GatewayParts, instance: string) {
 async function openGateway(base: Base): Promise<Addresses> {
   const { config, stops } = base;
   const { gateway, server } = await createServingGateway(await gatewayParts(base), base.instance);
-  stops.gateways = () => stopGateway(gateway, server, config.drainMs);
+  stops.gateways = async () => leftBy([await stopGateway(gateway, server, config.drainMs)]);
   await base.tellIfAhead();
   const checks = { ...storeChecks(base), ...gatewayChecks(base, [gateway]) };
   const readiness = readinessOf(base, checks, gateway.isStopping);
@@ -143,92 +140,9 @@ export async function openSharedRegion(
       filled: lives.filled,
     },
     gateways,
-    async drain(drainMs) {
-      const stopping = gateways.map(({ gateway, server }) => stopGateway(gateway, server, drainMs));
-      await Promise.all(stopping);
-    },
+    drain: (drainMs) =>
+      Promise.all(gateways.map(({ gateway, server }) => stopGateway(gateway, server, drainMs))),
     stop: lives.stop,
-  };
-}
-
-const RETRY_MS_MAX = 5_000;
-
-/**
- * Serves as the region's ledger while it owns the admission store, and stands by while another does: so there may be two,
- * and either may be killed or replaced.
- */
-function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "claim") {
-  const { region, clock, telemetry, instance, events: store } = base;
-  const author: Author = { region, actor: "ledger" };
-  const stopping = new AbortController();
-  const { signal } = stopping;
-  const stopped = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
-  let serving: Ledger | undefined;
-  let isStandingBy = false;
-
-  async function live(life: number): Promise<void> {
-    let over: number | undefined;
-    if (life > 1 || first === "stand by") {
-      isStandingBy = true;
-      over = await standBy({ store, clock, region }, signal);
-      isStandingBy = false;
-    }
-    if (signal.aborted) return;
-    const started = { process: "ledger", instance: `${instance}/ledger-${life}` } as const;
-    const writerEpoch = await registerWriter(store, clock, author, started);
-    const journal = await openJournal({ store, clock, telemetry, author, writerEpoch });
-    // Its own signs of life are what a ledger counts the others' silence by.
-    const stopBeats = keepAlive(journal, clock, author);
-    try {
-      serving = await startLedger({
-        store,
-        clock,
-        telemetry,
-        author,
-        admission: base.admission,
-        directory: base.directory,
-        projector,
-        writerEpoch,
-        ...(over === undefined ? {} : { over }),
-        death: { by: "silence" },
-        onApplied: (position) => void base.progress?.tell(position).catch(() => {}),
-      });
-      await Promise.race([serving.superseded, journal.sealedByOther, stopped]);
-      await serving.stop();
-    } finally {
-      serving = undefined;
-      stopBeats();
-      await journal.seal();
-    }
-  }
-
-  async function liveOn(): Promise<void> {
-    for (let life = 1, failures = 0; !signal.aborted; life += 1) {
-      try {
-        await live(life);
-        failures = 0;
-      } catch (error) {
-        telemetry.alarm("ledger_start_failed", { error: String(error) });
-        await sleep(clock, backOffMs(failures++, 100, RETRY_MS_MAX));
-      }
-    }
-  }
-
-  const ended = liveOn();
-  return {
-    isServing: () => serving?.isReady() ?? false,
-    isReady: () => isStandingBy || (serving?.isReady() ?? false),
-    isStopping: () => signal.aborted,
-    /** As a ledger's own; also false where none serves here before `limitMs` passed. */
-    async filled(what: keyof Filled, limitMs: number): Promise<boolean> {
-      const dueMs = clock.elapsed() + limitMs;
-      while (!serving && clock.elapsed() < dueMs) await sleep(clock, LOOK_EVERY_MS);
-      return serving?.filled(what, dueMs - clock.elapsed()) ?? false;
-    },
-    async stop(): Promise<void> {
-      stopping.abort();
-      await ended;
-    },
   };
 }
 

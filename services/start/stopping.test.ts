@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { sleep } from "#services/waiting.ts";
 import { manualClock } from "#test/manual-clock.ts";
-import { STOP_MS, stopAll, type Stops } from "./stopping.ts";
+import { endOr, leftBy, NOT_SEALED, STOP_MS, stopAll, type Stops } from "./stopping.ts";
 
 const PARTS = Object.keys(STOP_MS) as (keyof Stops)[];
 const DRAIN_MS = 30_000;
@@ -39,7 +39,10 @@ test.each(PARTS)(
     const stops: Stops = {};
     for (const part of PARTS) stops[part] = () => void ended.push(part);
     stops[hanging] = () => new Promise(() => {});
-    const stopping = stopAll(clock, stops, DRAIN_MS).catch((error: unknown) => String(error));
+    // What is left of its time may have a fraction of a millisecond, which says nothing to anybody.
+    const stopping = stopAll(clock, stops, DRAIN_MS + 0.25).catch((error: unknown) =>
+      String(error),
+    );
     await clock.advance(DRAIN_MS + 10_000);
     expect(await stopping).toMatch(new RegExp(`^Error: ${hanging} did not end within \\d+ ms$`));
     expect(ended).toEqual(PARTS.filter((part) => part !== hanging && part !== "folder"));
@@ -77,4 +80,45 @@ test("what a part does not need of its time is there for those after it, the dra
   const late = stopAll(clock, { store: () => sleep(clock, 10_000) }, DRAIN_MS).catch(String);
   await clock.advance(10_000);
   expect(await late).toMatch(/store did not end/);
+});
+
+test("what is left undone is told once each, the folder stays locked, and the stop is clean all the same", async () => {
+  const ended: string[] = [];
+  const stops: Stops = {
+    gateways: () => NOT_SEALED,
+    ledger: () => Promise.resolve(NOT_SEALED),
+    projector: () => "read models",
+    store: () => ended.push("store"),
+    folder: () => ended.push("folder"),
+  };
+  expect(await stopAll(manualClock(), stops, DRAIN_MS)).toEqual([NOT_SEALED, "read models"]);
+  expect(ended).toEqual(["store"]);
+});
+
+test("an end that hangs on others leaves time to those behind it, and is told only where it did not come", async () => {
+  const clock = manualClock();
+  const limits: number[] = [];
+  const stopping = stopAll(
+    clock,
+    {
+      ledger: (limitMs) => endOr(clock, limitMs, new Promise(() => {}), () => NOT_SEALED),
+      projector: (limitMs) => endOr(clock, limitMs, Promise.resolve(), () => "read models"),
+      store: (limitMs) => limits.push(limitMs),
+    },
+    DRAIN_MS,
+  );
+  await clock.advance(3_000);
+  expect(await stopping).toEqual([NOT_SEALED]);
+  expect(limits[0]).toBeGreaterThan(3_000);
+});
+
+test("gateways leave journals unsealed, but an answer that nobody is charged for is a loss", () => {
+  const [sealed, unsealed] = [
+    { isSealed: true, unrecorded: 0 },
+    { isSealed: false, unrecorded: 0 },
+  ];
+  expect(leftBy([sealed, sealed])).toBeUndefined();
+  expect(leftBy([sealed, unsealed])).toBe(NOT_SEALED);
+  const losing = { isSealed: false, unrecorded: 2 };
+  expect(() => leftBy([losing, losing])).toThrow("answered requests that no journal has taken: 4;");
 });

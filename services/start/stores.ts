@@ -20,6 +20,7 @@ import type {
   Progress,
   Random,
 } from "#services/ports.ts";
+import { endOr } from "./stopping.ts";
 
 /** An admission store that does not answer within this is unavailable for that call. */
 const REDIS_COMMAND_MS_MAX = 1_000;
@@ -54,7 +55,7 @@ export interface StoreParts {
   readonly region: string;
   readonly instance: string;
   /** Told of each store that is open, so that it is closed also where the next one cannot be opened. */
-  readonly onOpen: (close: () => Promise<void>) => void;
+  readonly onOpen: (close: (limitMs: number) => Promise<unknown>) => void;
 }
 
 /**
@@ -106,7 +107,8 @@ async function eventsOn(url: string, config: Config, { clock, random, onOpen }: 
   const { openKurrentEventStore } = await import("#infra/event-store/kurrent/store.ts");
   const place = { url, insecure: config.eventstoreInsecure };
   const events = await openKurrentEventStore({ ...place, clock, random });
-  onOpen(() => events.close());
+  // It waits for the outcomes of its appends. One that has none by now is told by who gave it.
+  onOpen((limitMs) => endOr(clock, limitMs, events.close(), () => undefined));
   return { events, eventsPlace: place };
 }
 

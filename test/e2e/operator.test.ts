@@ -10,6 +10,7 @@ import {
   startStandInProcess,
   type Process,
 } from "#test/faults/processes.ts";
+import { NOT_FOLDED, NOT_SEALED } from "#services/start/stopping.ts";
 import { commandLine } from "#test/command-line.ts";
 import { inCode, tableWith, textOf } from "#test/documents.ts";
 import { REDIS_SOURCE } from "#test/redis-world.ts";
@@ -77,6 +78,7 @@ describe("a region of processes on servers", () => {
   const { program } = REDIS_SOURCE;
   let redis: StartedRedis;
   let events: Process;
+  let customer = { gateway: "", key: "" };
   let settings: Record<string, string> = {};
   /** Of each process every listener, the internal one last. */
   const parts: { kind: string; process: Process; urls: string[] }[] = [];
@@ -101,7 +103,7 @@ describe("a region of processes on servers", () => {
 
   beforeAll(async () => {
     redis = await startRedis({ program, args: ["--requirepass", PASSWORD] });
-    events = startStandInProcess();
+    events = startStandInProcess(join(newFolder(), "events.jsonl"), 0);
     const upstream = await startSimulator(join(newFolder(), "book.jsonl"));
     settings = {
       RELAI_EVENTSTORE_URL: withPassword(await events.ready),
@@ -112,6 +114,7 @@ describe("a region of processes on servers", () => {
       RELAI_CONTROL_PORT: "0",
       RELAI_INTERNAL_PORT: "0",
       RELAI_DEMO: "0",
+      RELAI_DRAIN_MS: "1000",
       OPENAI_API_KEY: "sk-operator-upstream-key",
       OPENAI_BASE_URL: `${upstream.url}/openai/v1`,
     };
@@ -157,7 +160,7 @@ describe("a region of processes on servers", () => {
       expect(logged).toMatchObject({
         RELAI_EVENTSTORE_URL: (await events.ready).replace("?tls=false", ""),
         RELAI_REDIS_URL: redis.url,
-        RELAI_DRAIN_MS: "30000",
+        RELAI_DRAIN_MS: "1000",
         RELAI_DEMO: "0",
         OPENAI_API_KEY: "[hidden]",
       });
@@ -204,14 +207,15 @@ describe("a region of processes on servers", () => {
     const org = `/v1/orgs/${String(id)}`;
     await manage(managed, "POST", `${org}/credits`, { amount_dollars: "1.00" });
     const issued = await manage(managed, "POST", `${org}/keys`, {});
-    const customer = { gateway: part("gateway").urls[0] ?? "", key: String(issued["key"]) };
+    customer = { gateway: part("gateway").urls[0] ?? "", key: String(issued["key"]) };
     await openai(customer).chat.completions.create({
       model: "gpt-4o",
       messages: [{ role: "user", content: "[sim input=10 output=5]" }],
     });
     const [start = "", ledger = "", gateway = "", control = ""] = await metricsOfAll();
+    // An organization that was not in place yet is asked for again.
+    expect(gateway).toMatch(/^relai_store_call_seconds_count\{store="redis",call="admit"\} [1-9]/m);
     for (const line of [
-      'relai_store_call_seconds_count{store="redis",call="admit"} 1',
       'relai_store_call_seconds_count{store="redis",call="close"} 1',
       'relai_admission_answers_total{verb="admit",answer="admitted"} 1',
       'relai_events_appended_total{type="RequestAdmitted.v1"} 1',
@@ -254,4 +258,52 @@ describe("a region of processes on servers", () => {
       await expectAllReady();
     },
   );
+
+  /** Has processes told to stop, and waits until they have ended as it should be while no server answers. */
+  async function expectStopped(ending: typeof parts): Promise<void> {
+    for (const { process } of ending) process.kill("SIGTERM");
+    const undone = (sentence: string) => `relai: left undone: ${sentence}`;
+    for (const { kind, process } of ending) {
+      expect([kind, await process.ended]).toEqual([kind, 0]);
+      const said = process
+        .stderr()
+        .split("\n")
+        .filter((line) => line.startsWith("relai:"));
+      // Whoever stands by has no journal, and a control API never has one.
+      const hasJournal = kind === "gateway" || kind === "start";
+      expect([kind, said.includes(undone(NOT_SEALED))]).toEqual([kind, hasJournal]);
+      const rest = said.filter((line) => ![NOT_SEALED, NOT_FOLDED].map(undone).includes(line));
+      expect(rest).toEqual([]);
+    }
+  }
+
+  test("ends in time when its servers are stalled, loses nothing, and says what it left undone", async () => {
+    for (const kind of ["ledger", "gateway", "control"]) await start(kind);
+    await expectAllReady();
+    process.kill(redis.pid, "SIGSTOP");
+    events.kill("SIGSTOP");
+    await expectStopped(parts.splice(-3));
+    process.kill(redis.pid, "SIGCONT");
+    events.kill("SIGCONT");
+    await expectAllReady();
+  });
+
+  test("and so when they are gone; but an answer that was given and is in no journal is a loss", async () => {
+    const begun = await openai(customer).chat.completions.create({
+      model: "gpt-4o",
+      messages: [{ role: "user", content: "[sim output=50 chunks=50 delay=200]" }],
+      stream: true,
+    });
+    const chunks = begun[Symbol.asyncIterator]();
+    expect((await chunks.next()).done).toBe(false);
+    await redis.kill();
+    events.kill("SIGKILL");
+    const { process: losing } = part("gateway");
+    losing.kill("SIGTERM");
+    await expectStopped(parts.splice(0).filter(({ kind }) => kind !== "gateway"));
+    expect(await losing.ended).toBe(1);
+    expect(losing.stderr()).toContain(
+      "relai: the stop was not clean: answered requests that no journal has taken: 1; nobody is",
+    );
+  });
 });

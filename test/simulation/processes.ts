@@ -107,7 +107,7 @@ export function startGatewayProcess(
     process,
     parts.telemetry,
     () => serving,
-    (drainMs) => serving?.gateway.stop(drainMs),
+    async (drainMs) => void (await serving?.gateway.stop(drainMs)),
   );
 }
 

@@ -5,7 +5,7 @@ import { errorHeaders, openaiErrorBody, refuseConnection } from "#services/error
 import type { Clock } from "#services/ports.ts";
 import { SHAPES } from "#services/gateway/shapes/all.ts";
 import { handleShape } from "#services/gateway/way/request.ts";
-import type { Gateway } from "#services/gateway/gateway.ts";
+import type { Gateway, StoppedGateway } from "#services/gateway/gateway.ts";
 import type { GatewayRequest, Handle, Sink } from "#services/gateway/parts.ts";
 import { handleBalance, handleModel, handleModels, handleUnknown } from "./reads.ts";
 import { receiveBody } from "./receive-body.ts";
@@ -43,11 +43,12 @@ export async function stopGateway(
   gateway: Gateway,
   app: FastifyInstance,
   drainMs: number,
-): Promise<void> {
+): Promise<StoppedGateway> {
   // The connections are a piece of work like any other: the drain waits until the last of them has gone.
   const closed = gateway.track(app.close());
-  await gateway.stop(drainMs, () => app.server.closeAllConnections());
+  const stopped = await gateway.stop(drainMs, () => app.server.closeAllConnections());
   await closed;
+  return stopped;
 }
 
 /** The data plane's routes, each handed to its function with the raw request and response: bodies are ours to read. */

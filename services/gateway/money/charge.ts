@@ -44,9 +44,9 @@ export interface UsageFacts {
  * takes longer than a caller waits: it goes on in the background. The caller then gets an error.
  */
 export async function chargeHold(hold: OpenHold, usage: UsageFacts): Promise<number | undefined> {
-  const { clock, background } = hold.money;
+  const { clock, background, untilRecorded } = hold.money;
   const { requestId, orgId } = hold.ask;
-  const charging = finishCharge(hold, usage);
+  const charging = untilRecorded(finishCharge(hold, usage));
   const inTime = await within(clock, RECORD_MS_MAX, charging);
   if (inTime !== TIMED_OUT) return inTime;
   background(

@@ -26,6 +26,8 @@ export interface MoneyParts extends Pick<GatewayParts, "admission" | "clock" | "
   readonly author: Author;
   /** Work that goes on after the caller has had its answer; a stop waits for it. */
   readonly background: (work: Promise<void>) => void;
+  /** Counts an answer as not recorded while it is being charged. */
+  readonly untilRecorded: <T>(charge: Promise<T>) => Promise<T>;
 }
 
 /** Who is to hold what, and what the events of the request repeat. */

@@ -1,0 +1,95 @@
+import { keepAlive, openJournal } from "#services/journal.ts";
+import type { Filled } from "#services/ledger/filling.ts";
+import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
+import { standBy } from "#services/ledger/stand-by.ts";
+import type { Projector } from "#services/ports.ts";
+import { backOffMs, sleep } from "#services/waiting.ts";
+import { registerWriter, type Author } from "#services/writers.ts";
+import type { Base } from "./base.ts";
+import { endOr, NOT_SEALED } from "./stopping.ts";
+
+const RETRY_MS_MAX = 5_000;
+const LOOK_EVERY_MS = 20;
+
+/**
+ * Serves as the region's ledger while it owns the admission store, and stands by while another does: so there may be two,
+ * and either may be killed or replaced.
+ */
+export function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "claim") {
+  const { region, clock, telemetry, instance, events: store } = base;
+  const author: Author = { region, actor: "ledger" };
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  const stopped = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+  let serving: Ledger | undefined;
+  let isStandingBy = false;
+  let hasJournal = false;
+
+  async function live(life: number): Promise<void> {
+    let over: number | undefined;
+    if (life > 1 || first === "stand by") {
+      isStandingBy = true;
+      over = await standBy({ store, clock, region }, signal);
+      isStandingBy = false;
+    }
+    if (signal.aborted) return;
+    const started = { process: "ledger", instance: `${instance}/ledger-${life}` } as const;
+    const writerEpoch = await registerWriter(store, clock, author, started);
+    hasJournal = true;
+    const journal = await openJournal({ store, clock, telemetry, author, writerEpoch });
+    // Its own signs of life are what a ledger counts the others' silence by.
+    const stopBeats = keepAlive(journal, clock, author);
+    try {
+      serving = await startLedger({
+        store,
+        clock,
+        telemetry,
+        author,
+        admission: base.admission,
+        directory: base.directory,
+        projector,
+        writerEpoch,
+        ...(over === undefined ? {} : { over }),
+        death: { by: "silence" },
+        onApplied: (position) => void base.progress?.tell(position).catch(() => {}),
+      });
+      await Promise.race([serving.superseded, journal.sealedByOther, stopped]);
+      await serving.stop();
+    } finally {
+      serving = undefined;
+      stopBeats();
+      await journal.seal();
+      hasJournal = false;
+    }
+  }
+
+  async function liveOn(): Promise<void> {
+    for (let life = 1, failures = 0; !signal.aborted; life += 1) {
+      try {
+        await live(life);
+        failures = 0;
+      } catch (error) {
+        telemetry.alarm("ledger_start_failed", { error: String(error) });
+        await sleep(clock, backOffMs(failures++, 100, RETRY_MS_MAX));
+      }
+    }
+  }
+
+  const ended = liveOn();
+  return {
+    isServing: () => serving?.isReady() ?? false,
+    isReady: () => isStandingBy || (serving?.isReady() ?? false),
+    isStopping: () => signal.aborted,
+    /** As a ledger's own; also false where none serves here before `limitMs` passed. */
+    async filled(what: keyof Filled, limitMs: number): Promise<boolean> {
+      const dueMs = clock.elapsed() + limitMs;
+      while (!serving && clock.elapsed() < dueMs) await sleep(clock, LOOK_EVERY_MS);
+      return serving?.filled(what, dueMs - clock.elapsed()) ?? false;
+    },
+    /** Ends it, and gives what is left undone after the limit: whoever owns next goes on where the events stand. */
+    stop(limitMs: number): Promise<string | undefined> {
+      stopping.abort();
+      return endOr(clock, limitMs, ended, () => (hasJournal ? NOT_SEALED : undefined));
+    },
+  };
+}
