@@ -40,6 +40,8 @@ export default defineConfig({
     reporters: ["default", "./test/skip-reporter.ts"],
     testTimeout: 60_000,
     hookTimeout: 20_000,
+    // What does not come true on a busy machine within a second is not wrong.
+    expect: { poll: { timeout: 20_000 } },
     // A worker for every core (vitest leaves one idle, which is half of two), and one for the test that only waits.
     maxWorkers: availableParallelism() + 1,
     sequence: { sequencer: LongestFirst },
