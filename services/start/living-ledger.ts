@@ -84,7 +84,7 @@ export function liveAsLedger(base: Base, projector: Projector, first: "stand by"
     async filled(what: keyof Filled, limitMs: number): Promise<boolean> {
       const dueMs = clock.elapsed() + limitMs;
       while (!serving && clock.elapsed() < dueMs) await sleep(clock, LOOK_EVERY_MS);
-      return serving?.filled(what, dueMs - clock.elapsed()) ?? false;
+      return serving?.filled(what, Math.max(0, dueMs - clock.elapsed())) ?? false;
     },
     /** Ends it, and gives what is left undone after the limit: whoever owns next goes on where the events stand. */
     stop(limitMs: number): Promise<string | undefined> {
