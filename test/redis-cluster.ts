@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
-import { freePort, startRedis, type StartedRedis } from "#infra/backing/redis.ts";
+import { freePort } from "#infra/backing/program.ts";
+import { startRedis, type StartedRedis } from "#infra/backing/redis.ts";
 
 /** A Redis Cluster of three primaries on 127.0.0.1, the first of which may have a replica that takes its place. */
 export interface RedisCluster {

@@ -1,12 +1,27 @@
 import { Redis } from "ioredis";
 import type { AdmissionStore } from "#services/ports.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
-import { findRedis, startRedis, type StartedRedis } from "#infra/backing/redis.ts";
+import { findForTests, findProgram, startServer } from "#infra/backing/find.ts";
+import { startRedis } from "#infra/backing/redis.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import type { ManualClock } from "#test/manual-clock.ts";
 
-/** Where this machine has a Redis for tests. */
-export const REDIS_SOURCE = findRedis(process.env);
+/** What the adapters are proved on, by the name that people give it. */
+export const SERVERS = [
+  { name: "Redis", kind: "redis" },
+  { name: "Valkey", kind: "valkey" },
+] as const;
+
+/** Where this machine has servers for tests. */
+export const SOURCES = {
+  redis: await findForTests("redis", process.env),
+  valkey: await findForTests("valkey", process.env),
+};
+
+/** By which tests start servers that they hurt, wherever the others' come from. */
+export const REDIS_PROGRAM = findProgram("redis", process.env);
+export const NO_PROGRAM =
+  "it starts servers of its own, and no redis-server or valkey-server is on the PATH";
 
 /** Time as a test sets it: a key beside an organization's own says it. Only a test's server has such keys. */
 const TIME_OF_THE_TEST = `
@@ -23,14 +38,16 @@ export interface RedisForTests {
   close(): Promise<void>;
 }
 
-export async function redisForTests(): Promise<RedisForTests> {
-  if (REDIS_SOURCE.from === "nowhere") throw new Error(REDIS_SOURCE.reason);
-  if (REDIS_SOURCE.from === "url") {
-    const restart = "the server of RELAI_TEST_REDIS_URL is not ours to restart";
-    return { url: REDIS_SOURCE.url, restart, close: async () => undefined };
+export async function redisForTests(kind: "redis" | "valkey" = "redis"): Promise<RedisForTests> {
+  const source = SOURCES[kind];
+  if (source.from === "nowhere") throw new Error(source.reason);
+  if (source.from !== "program") {
+    const { url, stop } = await startServer(kind, source);
+    const restart = `only a server that was started by a program is restarted, not by ${source.from}`;
+    return { url, restart, close: stop };
   }
-  const { program } = REDIS_SOURCE;
-  let server: StartedRedis = await startRedis({ program });
+  const { program } = source;
+  let server = await startRedis({ program });
   return {
     url: server.url,
     async restart() {

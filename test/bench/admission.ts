@@ -1,7 +1,8 @@
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import type { Effect } from "#domain/accounts/types.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
-import { findRedis, startRedis } from "#infra/backing/redis.ts";
+import { findProgram } from "#infra/backing/find.ts";
+import { startRedis } from "#infra/backing/redis.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import { itemsOf } from "#test/accounts-world.ts";
 
@@ -71,9 +72,9 @@ const idOf = (number: number) => `req_01JCQ8Z3N5M7P9R1S3${String(number).padStar
 const ofOrg = (orgId: string) => ({ orgId, ownerEpoch: OWNER_EPOCH });
 
 async function main(): Promise<void> {
-  const source = findRedis({ ...process.env, RELAI_TEST_REDIS_URL: "" });
-  if (source.from !== "program") return sayLine("no redis-server on the PATH");
-  const server = await startRedis({ program: source.program });
+  const program = findProgram("redis", process.env);
+  if (program === undefined) return sayLine("no redis-server on the PATH");
+  const server = await startRedis({ program });
   const redis = await openRedis({ urls: [server.url], commandMsMax: 5000 });
   try {
     const store = createRedisAdmission({ redis, prefix: "relai:" });

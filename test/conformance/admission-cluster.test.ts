@@ -11,7 +11,8 @@ import { booksOnRedis } from "#test/redis-books.ts";
 import {
   answersAgain,
   freshPrefix,
-  REDIS_SOURCE,
+  NO_PROGRAM,
+  REDIS_PROGRAM,
   removeKeys,
   timedAdmission,
 } from "#test/redis-world.ts";
@@ -50,13 +51,11 @@ async function holdsOf(urls: readonly string[], prefix: string, orgId: string): 
 /** The same suites on a cluster of three: what an organization needs is on one server, and not all are on the same. */
 
 describe("on a Redis Cluster", () => {
-  if (REDIS_SOURCE.from !== "program") {
-    const reason =
-      REDIS_SOURCE.from === "url" ? "a cluster is started, not named" : REDIS_SOURCE.reason;
-    test("admission and the key directory", (context) => context.skip(reason));
+  if (REDIS_PROGRAM === undefined) {
+    test("admission and the key directory", (context) => context.skip(NO_PROGRAM));
     return;
   }
-  const { program } = REDIS_SOURCE;
+  const program = REDIS_PROGRAM;
 
   describe("of three", () => {
     let cluster: RedisCluster;

@@ -11,7 +11,7 @@ import {
 import { ORG } from "#test/gateway-world.ts";
 import { losingProxy } from "#test/losing-proxy.ts";
 import { booksOnRedis } from "#test/redis-books.ts";
-import { REDIS_SOURCE, replicates, replicationOf } from "#test/redis-world.ts";
+import { NO_PROGRAM, REDIS_PROGRAM, replicates, replicationOf } from "#test/redis-world.ts";
 
 /** A primary and its replica, the real ledger and gateways on both, and fail-overs as an operator or a sentinel makes them. */
 
@@ -20,15 +20,11 @@ const SERVES_AGAIN_MS_MAX = 10_000;
 const HOLDS = 40;
 
 describe("a region on a Redis and its replica", () => {
-  if (REDIS_SOURCE.from !== "program") {
-    const reason =
-      REDIS_SOURCE.from === "url"
-        ? "the named server is not ours to fail over"
-        : REDIS_SOURCE.reason;
-    test("is failed over", (context) => context.skip(reason));
+  if (REDIS_PROGRAM === undefined) {
+    test("is failed over", (context) => context.skip(NO_PROGRAM));
     return;
   }
-  const { program } = REDIS_SOURCE;
+  const program = REDIS_PROGRAM;
   const undo: (() => Promise<unknown> | void)[] = [];
   afterEach(async () => {
     for (const each of undo.splice(0).reverse()) await each();

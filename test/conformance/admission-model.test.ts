@@ -25,9 +25,10 @@ import { booksOf, booksOnRedis } from "#test/redis-books.ts";
 import {
   connect,
   freshPrefix,
-  REDIS_SOURCE,
   redisForTests,
   removeKeys,
+  SERVERS,
+  SOURCES,
   timedAdmission,
   type RedisForTests,
 } from "#test/redis-world.ts";
@@ -49,17 +50,17 @@ function inOrder(wanted: readonly { orgId: string; writerEpochs: readonly number
     .toSorted((one, other) => (one.orgId < other.orgId ? -1 : 1));
 }
 
-describe("the reducer and Redis", () => {
-  if (REDIS_SOURCE.from === "nowhere") {
-    const { reason } = REDIS_SOURCE;
-    test("agree", (context) => context.skip(reason));
+describe.for(SERVERS)("the reducer and $name", ({ kind }) => {
+  const source = SOURCES[kind];
+  if (source.from === "nowhere") {
+    test("agree", (context) => context.skip(`not tried: ${source.reason}`));
     return;
   }
   let server: RedisForTests;
   let redis: RedisConnection;
   let raw: Redis;
   beforeAll(async () => {
-    server = await redisForTests();
+    server = await redisForTests(kind);
     redis = await connect(server.url);
     raw = new Redis(server.url, { protocol: 2 });
   });

@@ -5,12 +5,13 @@ import { Redis } from "ioredis";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { emptyAccounts, toSnapshot } from "#domain/accounts/accounts.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
-import { freePort, startRedis, type StartedRedis } from "#infra/backing/redis.ts";
+import { freePort } from "#infra/backing/program.ts";
+import { startRedis, type StartedRedis } from "#infra/backing/redis.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import type { AdmissionStore } from "#services/ports.ts";
 import { FUNDED, ORG } from "#test/accounts-world.ts";
 import { losingProxy } from "#test/losing-proxy.ts";
-import { answersAgain, REDIS_SOURCE } from "#test/redis-world.ts";
+import { answersAgain, NO_PROGRAM, REDIS_PROGRAM } from "#test/redis-world.ts";
 import {
   ask,
   everyVerb,
@@ -36,13 +37,11 @@ async function expectFenced(store: AdmissionStore, reason: string): Promise<void
 }
 
 describe("admission on a Redis that", () => {
-  if (REDIS_SOURCE.from !== "program") {
-    const reason =
-      REDIS_SOURCE.from === "url" ? "the named server is not ours to hurt" : REDIS_SOURCE.reason;
-    test("fails", (context) => context.skip(reason));
+  if (REDIS_PROGRAM === undefined) {
+    test("fails", (context) => context.skip(NO_PROGRAM));
     return;
   }
-  const { program } = REDIS_SOURCE;
+  const program = REDIS_PROGRAM;
   const undo: (() => Promise<unknown> | void)[] = [];
   afterEach(async () => {
     for (const each of undo.splice(0).reverse()) await each();

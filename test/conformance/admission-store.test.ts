@@ -6,9 +6,10 @@ import {
   answersAgain,
   connect,
   freshPrefix,
-  REDIS_SOURCE,
   redisForTests,
   removeKeys,
+  SERVERS,
+  SOURCES,
   timedAdmission,
   type RedisForTests,
 } from "#test/redis-world.ts";
@@ -33,16 +34,16 @@ admissionStoreSuite("memory", makeMemory);
 admissionHoldsSuite("memory", makeMemory);
 admissionWantedSuite("memory", makeMemory);
 
-describe("on Redis", () => {
-  if (REDIS_SOURCE.from === "nowhere") {
-    const { reason } = REDIS_SOURCE;
-    test("the admission store", (context) => context.skip(reason));
+describe.for(SERVERS)("on $name", ({ name, kind }) => {
+  const source = SOURCES[kind];
+  if (source.from === "nowhere") {
+    test("the admission store", (context) => context.skip(`not tried: ${source.reason}`));
     return;
   }
   let server: RedisForTests;
   let redis: RedisConnection;
   beforeAll(async () => {
-    server = await redisForTests();
+    server = await redisForTests(kind);
     redis = await connect(server.url);
   });
   afterAll(async () => {
@@ -70,7 +71,7 @@ describe("on Redis", () => {
     };
   }
 
-  admissionStoreSuite("Redis", makeRedis);
-  admissionHoldsSuite("Redis", makeRedis);
-  admissionWantedSuite("Redis", makeRedis);
+  admissionStoreSuite(name, makeRedis);
+  admissionHoldsSuite(name, makeRedis);
+  admissionWantedSuite(name, makeRedis);
 });

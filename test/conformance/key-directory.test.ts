@@ -7,9 +7,10 @@ import {
   answersAgain,
   connect,
   freshPrefix,
-  REDIS_SOURCE,
   redisForTests,
   removeKeys,
+  SERVERS,
+  SOURCES,
   type RedisForTests,
 } from "#test/redis-world.ts";
 import { ENTRY, fill, hashOf, keyDirectorySuite } from "./key-directory-suite.ts";
@@ -21,16 +22,16 @@ keyDirectorySuite("memory", async () => {
   return { directory, elsewhere: directory, advance: nothing, cleanUp: nothing };
 });
 
-describe("on Redis", () => {
-  if (REDIS_SOURCE.from === "nowhere") {
-    const { reason } = REDIS_SOURCE;
-    test("the key directory", (context) => context.skip(reason));
+describe.for(SERVERS)("on $name", ({ name, kind }) => {
+  const source = SOURCES[kind];
+  if (source.from === "nowhere") {
+    test("the key directory", (context) => context.skip(`not tried: ${source.reason}`));
     return;
   }
   let server: RedisForTests;
   let redis: RedisConnection;
   beforeAll(async () => {
-    server = await redisForTests();
+    server = await redisForTests(kind);
     redis = await connect(server.url);
   });
   afterAll(async () => {
@@ -45,7 +46,7 @@ describe("on Redis", () => {
     return { clock, prefix, of, cleanUp: () => removeKeys(server.url, prefix) };
   };
 
-  keyDirectorySuite("Redis", async () => {
+  keyDirectorySuite(name, async () => {
     const { clock, of, cleanUp } = make();
     const directory = of(redis);
     await fill(directory, 1);

@@ -14,7 +14,7 @@ import {
   type TestContext,
 } from "vitest";
 import type { KurrentEventStore } from "#infra/event-store/kurrent/store.ts";
-import { openStore } from "#test/kurrent-stand-in/harness.ts";
+import { openStore } from "#test/event-store-world.ts";
 import { startStandIn, type StandIn } from "#test/kurrent-stand-in/server.ts";
 import { admissions } from "./event-samples.ts";
 import { take } from "./event-store-suite.ts";

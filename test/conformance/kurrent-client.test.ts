@@ -20,7 +20,7 @@ import { startStandIn, type StandIn, type StandInOptions } from "#test/kurrent-s
 
 /**
  * What a real server and the client by itself do, one case for each fact that the adapter is built on. The stand-in must
- * give the same answers, and a new version of either is held to them by RELAI_TEST_EVENTSTORE_URL.
+ * give the same answers, and a new version of either is held to them where the tests find a real server.
  */
 describe(`EventStoreDB's client against the ${serverUnderTest}`, () => {
   let standIns: StandIn[];

@@ -13,7 +13,7 @@ import {
 import { NOT_FOLDED, NOT_SEALED } from "#services/start/stopping.ts";
 import { commandLine } from "#test/command-line.ts";
 import { inCode, tableWith, textOf } from "#test/documents.ts";
-import { REDIS_SOURCE } from "#test/redis-world.ts";
+import { NO_PROGRAM, REDIS_PROGRAM } from "#test/redis-world.ts";
 import { leavesNothingRunning, manage, newFolder, openai } from "./relai.ts";
 
 /** What an operator sees of real processes on servers that go away and come back. */
@@ -69,13 +69,11 @@ function neededBy(kind: string): string[] {
 }
 
 describe("a region of processes on servers", () => {
-  if (REDIS_SOURCE.from !== "program") {
-    const reason =
-      REDIS_SOURCE.from === "url" ? "the named server is not ours to stop" : REDIS_SOURCE.reason;
-    test("tells what is away", (context) => context.skip(reason));
+  if (REDIS_PROGRAM === undefined) {
+    test("tells what is away", (context) => context.skip(NO_PROGRAM));
     return;
   }
-  const { program } = REDIS_SOURCE;
+  const program = REDIS_PROGRAM;
   let redis: StartedRedis;
   let events: Process;
   let customer = { gateway: "", key: "" };
@@ -103,7 +101,7 @@ describe("a region of processes on servers", () => {
 
   beforeAll(async () => {
     redis = await startRedis({ program, args: ["--requirepass", PASSWORD] });
-    events = startStandInProcess(join(newFolder(), "events.jsonl"), 0);
+    events = startStandInProcess();
     const upstream = await startSimulator(join(newFolder(), "book.jsonl"));
     settings = {
       RELAI_EVENTSTORE_URL: withPassword(await events.ready),

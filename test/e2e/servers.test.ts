@@ -2,6 +2,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { makeKeyText } from "#domain/key-text.ts";
+import type { Server } from "#infra/backing/find.ts";
+import { eventStoreForRegion } from "#test/event-store-world.ts";
 import {
   ADMIN_TOKEN,
   killAll,
@@ -9,8 +11,7 @@ import {
   startSimulator,
   type Process,
 } from "#test/faults/processes.ts";
-import { startStandIn, type StandIn } from "#test/kurrent-stand-in/server.ts";
-import { REDIS_SOURCE, redisForTests, type RedisForTests } from "#test/redis-world.ts";
+import { redisForTests, SOURCES, type RedisForTests } from "#test/redis-world.ts";
 import {
   balanceOf,
   leavesNothingRunning,
@@ -29,23 +30,23 @@ const ask = (content: string) => ({
 });
 
 describe("relai start on an event store server and Redis", () => {
-  if (REDIS_SOURCE.from === "nowhere") {
-    const { reason } = REDIS_SOURCE;
+  if (SOURCES.redis.from === "nowhere") {
+    const { reason } = SOURCES.redis;
     test("serves", (context) => context.skip(reason));
     return;
   }
-  let events: StandIn;
+  let events: Server;
   let redis: RedisForTests;
   beforeAll(async () => {
-    events = await startStandIn();
+    events = await eventStoreForRegion();
     redis = await redisForTests();
   });
   afterAll(async () => {
-    await events.close();
+    await events.stop();
     await redis.close();
   });
   const settings = () => ({
-    RELAI_EVENTSTORE_URL: events.url(),
+    RELAI_EVENTSTORE_URL: events.url,
     RELAI_EVENTSTORE_INSECURE: "1",
     RELAI_REDIS_URL: redis.url,
     RELAI_DEMO: "1",
@@ -98,30 +99,30 @@ const TOLD = z.strictObject({
 });
 
 describe("gateways, ledgers and the control API as processes of their own", () => {
-  if (REDIS_SOURCE.from === "nowhere") {
-    const { reason } = REDIS_SOURCE;
+  if (SOURCES.redis.from === "nowhere") {
+    const { reason } = SOURCES.redis;
     test("serve", (context) => context.skip(reason));
     return;
   }
-  let events: StandIn;
+  let events: Server;
   let redis: RedisForTests;
   let upstream: Awaited<ReturnType<typeof startSimulator>>;
   const started: Process[] = [];
   beforeAll(async () => {
-    events = await startStandIn();
+    events = await eventStoreForRegion();
     redis = await redisForTests();
     upstream = await startSimulator(join(newFolder(), "book.jsonl"));
   });
   afterAll(async () => {
     killAll();
     await Promise.all(started.map(({ ended }) => ended));
-    await events.close();
+    await events.stop();
     await redis.close();
   });
 
   async function start(name: "gateway" | "ledger" | "control") {
     const process = startProcess([name, "--json"], {
-      RELAI_EVENTSTORE_URL: events.url(),
+      RELAI_EVENTSTORE_URL: events.url,
       RELAI_EVENTSTORE_INSECURE: "1",
       RELAI_REDIS_URL: redis.url,
       RELAI_DATA_DIR: newFolder(),
@@ -188,7 +189,7 @@ describe("gateways, ledgers and the control API as processes of their own", () =
   ] as const)("relai %s says what it misses", async ([name, missing, sentence]) => {
     const env = { RELAI_EVENTSTORE_URL: "", ...missing };
     const isControl = name === "control";
-    const servers = { RELAI_EVENTSTORE_URL: events.url(), RELAI_REDIS_URL: redis.url };
+    const servers = { RELAI_EVENTSTORE_URL: events.url, RELAI_REDIS_URL: redis.url };
     const process = startProcess([name], {
       RELAI_DATA_DIR: newFolder(),
       ...(isControl ? servers : env),

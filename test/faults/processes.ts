@@ -48,9 +48,9 @@ export function startProcess(
   return startScript([BIN, ...args], env);
 }
 
-/** Starts the event store's stand-in on a file and a port; its line is its URL. */
-export function startStandInProcess(path: string, port: number): Process {
-  return startScript([STAND_IN, path, String(port)], {});
+/** Starts the event store's stand-in, on a file and a port where they are given; its line is its URL. */
+export function startStandInProcess(path?: string, port = 0): Process {
+  return startScript(path === undefined ? [STAND_IN] : [STAND_IN, path, String(port)], {});
 }
 
 /** Starts a script under this Node, so that no launcher stands between the test and the process that it kills. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { admissionScripts } from "#infra/admission/redis-scripts.ts";
 import { startRedis } from "#infra/backing/redis.ts";
-import { REDIS_SOURCE } from "#test/redis-world.ts";
+import { NO_PROGRAM, REDIS_PROGRAM } from "#test/redis-world.ts";
 import type { Dice } from "#test/simulation/random.ts";
 import { freePort, startStandInProcess } from "./processes.ts";
 
@@ -22,17 +22,12 @@ export interface ServerPlace {
 }
 
 /** Why there can be no Redis of our own here; undefined where there can. */
-export const NO_REDIS_OF_OURS =
-  REDIS_SOURCE.from === "nowhere"
-    ? REDIS_SOURCE.reason
-    : REDIS_SOURCE.from === "url"
-      ? "the server of RELAI_TEST_REDIS_URL is not ours, and may remember another region of the same name"
-      : undefined;
+export const NO_REDIS_OF_OURS = REDIS_PROGRAM === undefined ? NO_PROGRAM : undefined;
 
 /** Starts a Redis. It loads `dump.rdb` of its folder at each start, and writes one only when it is told to. */
 export async function startRedisPlace(folder: string, dice: Dice): Promise<ServerPlace> {
-  if (REDIS_SOURCE.from !== "program") throw new Error(NO_REDIS_OF_OURS);
-  const { program } = REDIS_SOURCE;
+  if (REDIS_PROGRAM === undefined) throw new Error(NO_PROGRAM);
+  const program = REDIS_PROGRAM;
   mkdirSync(folder, { recursive: true });
   const port = await freePort(dice);
   const begin = () =>

@@ -7,7 +7,7 @@ import { ALIVE_EVERY_MS } from "#services/journal.ts";
 import { MISSED_MAX } from "#services/ledger/silence.ts";
 import { PROCESSES, type ProcessName } from "#services/start/processes.ts";
 import { eventsForward, newestOwner } from "#services/writers.ts";
-import { openStore } from "#test/kurrent-stand-in/harness.ts";
+import { openStore } from "#test/event-store-world.ts";
 import { connect } from "#test/redis-world.ts";
 import type { Dice } from "#test/simulation/random.ts";
 import {
@@ -26,8 +26,8 @@ import {
 } from "./region-servers.ts";
 
 /**
- * A region as in production, of real processes: gateways, ledgers and a control API over a Redis server and the event
- * store's stand-in, which speaks the server's protocol. The servers and the upstream outlive every kill.
+ * A region as in production, of real processes: gateways, ledgers and a control API over a Redis server and an event
+ * store, or its stand-in, which speaks the server's protocol. The servers and the upstream outlive every kill.
  */
 
 /** After so long without a sign of life a writer is dead to the ledger that serves. */

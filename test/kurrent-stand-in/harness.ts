@@ -1,22 +1,20 @@
-import { systemClock } from "#infra/clock.ts";
-import {
-  openKurrentEventStore,
-  type KurrentEventStoreOptions,
-} from "#infra/event-store/kurrent/store.ts";
-import { systemRandom } from "#infra/random.ts";
+import { afterAll } from "vitest";
+import { startServer } from "#infra/backing/find.ts";
 import type { StoreHarness } from "#test/conformance/event-store-suite.ts";
+import { EVENT_STORE_SOURCE, openStore } from "#test/event-store-world.ts";
 import { startStandIn } from "./server.ts";
 
-/** A server that somebody named for the tests: what holds the stand-in to the truth. */
-export const realServerUrl = process.env["RELAI_TEST_EVENTSTORE_URL"];
-export const serverUnderTest = realServerUrl === undefined ? "stand-in" : "real server";
-export const NEEDS_FAULTS =
-  "RELAI_TEST_EVENTSTORE_URL names a real server, and this needs faults that only the stand-in has";
+/** A real server for the file of tests that loads this, where there is one: what holds the stand-in to the truth. */
+const realServer =
+  EVENT_STORE_SOURCE.from === "nowhere"
+    ? undefined
+    : await startServer("eventstore", EVENT_STORE_SOURCE);
+if (realServer) afterAll(() => realServer.stop());
 
-export function openStore(url: string, options: Partial<KurrentEventStoreOptions> = {}) {
-  const parts = { clock: systemClock(), random: systemRandom(), insecure: true };
-  return openKurrentEventStore({ url, ...parts, ...options });
-}
+export const realServerUrl = realServer?.url;
+export const serverUnderTest = realServer === undefined ? "stand-in" : "real server";
+export const NEEDS_FAULTS =
+  "a real server is tried, and this needs faults that only the stand-in has";
 
 const NOT_OURS = "a server has no such trouble that a client could make and end";
 
@@ -27,7 +25,7 @@ export async function kurrentHarness(): Promise<StoreHarness> {
   return {
     open: (options) => openStore(url, options),
     survivesClosing: true,
-    isItsOwn: standIn ? true : "RELAI_TEST_EVENTSTORE_URL names one server, whose store has a past",
+    isItsOwn: standIn ? true : "a real server is one for all of these, so its store has a past",
     keepsOurTime: "a server dates events by its own clock",
     givesWholeAppends: "a server sends events one by one",
     trouble: { disk_full: NOT_OURS, read_only: NOT_OURS },

@@ -4,7 +4,7 @@ import type {
   KurrentEventStoreOptions,
 } from "#infra/event-store/kurrent/store.ts";
 import { admissions } from "#test/conformance/event-samples.ts";
-import { openStore } from "./harness.ts";
+import { openStore } from "#test/event-store-world.ts";
 import type { Proposed } from "./log.ts";
 import { startStandIn, type StandIn, type StandInOptions } from "./server.ts";
 
