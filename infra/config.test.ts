@@ -63,15 +63,16 @@ test("without settings the defaults hold", () => {
   });
 });
 
-test("the servers of events and of admission go together, and with them there is no demo unless it is asked for", () => {
+test("an event store server takes a Redis too, and with either there is no demo unless it is asked for", () => {
   const url = "esdb://admin:changeit@events.internal:2113";
   const env = { RELAI_EVENTSTORE_URL: url, RELAI_REDIS_URL: "redis://a:6379, rediss://b" };
   const config = readConfig({ env });
   expect(config).toMatchObject({ eventstoreUrl: url, demo: false });
   expect(config.redisUrl).toEqual(["redis://a:6379", "rediss://b"]);
   expect(readConfig({ env: { ...env, RELAI_DEMO: "1" } }).demo).toBe(true);
-  for (const name of ["RELAI_EVENTSTORE_URL", "RELAI_REDIS_URL"] as const)
-    expect(refusal({ ...env, [name]: "" })).toMatch(/go together: set both, or none/);
+  expect(refusal({ ...env, RELAI_REDIS_URL: "" })).toMatch(/set both, or RELAI_REDIS_URL alone/);
+  const alone = readConfig({ env: { ...env, RELAI_EVENTSTORE_URL: "" } });
+  expect([alone.eventstoreUrl, alone.demo]).toEqual([undefined, false]);
   expect(refusal({ ...env, RELAI_EVENTSTORE_URL: "https://a:secret@b" })).toBe(
     "RELAI_EVENTSTORE_URL must be a URL such as esdb://user:password@host:2113.",
   );

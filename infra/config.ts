@@ -88,7 +88,7 @@ const SETTINGS = z.object({
   simulatorPort: port.default(8099),
   /** 1 while everything is embedded, else 0. */
   demo: flag.optional(),
-  /** EventStoreDB or KurrentDB; undefined keeps events in a file of the data folder. */
+  /** EventStoreDB or KurrentDB, which takes a Redis too; undefined keeps events in a file of the data folder. */
   eventstoreUrl: matching(
     /^esdb(\+discover)?:\/\/[^\s]+$/u,
     "a URL such as esdb://user:password@host:2113",
@@ -313,9 +313,9 @@ function checkTogether(settings: z.infer<typeof SETTINGS>): void {
     taken.set(port, variableOf(name));
   }
   const { bodyBytesMax, inFlightBytesMax, eventstoreUrl, redisUrl } = settings;
-  if ((eventstoreUrl === undefined) !== (redisUrl === undefined)) {
+  if (eventstoreUrl !== undefined && redisUrl === undefined) {
     throw new ConfigError(
-      "RELAI_EVENTSTORE_URL and RELAI_REDIS_URL go together: set both, or none for stores of this process's own.",
+      "RELAI_EVENTSTORE_URL is set and RELAI_REDIS_URL is not: set both, or RELAI_REDIS_URL alone to keep events in the data folder.",
     );
   }
   if (bodyBytesMax > inFlightBytesMax) {

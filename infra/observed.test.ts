@@ -125,6 +125,7 @@ test("round trips to Redis are counted by script and command, and failures by th
       command: () => Promise.reject(errors.shift() ?? new Error("too often")),
       seek: () => Promise.resolve(["id"]),
       close: () => Promise.resolve(),
+      removeAllBut: () => Promise.resolve(),
     },
     { clock, telemetry },
   );

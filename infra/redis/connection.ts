@@ -21,6 +21,8 @@ export interface RedisConnection {
    * each primary. Rejects, and changes nothing, where there is no such primary or where it may throw keys away.
    */
   seek(meant: readonly string[]): Promise<string[]>;
+  /** Removes every key that begins with `prefix`, but those that begin with `kept`. Neither has a character of a pattern. */
+  removeAllBut(kept: string, prefix: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -33,6 +35,8 @@ export interface RedisPlace {
   /** Told of what goes wrong with connections; commands that it concerns are rejected besides. */
   readonly onTrouble?: (sentence: string) => void;
 }
+
+const SCANNED_AT_ONCE = 1_000;
 
 /** The wait before a connection is tried again: doubling from 50 ms, at most 2 s. */
 const reconnectMs = (times: number) => Math.min(2000, 50 * 2 ** Math.min(times - 1, 10));
@@ -63,6 +67,17 @@ export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
     },
     command: (name, key, ...args) => servers.client().call(name, key, ...args),
     seek: servers.seek,
+    async removeAllBut(kept, prefix) {
+      for (const server of servers.all())
+        for await (const found of server.scanStream({
+          match: `${prefix}*`,
+          count: SCANNED_AT_ONCE,
+        })) {
+          const keys = (found as string[]).filter((key) => !key.startsWith(kept));
+          // One by one: on a server of a cluster each may be in another slot.
+          await Promise.all(keys.map((key) => server.unlink(key)));
+        }
+    },
     close: servers.close,
   };
 }
@@ -70,6 +85,8 @@ export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
 /** How to speak to one server, or to all of a cluster, and to which. */
 interface Servers extends Pick<RedisConnection, "seek" | "close"> {
   client(): Redis | Cluster;
+  /** Each that has keys of its own. */
+  all(): Redis[];
 }
 
 const optionsOf = ({ commandMsMax }: RedisPlace) =>
@@ -119,6 +136,7 @@ async function openCluster(place: RedisPlace): Promise<Servers> {
   }
   return {
     client: () => cluster,
+    all: () => cluster.nodes("master"),
     seek: async () => (await askAll()).map(({ id }) => id).sort(),
     async close() {
       await quit(cluster);
@@ -165,6 +183,7 @@ async function openServers(place: RedisPlace): Promise<Servers> {
   }
   return {
     client: () => present,
+    all: () => [present],
     async seek(meant) {
       const found = await askAll();
       const primary = primaryAmong(found, meant);

@@ -60,7 +60,7 @@ export interface StoreParts {
 
 /**
  * Opens the stores that the settings name: events in EventStoreDB or KurrentDB, admission and keys in Redis; or, where
- * they name none, in files and in memory. Rejects when a server does not answer.
+ * they name none, in a file and in memory. Rejects when a server does not answer.
  */
 export async function openStores(config: Config, parts: StoreParts): Promise<Stores> {
   const { eventstoreUrl, redisUrl } = config;
@@ -78,7 +78,11 @@ export async function openStores(config: Config, parts: StoreParts): Promise<Sto
           progress: undefined,
           redisAnswers: undefined,
         }
-      : await admissionOn(redisUrl, config, parts, onFault);
+      : await admissionOn(redisUrl, config, parts, {
+          onFault,
+          history: await inEvents.events.identity(),
+          isOurs: eventstoreUrl === undefined,
+        });
   const events = observeEventStore(inEvents.events, parts);
   return {
     ...inAdmission,
@@ -112,11 +116,20 @@ async function eventsOn(url: string, config: Config, { clock, random, onOpen }: 
   return { events, eventsPlace: place };
 }
 
+/** What every key of a region on servers begins with. `history` is the event store's identity. */
+export const nameOnRedis = (region: string, history: string) => `relai:${region}:${history}:`;
+
+/**
+ * What Redis holds is of one history of events, and every key there says of which: owner epochs are counted anew in each,
+ * and organizations of two may have the same id. Where the history is `isOurs`, in a file that this process has locked, no
+ * other process wants to find it, so a start gives it a name of its own and begins with nothing, as it does in memory: the
+ * file may be an older copy of one whose later days Redis knows.
+ */
 async function admissionOn(
   urls: readonly string[],
   config: Config,
   parts: StoreParts,
-  onFault: (orgId: string, sentence: string) => void,
+  of: { onFault: (orgId: string, sentence: string) => void; history: string; isOurs: boolean },
 ) {
   const { clock, telemetry, region, onOpen } = parts;
   const opened = await openRedis({
@@ -127,11 +140,14 @@ async function admissionOn(
   });
   onOpen(() => opened.close());
   const redis = observeRedis(opened, parts);
-  const prefix = `relai:${region}:`;
+  const shared = nameOnRedis(region, of.history);
+  const prefix = of.isOurs ? `${shared}${parts.instance}:` : shared;
+  // Nobody reads what earlier starts left, so nobody waits for this, and the next start tries again.
+  if (of.isOurs) void redis.removeAllBut(prefix, shared).catch(() => {});
   return {
-    admission: createRedisAdmission({ redis, prefix, onFault }),
+    admission: createRedisAdmission({ redis, prefix, onFault: of.onFault }),
     directory: createRedisKeyDirectory({ redis, prefix, clock }),
-    progress: createRedisProgress({ redis, prefix }),
+    progress: of.isOurs ? undefined : createRedisProgress({ redis, prefix }),
     async redisAnswers() {
       // A write, as a replica that nobody has promoted, or a server that is full, answers everything else.
       const write = (_: unknown, at: number) =>

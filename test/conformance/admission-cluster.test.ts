@@ -102,7 +102,7 @@ describe("on a Redis Cluster", () => {
       return { directory, elsewhere: open(), advance, cleanUp: () => removeAll(prefix) };
     });
 
-    test("organizations are on all servers, and each keeps the identity of its own", async () => {
+    test("organizations are on all servers, each keeps the identity of its own, and from all of them they are removed", async () => {
       const prefix = freshPrefix();
       const store = createRedisAdmission({ redis, prefix });
       const orgIds = Array.from({ length: 30 }, (_, at) => `org_${at}`);
@@ -117,6 +117,10 @@ describe("on a Redis Cluster", () => {
         expect(await one.hget(state, "server")).toBe(id);
         one.disconnect();
       }
+      const [kept = ""] = orgIds;
+      await redis.removeAllBut(`${prefix}{${kept}}`, prefix);
+      const left = await Promise.all(cluster.urls.map((url) => orgsOn(url, prefix)));
+      expect(left.flat()).toEqual([kept]);
       await removeAll(prefix);
     });
   });

@@ -6,6 +6,7 @@ import { createRedisProgress } from "#infra/redis/progress.ts";
 import { ALIVE_EVERY_MS } from "#services/journal.ts";
 import { MISSED_MAX } from "#services/ledger/silence.ts";
 import { PROCESSES, type ProcessName } from "#services/start/processes.ts";
+import { nameOnRedis } from "#services/start/stores.ts";
 import { eventsForward, newestOwner } from "#services/writers.ts";
 import { openStore } from "#test/event-store-world.ts";
 import { connect } from "#test/redis-world.ts";
@@ -115,7 +116,7 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
   const upstream = await startSimulator(bookPath);
   const store = await openStore(eventStore.url);
   const connection = await connect(redis.url, { urls: redises.map(({ url }) => url) });
-  const prefix = `relai:${REGION}:`;
+  const prefix = nameOnRedis(REGION, await store.identity());
   const progress = createRedisProgress({ redis: connection, prefix });
   const admission = createRedisAdmission({ redis: connection, prefix });
 

@@ -41,9 +41,10 @@ const SPARED = 0.2;
 
 /**
  * How a world knows that a writer is dead. `silence`: ledger and gateways are processes of their own, on servers that
- * outlive them. `lock`: they are one process, which has locked its data folder, and its memory dies with it.
+ * outlive them. `lock`: they are one process, which has locked its data folder, and its memory dies with it; or, where it
+ * says `apart`, admission and keys are on a server of which each start uses a part of its own.
  */
-export type Death = "silence" | "lock";
+export type Death = "silence" | "lock" | "lock, apart";
 
 const GATEWAY_CALLS = [
   ...["append", "read"].map((method) => `store.${method}`),
@@ -69,6 +70,7 @@ const ONLY_APART = new Set([
   "directory.isKept",
 ]);
 
+const REGION_CALLS = [...new Set([...GATEWAY_CALLS, ...LEDGER_CALLS])];
 /** The calls of ports at which a process can end, before they arrive or after they took effect. */
 export const CRASH_POINTS: Readonly<Record<Death, readonly string[]>> = {
   silence: beforeAndAfter([
@@ -76,10 +78,9 @@ export const CRASH_POINTS: Readonly<Record<Death, readonly string[]>> = {
     ...LEDGER_CALLS.map((call) => `ledger ${call}`),
   ]),
   lock: beforeAndAfter(
-    [...new Set([...GATEWAY_CALLS, ...LEDGER_CALLS])]
-      .filter((call) => !ONLY_APART.has(call))
-      .map((call) => `region ${call}`),
+    REGION_CALLS.filter((call) => !ONLY_APART.has(call)).map((call) => `region ${call}`),
   ),
+  "lock, apart": beforeAndAfter(REGION_CALLS.map((call) => `region ${call}`)),
 };
 
 function beforeAndAfter(calls: readonly string[]): string[] {

@@ -7,7 +7,7 @@ import { shrink } from "./shrink.ts";
 
 const USAGE = `Runs simulated worlds: the real services on in-memory ports under a virtual clock and one seed.
 
-  node test/simulation/main.ts --seed 42 [--steps 5000] [--off kind,kind] [--death silence|lock]
+  node test/simulation/main.ts --seed 42 [--steps 5000] [--off kind,kind] [--death silence|lock|"lock, apart"]
   node test/simulation/main.ts --seeds 1..200 [--steps 5000]
   node test/simulation/main.ts --fresh 10000 [--steps 5000]
 

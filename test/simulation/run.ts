@@ -24,9 +24,13 @@ const LIVE_MS = 15 * 60_000;
 const SERVED_MS = 60_000;
 const BALANCES_EVERY_MS = 20_000;
 
-/** Every fifth seed's world is one process on a locked folder; in the others ledger and gateways are processes apart. */
+/**
+ * Every fifth seed's world is one process on a locked folder, every second one of these with a server; in the others ledger
+ * and gateways are processes apart.
+ */
 export function deathOf(seed: number): Death {
-  return seed % 5 === 0 ? "lock" : "silence";
+  if (seed % 5 !== 0) return "silence";
+  return seed % 2 === 0 ? "lock" : "lock, apart";
 }
 
 /** Lives one world for so many steps, heals it, and sees whether it comes to rest. Throws nothing that is broken: it is told. */
@@ -120,10 +124,9 @@ function disturbOnce(world: World, dice: ReturnType<World["dice"]>): void {
   const { timeline, faults, servers } = world;
   if (faults.strikes("stray")) strayCall(world, dice);
   if (faults.strikes("crash")) faults.armCrash();
-  if (world.death === "silence" && faults.strikes("admission_restarted"))
-    servers.restartAdmission();
-  if (world.death === "silence" && faults.strikes("servers_flushed")) servers.flush();
-  if (world.death === "silence" && faults.strikes("admission_failed_over")) {
+  if (world.death !== "lock" && faults.strikes("admission_restarted")) servers.restartAdmission();
+  if (world.death !== "lock" && faults.strikes("servers_flushed")) servers.flush();
+  if (world.death !== "lock" && faults.strikes("admission_failed_over")) {
     servers.failOver();
     // Now and then the old primary stays for ever.
     if (dice.chance(0.6)) timeline.after(dice.between(0, 60_000), servers.demoteOthers);

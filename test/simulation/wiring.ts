@@ -47,7 +47,8 @@ export interface WiringParts {
 export function createWiring(world: WiringParts) {
   const { death, timeline, faults, servers, watch, book, dice, alarm } = world;
   const host = { baseUrl: "http://simulator", credential: "simulated", hostKey: "simulated" };
-  const isLocked = death === "lock";
+  /** Admission and keys are in the memory of the process that asks them. */
+  const isWithin = death === "lock";
 
   const adopted = new Set<string>();
   /** 13 FENCE rests on it: what was taken where a state was put in place is not undone by putting it there again. */
@@ -72,17 +73,17 @@ export function createWiring(world: WiringParts) {
           server,
           usualMs: usual,
           dice: dice(`delay ${process.name} ${server}`),
-          inProcess: isLocked || server === "disk",
+          inProcess: isWithin || server === "disk",
         });
       // Calls within one memory are neither slow nor lost, late nor repeated; the process can end at each of them.
       const within: Faults = { ...faults, strikes: () => false };
-      const memory = isLocked ? within : faults;
+      const memory = isWithin ? within : faults;
       const ownDice = dice(`ports ${process.name}`);
       const own = createMemoryKeyDirectory();
       const connection = servers.connect();
       const directory = () => {
         const at = connection.present();
-        return isLocked ? () => own : () => at().directory;
+        return isWithin ? () => own : () => at().directory;
       };
       const disk = link("disk", 1);
       return {
@@ -97,13 +98,13 @@ export function createWiring(world: WiringParts) {
         }),
         admission: simulatedAdmission({
           connection,
-          link: link("admission", isLocked ? 0 : usualMs, memory),
+          link: link("admission", isWithin ? 0 : usualMs, memory),
           timeline,
           faults: memory,
           dice: ownDice,
           onAdopt: adopts,
         }),
-        directory: simulatedDirectory(directory, link("directory", isLocked ? 0 : 1, memory)),
+        directory: simulatedDirectory(directory, link("directory", isWithin ? 0 : 1, memory)),
       };
     },
 
