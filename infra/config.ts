@@ -95,6 +95,8 @@ const SETTINGS = z.object({
   ).optional(),
   /** Lets that URL say tls=false: events and password then travel in plain text. */
   eventstoreInsecure: flag.default(false),
+  /** Where EventStoreDB or KurrentDB is installed; used only by a start that is to find servers. */
+  eventstoreHome: matching(/^[^\0]+$/u, "a path").optional(),
   /** Redis or Valkey; undefined keeps admission and keys in the process's memory. */
   redisUrl: setting(
     "one or more URLs such as redis://host:6379, with commas between them",
@@ -145,7 +147,8 @@ const SETTINGS = z.object({
 
 type Settings = Readonly<z.infer<typeof SETTINGS>> & { readonly demo: boolean };
 type SettingName = keyof Settings;
-type SettingSource = "default" | "environment" | "file";
+/** `found`: a server that a start found by itself. */
+type SettingSource = "default" | "environment" | "file" | "found";
 
 /** Every setting in force, and where those that somebody set come from. */
 export interface Config extends Settings {

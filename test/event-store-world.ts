@@ -1,4 +1,4 @@
-import { findForTests, startServer, type Server } from "#infra/backing/find.ts";
+import { startServer, type Server } from "#infra/backing/find.ts";
 import { systemClock } from "#infra/clock.ts";
 import {
   openKurrentEventStore,
@@ -6,6 +6,7 @@ import {
 } from "#infra/event-store/kurrent/store.ts";
 import { systemRandom } from "#infra/random.ts";
 import { startStandInProcess } from "#test/faults/processes.ts";
+import { findForTests } from "#test/found-servers.ts";
 
 /** Where this machine has an event store server for tests. Where it has none, the stand-in takes its place. */
 export const EVENT_STORE_SOURCE = await findForTests("eventstore", process.env);

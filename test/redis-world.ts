@@ -1,9 +1,10 @@
 import { Redis } from "ioredis";
 import type { AdmissionStore } from "#services/ports.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
-import { findForTests, findProgram, startServer } from "#infra/backing/find.ts";
+import { findProgram, startServer } from "#infra/backing/find.ts";
 import { startRedis } from "#infra/backing/redis.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
+import { findForTests } from "#test/found-servers.ts";
 import type { ManualClock } from "#test/manual-clock.ts";
 
 /** What the adapters are proved on, by the name that people give it. */

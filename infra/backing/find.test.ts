@@ -3,7 +3,7 @@ import { createServer, type RequestListener } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { describeSource, findForTests, findServer, startServer } from "./find.ts";
+import { describeSource, findServer, startServer } from "./find.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "relai-found-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -79,23 +79,9 @@ test.for(["KurrentDB", "EventStore.ClusterNode"])(
   },
 );
 
-test("for tests a server has a variable of its own, and none is an error where it is required", async () => {
+test("a server that was there before is not stopped", async () => {
   const url = "esdb://127.0.0.1:1";
-  const named = { RELAI_TEST_EVENTSTORE_URL: url, REQUIRE_SERVERS: "eventstore", DOCKER_HOST };
-  const source = await findForTests("eventstore", named);
-  if (source.from !== "url") throw new Error("it is named");
-  const server = await startServer("eventstore", source);
+  const server = await startServer("eventstore", { from: "url", url });
   expect(server.url).toBe(url);
-  // It was there before: it stays as it is.
   await server.stop();
-
-  const none = { from: "nowhere" };
-  expect(await findForTests("redis", { DOCKER_HOST })).toMatchObject(none);
-  const others = { DOCKER_HOST, REQUIRE_SERVERS: "kafka,eventstore" };
-  expect(await findForTests("redis", others)).toMatchObject(none);
-  await expect(
-    findForTests("redis", { DOCKER_HOST, REQUIRE_SERVERS: "kafka, redis" }),
-  ).rejects.toThrow(
-    "REQUIRE_SERVERS asks for redis: no URL, no Docker engine, and no redis-server or valkey-server on the PATH (RELAI_TEST_REDIS_URL names one)",
-  );
 });

@@ -4,7 +4,7 @@ import { hasContainers, IMAGES, startContainer } from "./container.ts";
 import { startEventStore } from "./event-store.ts";
 import { startRedis } from "./redis.ts";
 
-/** The servers that tests, and a start that asks for servers, can find. */
+/** The servers that a start which asks for servers, and tests, can find. */
 export type Kind = "redis" | "valkey" | "eventstore";
 
 /** Where a server comes from. */
@@ -14,12 +14,16 @@ export type Source =
   | { readonly from: "program"; readonly program: string }
   | { readonly from: "nowhere"; readonly reason: string };
 
-type Environment = Readonly<Record<string, string | undefined>>;
+export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** A server to work with; to stop one that was found running already leaves it as it is. */
+/** A server to work with. */
 export interface Server {
   readonly url: string;
-  stop(): Promise<void>;
+  /**
+   * Ends one that was started; one that was there before stays as it is. One that keeps its events has `limitMs` to end by
+   * itself, and loses none when it is killed then.
+   */
+  stop(limitMs?: number): Promise<void>;
 }
 
 /** Names that programs have, those that are taken first in front. An event store's are in the folder RELAI_EVENTSTORE_HOME. */
@@ -72,21 +76,6 @@ function isProgram(path: string): boolean {
 }
 
 /**
- * The same for tests: the URL is that of RELAI_TEST_REDIS_URL, …_VALKEY_URL or …_EVENTSTORE_URL. Rejects where
- * REQUIRE_SERVERS asks for a server and there is none, so that no machine skips what it should prove.
- */
-export async function findForTests(kind: Kind, env: Environment): Promise<Source> {
-  const variable = `RELAI_TEST_${kind.toUpperCase()}_URL`;
-  const source = await findServer(kind, env, { url: env[variable] });
-  const required = (env["REQUIRE_SERVERS"] ?? "").split(",").map((name) => name.trim());
-  if (source.from !== "nowhere" || !required.includes(kind)) return source;
-  throw new Error(`REQUIRE_SERVERS asks for ${kind}: ${source.reason} (${variable} names one)`);
-}
-
-/** How long a server that keeps its events has to end by itself. It loses none when it has to be ended. */
-const END_MS_MAX = 1_000;
-
-/**
  * Starts what was found. An event store keeps its events in `folder`, or without one in its memory; Redis keeps nothing.
  * Rejects with the reason where it does not start.
  */
@@ -103,7 +92,7 @@ export async function startServer(
     return { url, stop: kill };
   }
   const { url, end } = await startEventStore({ program, folder });
-  return { url, stop: () => end(END_MS_MAX) };
+  return { url, stop: (limitMs = 0) => end(limitMs) };
 }
 
 /** Where a server comes from, for people. No URL: it may have a password in it. */

@@ -33,6 +33,10 @@ const PROCESSES = [
   ["control", "the control API, by itself, on servers"],
 ] as const;
 
+interface StartOptions extends Common {
+  readonly servers?: boolean;
+}
+
 interface Parts<Options extends Common> {
   readonly flags?: readonly Flag[];
   readonly examples: readonly string[];
@@ -70,8 +74,15 @@ function createProgram(world: CliWorld): Command {
     examples: ["start", "org create Acme", "credit add 25.00", "key create --name app", "balance"],
   });
   define(program.command("start"), "run relai on this machine, until it is told to stop", {
-    examples: ["start", "start --json", "start --config relai.json"],
-    run: (options) => world.start({ config: configOf(options), json: options.json ?? false }),
+    flags: [
+      [
+        "--servers",
+        "on Redis, and an event store where there is one: those of the settings, else found on this machine",
+      ],
+    ],
+    examples: ["start", "start --servers", "start --json", "start --config relai.json"],
+    run: ({ servers = false, ...options }: StartOptions) =>
+      world.start({ config: configOf(options), json: options.json ?? false, servers }),
   });
   for (const [name, says] of PROCESSES)
     define(program.command(name), `run ${says}`, {

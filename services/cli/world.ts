@@ -24,9 +24,9 @@ export interface CliWorld {
   readonly out: Output;
   readonly err: Output;
   readonly clock: Clock;
-  /** Runs all of relai, or one process of a region, until it is told to stop. */
+  /** Runs all of relai, with `servers` on servers that it finds, or one process of a region, until it is told to stop. */
   readonly start: (
-    options: { config: Config; json: boolean },
+    options: { config: Config; json: boolean; servers?: boolean },
     process?: "gateway" | "ledger" | "control",
   ) => Promise<void>;
   readonly simulator: (options: {

@@ -5,7 +5,14 @@ const HERE = "http://127.0.0.1:1";
 const addresses = { region: "eu", gateway: HERE, control: HERE, internal: HERE };
 
 function shown(models: number, outside?: { url: string; processingArea: string }): string {
-  const facts = { demo: undefined, demoFile: "", models, outside, firstModel: undefined };
+  const facts = {
+    demo: undefined,
+    demoFile: "",
+    models,
+    outside,
+    firstModel: undefined,
+    servers: [],
+  };
   return banner({ ...addresses, simulator: undefined }, { ...facts, dataDir: "/d" });
 }
 

@@ -33,6 +33,8 @@ export function banner(
     outside: { url: string; processingArea: string } | undefined;
     firstModel: string | undefined;
     dataDir: string;
+    /** Those that were found, and where. */
+    servers: readonly (readonly [what: string, where: string])[];
   },
 ): string {
   const { region, gateway, control, internal, simulator } = addresses;
@@ -44,6 +46,7 @@ export function banner(
     `  control API       ${control}`,
     `  internal          ${internal}/metrics`,
     ...(simulator === undefined ? [] : [`  simulator         ${simulator}/openai/v1`]),
+    ...facts.servers.map(([what, where]) => `  ${what.padEnd(16)}  ${where}`),
     `  data folder       ${facts.dataDir}`,
     `  models            ${models === 0 && !outside ? "none: set OPENAI_API_KEY and start again" : models}`,
   ];

@@ -23,6 +23,7 @@ import { createInternalServer } from "#services/internal/server.ts";
 import type { Projector, Telemetry } from "#services/ports.ts";
 import { within } from "#services/waiting.ts";
 import { listen } from "./listening.ts";
+import type { findServers } from "./servers.ts";
 import { endOr, NOT_FOLDED, type Stops } from "./stopping.ts";
 import { openStores } from "./stores.ts";
 
@@ -38,27 +39,35 @@ const MARGIN_MS = 50;
 
 /**
  * Opens what every process has: the stores that the settings name, clock, log and metrics. `folder` is locked for this
- * process where there is one. What is open is noted in `stops`, also when a later part fails. What the process runs with
- * is logged once.
+ * process where there is one; then `find` may find servers that the settings do not name. What is open is noted in `stops`,
+ * also when a later part fails. What the process runs with is logged once.
  */
 export async function openBase(
-  config: Config,
+  given: Config,
   stops: Stops,
-  { process, folder }: { readonly process: string; readonly folder: string | undefined },
+  options: {
+    readonly process: string;
+    readonly folder: string | undefined;
+    readonly find?: typeof findServers | undefined;
+  },
 ) {
-  const region = config.regions[0] ?? "us";
+  const { process, folder, find } = options;
+  const region = given.regions[0] ?? "us";
   // What is wrong with the settings is said before anything is written.
-  refuseLoop(config);
-  const openai = openaiHostOf(config, region);
+  refuseLoop(given);
+  const openai = openaiHostOf(given, region);
   const clock = systemClock();
   const random = systemRandom();
-  const log = createLog({ level: config.logLevel });
+  const log = createLog({ level: given.logLevel });
   const regionFolder = folder === undefined ? undefined : join(folder, region);
   if (folder !== undefined && regionFolder !== undefined) {
     const lock = lockFolder(folder);
     stops.folder = () => lock.release();
     mkdirSync(join(regionFolder, "read-models"), { recursive: true, mode: 0o700 });
   }
+  const servers = folder === undefined ? undefined : await find?.(given, folder);
+  if (servers) stops.servers = (limitMs) => servers.stop(limitMs / 2);
+  const config = servers?.config ?? given;
   const settings = describeConfig(config);
   const inForce = Object.fromEntries(settings.map(({ name, value }) => [name, value]));
   log.info({ process, settings: inForce }, "started with these settings");
@@ -120,6 +129,8 @@ export async function openBase(
     telemetry,
     catalogue,
     instance,
+    /** The servers that were found, for people. */
+    servers: servers?.told ?? [],
     ...stores,
     /** OpenAI's host when it processes in another area than this region's: none of its models is served. */
     outside: openai?.processingArea === region ? undefined : openai,

@@ -18,6 +18,7 @@ import { completeDemo, type Demo } from "./demo.ts";
 import { orTaken } from "./listening.ts";
 import { openProcess, openSharedRegion, type ProcessName } from "./processes.ts";
 import { openRegion } from "./region.ts";
+import { findServers } from "./servers.ts";
 import { leftBy, stopAll, type Stops } from "./stopping.ts";
 
 /** Everything of one relai in this process, ready to serve. */
@@ -30,6 +31,8 @@ export interface Relai {
   /** OpenAI's host when it processes in another area than this region's: none of its models is served. */
   readonly outside: HostFacts | undefined;
   readonly demoFile: string;
+  /** The servers that were found, for people. */
+  readonly servers: Base["servers"];
   /** Waits until every organization is in place, which nothing else here waits for; false when `limitMs` passed first. */
   filled(limitMs: number): Promise<boolean>;
   /**
@@ -44,25 +47,30 @@ const KEYS_MS_MAX = 1000;
 
 /**
  * Opens all processes of the region in this one, in a data folder that it locks first: on parts of its own, or on the
- * servers that the settings name. Rejects with the reason when a part cannot be opened, having closed what was open.
+ * servers that the settings name, or that `find` finds. Rejects with the reason when a part cannot be opened, having closed
+ * what was open.
  */
 export async function openRelai(
   config: Config,
-  options: { gatewayCount?: number } = {},
+  options: { gatewayCount?: number; find?: typeof findServers } = {},
 ): Promise<Relai> {
   const stops: Stops = {};
   try {
-    return await open(config, options.gatewayCount ?? 1, stops);
+    return await open(config, options, stops);
   } catch (error) {
     await stopAll(systemClock(), stops, config.drainMs).catch(() => {});
     throw error;
   }
 }
 
-async function open(config: Config, gatewayCount: number, stops: Stops): Promise<Relai> {
-  const dataDir = resolve(config.dataDir);
-  const base = await openBase(config, stops, { process: "start", folder: dataDir });
-  const { region, clock, random } = base;
+async function open(
+  given: Config,
+  { gatewayCount = 1, find }: Exclude<Parameters<typeof openRelai>[1], undefined>,
+  stops: Stops,
+): Promise<Relai> {
+  const dataDir = resolve(given.dataDir);
+  const base = await openBase(given, stops, { process: "start", folder: dataDir, find });
+  const { config, region, clock, random } = base;
   const projector = base.openProjector();
   const simulator = config.demo ? await openSimulator(base, dataDir) : undefined;
   const parts = await gatewayParts(base, simulator);
@@ -112,6 +120,7 @@ async function open(config: Config, gatewayCount: number, stops: Stops): Promise
     gatewayUrls,
     demo,
     demoFile,
+    servers: base.servers,
     models: [...base.catalogue.bindings.keys()],
     outside: base.outside,
     filled: (limitMs) => opened.ledger.filled("all", limitMs),
@@ -134,15 +143,28 @@ async function openSimulator(base: Base, dataDir: string): Promise<string> {
   return simulator.url;
 }
 
-/** Runs all of relai until it is told to stop; prints where everything is. */
-export function runStart({ config, json }: { config: Config; json: boolean }): Promise<void> {
+interface StartOptions {
+  readonly config: Config;
+  readonly json: boolean;
+  readonly servers?: boolean;
+}
+
+/**
+ * Runs all of relai until it is told to stop; prints where everything is. With `servers` on servers that are found, with the
+ * demo that shows them unless the settings say otherwise.
+ */
+export function runStart(options: StartOptions): Promise<void> {
+  const { json, servers = false } = options;
   return runUntilTold(json, async () => {
-    const relai = await openRelai(config);
-    const { addresses, demo, models } = relai;
+    const demo = servers && !options.config.sources.has("demo") ? true : options.config.demo;
+    const config = { ...options.config, demo };
+    const relai = await openRelai(config, servers ? { find: findServers } : {});
+    const { addresses, models } = relai;
     const text = json
-      ? `${readyLine(addresses, demo)}\n`
+      ? `${readyLine(addresses, relai.demo)}\n`
       : banner(addresses, {
-          demo,
+          demo: relai.demo,
+          servers: relai.servers,
           demoFile: relai.demoFile,
           models: models.length,
           outside: relai.outside && { ...relai.outside, url: config.openaiBaseUrl },
@@ -154,11 +176,7 @@ export function runStart({ config, json }: { config: Config; json: boolean }): P
 }
 
 /** Runs one process of a region until it is told to stop; prints where it is. */
-export function runProcess(
-  options: { config: Config; json: boolean },
-  name: ProcessName,
-): Promise<void> {
-  const { config, json } = options;
+export function runProcess({ config, json }: StartOptions, name: ProcessName): Promise<void> {
   return runUntilTold(json, async () => {
     const { stop, process, region, url, internal } = await openProcess(config, name);
     const told = { ready: true, process, region, url: url ?? null, internal };

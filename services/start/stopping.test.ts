@@ -27,6 +27,7 @@ test("gateways drain while what they need is there, and the books close last", a
     "ledger",
     "projector",
     "store",
+    "servers",
     "folder",
   ]);
 });

@@ -12,11 +12,12 @@ export const STOP_MS = {
   traces: 150,
   control: 750,
   internal: 250,
-  simulator: 250,
-  upstream: 250,
+  simulator: 150,
+  upstream: 150,
   ledger: 750,
   projector: 750,
   store: 750,
+  servers: 200,
   folder: 50,
 } as const;
 

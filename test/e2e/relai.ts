@@ -157,11 +157,18 @@ export async function startRelai(
   };
 }
 
-/** Starts relai as a person does, and waits until it has shown how to try it. */
+/** Starts relai as a person does, and waits until it has shown how to try it. Rejects with its stderr when it ends instead. */
 export async function startForAPerson(options: {
   dataDir: string;
-}): Promise<{ readonly shown: string; interrupt(): Promise<number | null> }> {
-  const { child, failed, exited } = spawnStart([], { RELAI_DATA_DIR: options.dataDir });
+  args?: readonly string[];
+  settings?: Settings;
+}): Promise<{
+  readonly shown: string;
+  interrupt(): Promise<number | null>;
+  kill(): Promise<number | null>;
+}> {
+  const { dataDir, args = [], settings } = options;
+  const { child, failed, exited } = spawnStart(args, { RELAI_DATA_DIR: dataDir, ...settings });
   let shown = "";
   const ready = new Promise<void>((resolve) =>
     child.stdout.on("data", (piece: Buffer) => {
@@ -174,6 +181,10 @@ export async function startForAPerson(options: {
     shown,
     interrupt() {
       child.kill("SIGINT");
+      return exited;
+    },
+    kill() {
+      child.kill("SIGKILL");
       return exited;
     },
   };
