@@ -88,6 +88,32 @@ export function freshPrefix(): string {
   return `relai-test-${process.pid}-${process.hrtime.bigint()}-${worlds}:`;
 }
 
+/** Everything that a server has: of each key its name, and the bytes that are in it. */
+export async function keyspaceOf(url: string): Promise<Map<string, Buffer>> {
+  const redis = new Redis(url, { protocol: 2 });
+  const found = new Map<string, Buffer>();
+  const readers: Record<string, (key: string) => Promise<unknown>> = {
+    string: (key) => redis.getBuffer(key),
+    hash: (key) => redis.callBuffer("HGETALL", key),
+    zset: (key) => redis.callBuffer("ZRANGE", key, 0, -1),
+    list: (key) => redis.lrangeBuffer(key, 0, -1),
+    set: (key) => redis.smembersBuffer(key),
+  };
+  try {
+    for await (const keys of redis.scanStream({ count: 1000 }))
+      for (const key of keys as string[]) {
+        const type = await redis.type(key);
+        const read = readers[type];
+        if (!read) throw new Error(`nobody reads a Redis ${type}`);
+        const parts = [Buffer.from(key), await read(key)].flat(2) as Buffer[];
+        found.set(key, Buffer.concat(parts));
+      }
+  } finally {
+    redis.disconnect();
+  }
+  return found;
+}
+
 /** Removes the keys of one test. */
 export async function removeKeys(url: string, prefix: string): Promise<void> {
   const redis = new Redis(url, { protocol: 2 });

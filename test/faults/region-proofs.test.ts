@@ -7,11 +7,20 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { balanceOf, newOrganization, type Running } from "#test/e2e/relai.ts";
 import { offerOf } from "#test/chat-way.ts";
+import { filesIn, search } from "#test/e2e/canaries.ts";
+import {
+  fullRequest,
+  loadWith,
+  newCanaries,
+  startTellingUpstream,
+  type Said,
+} from "#test/e2e/secrets-load.ts";
 import { provesDisconnects, READS_ON_LITTLE } from "#test/proofs/disconnects.ts";
 import { provesLimits } from "#test/proofs/limits.ts";
 import { provesNoOverspend } from "#test/proofs/overspend.ts";
 import { provesReplay } from "#test/proofs/replay.ts";
 import type { ProofWorld } from "#test/proofs/world.ts";
+import { keyspaceOf } from "#test/redis-world.ts";
 import { diceOf } from "#test/simulation/random.ts";
 import { readBook } from "#test/simulator-book.ts";
 import { auditAll } from "#domain/invariants.ts";
@@ -186,11 +195,88 @@ if (NO_REDIS_OF_OURS === undefined) {
   }));
 }
 
+test("canaries of callers, upstreams and keys are nowhere in what a region leaves", async (context) => {
+  if (NO_REDIS_OF_OURS !== undefined) return context.skip(NO_REDIS_OF_OURS);
+  const told = newCanaries();
+  const upstream = await startTellingUpstream(told);
+  const settings = {
+    RELAI_LOG_LEVEL: "trace",
+    RELAI_READ_ON_MS: "200",
+    OPENAI_API_KEY: `sk-${told["host key"]}`,
+    OPENAI_BASE_URL: upstream.baseUrl,
+  };
+  const [killed, other] = [
+    await region.part("gateway", "telling-1", settings),
+    await region.part("gateway", "telling-2", settings),
+  ];
+  await Promise.all([killed, other].map((each) => each.start()));
+  const { key } = await newOrganization(world, { creditMicro: CREDIT_MICRO });
+  const places = new Map<string, Buffer>();
+  const statuses = new Set<number>();
+  const keep = (place: string, bytes: Buffer) =>
+    void places.set(place, Buffer.concat([places.get(place) ?? Buffer.alloc(0), bytes]));
+  const said: Said = {
+    add(name, status, head, body) {
+      statuses.add(status);
+      keep(`head: ${name}`, Buffer.from(head));
+      keep(`body: ${name}`, Buffer.from(body));
+    },
+  };
+  const load = (gateway: Part) => {
+    const where = { gateway: gateway.url, control: control.url, internal: gateway.internal() };
+    return loadWith(told, { ...where, key, adminToken: ADMIN_TOKEN }, said);
+  };
+  await load(killed);
+  const streams = Array.from({ length: 10 }, () =>
+    fetch(`${killed.url}/v1/chat/completions`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body: fullRequest(told, "endless", { stream: true }),
+    }),
+  );
+  expect((await Promise.all(streams)).map(({ status }) => status)).toEqual(streams.map(() => 200));
+  await killed.end("SIGKILL");
+  await load(other);
+  await killed.start();
+  for (const [name, part] of Object.entries({ killed, other, control, ledger: ledgers[0] })) {
+    for (const path of ["metrics", "readyz"])
+      keep(
+        `${name}: ${path}`,
+        Buffer.from(await (await fetch(`${part.internal()}/${path}`)).text()),
+      );
+    keep(`${name}: said`, Buffer.from(part.said()));
+  }
+  for (const [name, bytes] of filesIn(folder)) keep(name, bytes);
+  for (const [name, bytes] of await keyspaceOf(region.redis.url)) keep(`Redis: ${name}`, bytes);
+  for (const part of [killed, other]) await part.end("SIGTERM");
+  upstream.close();
+
+  // The load was what it says, and the places are those where it would be found.
+  for (const status of [200, 400, 401, 403, 404, 405, 413, 415, 502])
+    expect(statuses).toContain(status);
+  const log = places.get("event-store/events.jsonl")?.toString("latin1") ?? "";
+  for (const type of ["UsageRecorded", "RequestReleased", "KeyIssued"]) expect(log).toContain(type);
+  const names = [...places.keys()];
+  expect(names.filter((name) => name.startsWith("Redis: relai:us:{org_")).length).toBeGreaterThan(
+    0,
+  );
+  expect(names.filter((name) => name.startsWith("Redis: relai:us:{keys-")).length).toBeGreaterThan(
+    0,
+  );
+  const own = { "key of its own": key.slice(-34, -6), "admin token": ADMIN_TOKEN };
+  expect(search(places, { ...told, ...own })).toEqual([
+    "admin token in control/control.json (plain)",
+    // A fault of the request is told in the upstream's words.
+    "refusal in body: upstream 400 (plain)",
+    "refusal in body: upstream 400, streamed (plain)",
+  ]);
+});
+
 test("the two gateways' clocks were an hour apart all the time, and the books are true", async (context) => {
   if (NO_REDIS_OF_OURS !== undefined) return context.skip(NO_REDIS_OF_OURS);
   const events = await eventsIn(region.store);
   const epochs = await region.lives("gateway");
-  const aheadMs = epochs.map((epoch) => {
+  const aheadMs = epochs.slice(0, gateways.length).map((epoch) => {
     const its = events.filter(({ stream }) => stream === `journal-us-${epoch}`);
     return Math.min(...its.map(({ metadata, recordedAt }) => metadata.at - recordedAt));
   });
