@@ -75,11 +75,11 @@ export async function replicationOf(raw: Redis, name: string): Promise<string> {
 /** Makes a server a replica of the one at a port of this machine, and waits until it has what that one has. */
 export async function replicates(raw: Redis, port: number): Promise<void> {
   await raw.replicaof("127.0.0.1", port);
-  for (const dueMs = Date.now() + 20_000; Date.now() < dueMs;) {
+  for (const dueMs = Date.now() + 60_000; Date.now() < dueMs;) {
     if ((await replicationOf(raw, "master_link_status")) === "up") return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error(`no replica of the server at ${port} within 20 s`);
+  throw new Error(`no replica of the server at ${port} within 60 s`);
 }
 
 /** Keys of our own, which no other test has. */

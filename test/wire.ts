@@ -33,6 +33,7 @@ export async function openWire(serverPort: number, port = 0) {
   });
 
   async function open(): Promise<void> {
+    if (listener.listening) return;
     listener.listen(port, "127.0.0.1");
     await once(listener, "listening");
     ({ port } = listener.address() as AddressInfo);

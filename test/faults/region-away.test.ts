@@ -27,8 +27,8 @@ const AWAY_MS = Number(process.env["FAULTS_AWAY_MS"] ?? 60_000);
 /** After so long what had begun before has come to its end, or was told that it does not. */
 const RUN_OUT_MS = 20_000;
 /** A limit for hanging, not a promise: it is served again within seconds. */
-const SERVES_AGAIN_MS_MAX = 60_000;
-const REST_MS_MAX = 60_000;
+const SERVES_AGAIN_MS_MAX = 120_000;
+const REST_MS_MAX = 120_000;
 const MIB = 1024 * 1024;
 /** What a process may keep more than before, in its heap and beside it, when all that can be collected was. */
 const KEPT_GROWTH_MIB_MAX = 32;
@@ -119,7 +119,7 @@ async function away(
   let backMs = 0;
   let servedAgainS = 0;
   try {
-    await until("the load is on", 60_000, async () => crowd.seen().length > 200 || undefined);
+    await until("the load is on", 180_000, async () => crowd.seen().length > 100 || undefined);
     memory.push(await memoryFor(world, BASE_MS));
     await goes();
     sinceMs = Date.now();

@@ -49,7 +49,7 @@ beforeAll(async () => {
   await Promise.all([ledgers[1], gateways[1], control].map((each) => each.start()));
   const made = await makeCustomer({ control: control.url }, FUNDED_MICRO);
   customer = { ...made, fundedMicro: FUNDED_MICRO };
-}, 180_000);
+}, 300_000);
 
 afterAll(async () => {
   killAll();
