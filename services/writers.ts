@@ -101,14 +101,6 @@ export async function newestOwner(
   return undefined;
 }
 
-/** The epochs of all writers that ever registered in a region, oldest first. */
-export async function allWriters(store: EventStore, region: string): Promise<number[]> {
-  const writers: number[] = [];
-  for await (const event of eventsForward(store, streams.writers(region), "start"))
-    if (event.type === "WriterStarted.v1") writers.push(Number(event.revision));
-  return writers;
-}
-
 const PAGE_EVENTS = 500;
 
 /** The events of a stream from a revision on, to its end, read in pages; an unknown stream has none. */

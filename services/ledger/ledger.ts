@@ -4,8 +4,7 @@ import { createAdoption, type Adoption } from "./adoption.ts";
 import { carry } from "./carry.ts";
 import { fill, type Filled } from "./filling.ts";
 import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
-import { createSilenceWatch, type SilenceWatch } from "./silence.ts";
-import { sealJournals } from "./retire.ts";
+import { createSilenceWatch, sealSilent, type SilenceWatch } from "./silence.ts";
 import { lookAfterWanted } from "./wanted.ts";
 
 export type Ledger = Awaited<ReturnType<typeof startLedger>>;
@@ -133,6 +132,7 @@ async function serve(
   let end: ServeEnd = "stopped";
   let after = ownership.position;
   let watch: SilenceWatch | undefined;
+  let sealing: Promise<void> | undefined;
   function endAs(why: "lost" | "superseded"): void {
     if (!ends.aborted) end = why;
     ending.abort();
@@ -155,14 +155,14 @@ async function serve(
     for (let attempt = 0; !ends.aborted; attempt++) {
       try {
         if (parts.death.by === "silence")
-          watch ??= await createSilenceWatch(parts, parts.writerEpoch);
+          watch ??= await createSilenceWatch(parts, parts.writerEpoch, after);
         for await (const batch of parts.store.follow({ after, signal: ends })) {
           for (const event of batch) watch?.see(event);
           const carried = await carry(parts, ownerEpoch, adoption, batch);
           if (carried !== "carried") return carried;
-          const silent = watch?.silent() ?? [];
-          if (silent.length > 0)
-            watch?.forget((await sealJournals(parts, silent, "leave")).complete);
+          // Beside the carrying: however many are dead, and however slow their journals, those that live do not wait.
+          if (watch)
+            sealing ??= sealSilent(parts, watch, ends).finally(() => (sealing = undefined));
           const last = batch.at(-1);
           if (!last) continue;
           after = last.position;
@@ -180,5 +180,6 @@ async function serve(
   } finally {
     ending.abort();
     cancelLooks();
+    await sealing;
   }
 }

@@ -1,6 +1,7 @@
 import { journalEpoch, streams, type RecordedEvent } from "#domain/events/events.ts";
-import type { EventStore } from "#services/ports.ts";
-import { allWriters, type Author } from "#services/writers.ts";
+import { openHolds, unsealedWriters, WRITER_TABLES } from "#projections/accounts-rows.ts";
+import type { Telemetry } from "#services/ports.ts";
+import { sealJournals, type RetireParts } from "./retire.ts";
 
 /** So many of our own signs of life without one of a writer's, and it is taken as dead. */
 export const MISSED_MAX = 6;
@@ -14,18 +15,21 @@ const MARKS: ReadonlySet<string> = new Set([
 export type SilenceWatch = Awaited<ReturnType<typeof createSilenceWatch>>;
 
 /**
- * Who has been heard of, counted in the ledger's own signs of life: no clock of anybody is compared. It starts with every
- * writer that ever registered: to seal one again that was sealed long ago does nothing, and then it is forgotten. One
- * that another ledger process seals stays: that process may have died before it had expired the open holds.
+ * Who has been heard of, counted in the ledger's own signs of life: no clock of anybody is compared. It starts with the
+ * writers that the accounts, folded at least to `after`, do not know as sealed with every hold ended; retire.ts says why
+ * that leaves nobody out. Whoever registers behind `after` is to be seen. One that another ledger process seals stays: that
+ * process may have died before it had expired the open holds.
  */
 export async function createSilenceWatch(
-  parts: { store: EventStore; author: Author },
+  parts: Pick<RetireParts, "projector" | "author">,
   ownEpoch: number,
+  after: bigint | "start",
 ) {
+  const { rows } = await parts.projector.rows("accounts", after, WRITER_TABLES);
   let ownCount = 0;
   let seenTo = -1n;
   const lastHeard = new Map<number, number>();
-  for (const writerEpoch of await allWriters(parts.store, parts.author.region))
+  for (const writerEpoch of [...openHolds(rows).keys(), ...unsealedWriters(rows)])
     lastHeard.set(writerEpoch, 0);
   const writers = streams.writers(parts.author.region);
   return {
@@ -46,20 +50,36 @@ export async function createSilenceWatch(
         lastHeard.set(writerEpoch, ownCount);
       if (writerEpoch === ownEpoch && event.type === "WriterAlive.v1") ownCount += 1;
     },
-    /** The writers that have fallen silent; each is named again after as long a silence, until it is forgotten. */
-    silent(): number[] {
-      const silent: number[] = [];
+    /**
+     * The writers that have fallen silent, each as it stands when it is asked for; it is named again after as long a
+     * silence, until it is forgotten.
+     */
+    *silent(): Generator<number> {
       for (const [writerEpoch, heard] of lastHeard) {
-        if (writerEpoch !== ownEpoch && ownCount - heard >= MISSED_MAX) {
-          silent.push(writerEpoch);
-          lastHeard.set(writerEpoch, ownCount);
-        }
+        if (writerEpoch === ownEpoch || ownCount - heard < MISSED_MAX) continue;
+        lastHeard.set(writerEpoch, ownCount);
+        yield writerEpoch;
       }
-      return silent;
     },
     /** Their journals are sealed and hold no open hold. */
     forget(writerEpochs: readonly number[]): void {
       for (const writerEpoch of writerEpochs) lastHeard.delete(writerEpoch);
     },
   };
+}
+
+/** Seals the journals of those that have fallen silent, one after the other, until `ends`. What fails is done again later. */
+export async function sealSilent(
+  parts: RetireParts & { readonly telemetry: Pick<Telemetry, "alarm"> },
+  watch: SilenceWatch,
+  ends: AbortSignal,
+): Promise<void> {
+  for (const writerEpoch of watch.silent()) {
+    if (ends.aborted) return;
+    try {
+      watch.forget((await sealJournals(parts, [writerEpoch], "leave")).complete);
+    } catch (error) {
+      parts.telemetry.alarm("ledger_seal_failed", { writerEpoch, error: String(error) });
+    }
+  }
 }
