@@ -316,8 +316,13 @@ export async function openJournal(options: JournalOptions) {
 /** Every writer writes at least this often while it lives, where writers are separate processes. */
 export const ALIVE_EVERY_MS = 10_000;
 
-/** Writes a sign of life into a journal every {@link ALIVE_EVERY_MS}, until stopped or sealed. */
-export function keepAlive(journal: Journal, clock: Clock, author: Author): () => void {
+/** Writes a sign of life into a journal every {@link ALIVE_EVERY_MS}, until stopped or sealed. `onBeat` is told of each. */
+export function keepAlive(
+  journal: Journal,
+  clock: Clock,
+  author: Author,
+  onBeat = () => {},
+): () => void {
   let cancel = () => {};
   let stopped = false;
   let count = 0;
@@ -328,6 +333,7 @@ export function keepAlive(journal: Journal, clock: Clock, author: Author): () =>
       const metadata = metadataOf(clock, author, journal.stream);
       const event = newEvent(journal.stream, `alive:${count++}`, "WriterAlive.v1", {}, metadata);
       void journal.record({ events: [event] }).then(arm);
+      onBeat();
     });
   }
   arm();

@@ -13,6 +13,8 @@ import type { Writer, WriterLife } from "#services/gateway/money/writer.ts";
 const LOGINS_MAX = 60;
 const REFUSALS_MAX = 600;
 const REFUSALS_PER_RPM = 10;
+/** So many logins wait at once for a key directory that cannot answer yet; whoever comes then is told to come again. */
+const WAITING_LOGINS_MAX = 256;
 const TOO_MANY = "Too many refused requests; look at what is refused before you try again";
 /** After the drain, running calls are cut and have this long to be settled and told to their clients. */
 const CUT_MS_MAX = 4_500;
@@ -47,6 +49,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
   const running = new Set<Running>();
   const active = new Set<Promise<void>>();
   const charging = new Set<Promise<unknown>>();
+  let waitingLogins = 0;
   let stopping = false;
   let cutting = false;
 
@@ -92,6 +95,12 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
         life.over.removeEventListener("abort", cut);
         running.delete(call);
       }
+    },
+    /** Takes a place to wait before it is known who asks; undefined when as many wait already. Call what it gives once. */
+    waitAsStranger(): (() => void) | undefined {
+      if (waitingLogins >= WAITING_LOGINS_MAX) return undefined;
+      waitingLogins += 1;
+      return () => void (waitingLogins -= 1);
     },
     /** What is told to whoever is refused before its key is known. A failed login is counted per caller address. */
     refusedLogin({ remoteAddress }: GatewayRequest, error: ApiError): ApiError {

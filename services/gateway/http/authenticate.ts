@@ -13,13 +13,16 @@ export interface Caller {
 
 const KEY_BYTES_MAX = 256;
 
+type LoginParts = Pick<Gateway, "parts" | "writer" | "waitAsStranger">;
+type Found = KeyEntry | undefined | "unavailable";
+
 /**
  * Who calls, from the headers alone: the key's text says whether it belongs here, before any look-up; then the
  * directory says which key it is. A body is not read before this has passed. Where the directory does not answer nobody is
  * told that a key is wrong, and its server is looked for again: it is the admission store's.
  */
 export async function authenticate(
-  gateway: Pick<Gateway, "parts" | "writer">,
+  gateway: LoginParts,
   headers: GatewayRequest["headers"],
 ): Promise<Caller | ApiError> {
   const { parts } = gateway;
@@ -43,20 +46,26 @@ export async function authenticate(
 
 /** A directory that is being filled, or does not answer, is asked again after these times, as a fenced store is. */
 const AGAIN_MS = [50, 100, 200, 400];
+/** One that takes so long to say nothing is not asked again. */
+const ASKING_MS_MAX = 1000;
 
-async function lookUp(
-  { parts: { directory, clock }, writer }: Pick<Gateway, "parts" | "writer">,
-  tokenHash: string,
-): Promise<KeyEntry | undefined | "unavailable"> {
-  for (const [attempt, delayMs] of [...AGAIN_MS, undefined].entries()) {
-    try {
-      return await directory.lookup(tokenHash);
-    } catch {
-      if (attempt === 0) void writer.refreshOwner().catch(() => {});
-      if (delayMs !== undefined) await sleep(clock, delayMs);
-    }
+/** Nobody is known here yet: what a wrong key sets going is bounded, however many come. */
+async function lookUp(gateway: LoginParts, tokenHash: string): Promise<Found> {
+  const { directory, clock } = gateway.parts;
+  const ask = (): Promise<Found> => directory.lookup(tokenHash).catch(() => "unavailable");
+  const begunMs = clock.elapsed();
+  let found = await ask();
+  if (found !== "unavailable") return found;
+  void gateway.writer.lookForOwner().catch(() => {});
+  const leave = gateway.waitAsStranger();
+  if (!leave) return found;
+  for (const delayMs of AGAIN_MS) {
+    if (found !== "unavailable" || clock.elapsed() - begunMs >= ASKING_MS_MAX) break;
+    await sleep(clock, delayMs);
+    found = await ask();
   }
-  return "unavailable";
+  leave();
+  return found;
 }
 
 /** `Authorization: Bearer …`, else `x-api-key`. */

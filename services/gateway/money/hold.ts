@@ -165,7 +165,7 @@ async function dropHold(parts: MoneyParts, ask: HoldAsk, ownerEpoch: number): Pr
       .drop({ orgId, ownerEpoch, requestId })
       .catch(() => undefined);
     if (answer?.outcome === "dropped" || answer?.fenced === "fault") return;
-    await parts.writer.refreshOwner().catch(() => {});
+    await parts.writer.lookForOwner().catch(() => {});
     if (parts.writer.ownerEpoch() > ownerEpoch) return;
     await sleep(parts.clock, backOffMs(attempt, 50, 2000));
   }

@@ -106,6 +106,29 @@ test("whoever reads the newest owner looks for its server; one that is not found
   expect(world.writer.ownerEpoch()).toBe(4);
 });
 
+test("however many look for the owner who can wait, it is read once in 250 ms, and once in 1 s while nothing is new", async () => {
+  const world = await writing();
+  await world.own(1);
+  /** How many reads there are while everybody asks, every 10 ms. */
+  const readsIn = async (ms: number) => {
+    const before = world.sought.length;
+    for (let at = 0; at < ms; at += 10) {
+      for (let each = 0; each < 10; each++) void world.writer.lookForOwner();
+      await world.clock.advance(10);
+    }
+    return world.sought.length - before;
+  };
+  expect([await readsIn(10), world.writer.ownerEpoch()]).toEqual([1, 1]);
+  // At 250, 500, 1000, 2000, 3000…
+  expect(await readsIn(10_000)).toBe(12);
+  // Who takes cannot wait.
+  await world.own(2);
+  await world.writer.refreshOwner();
+  expect(world.writer.ownerEpoch()).toBe(2);
+  await world.own(3);
+  expect([await readsIn(1_000), world.writer.ownerEpoch()]).toEqual([1, 3]);
+});
+
 test("a journal sealed under it ends its life and begins another, with an epoch and a journal of its own", async () => {
   const world = await writing();
   const first = world.writer.life();
@@ -165,7 +188,14 @@ test("one that takes nothing learns of a new owner by its sign of life, and look
   expect(world.writer.ownerEpoch()).toBe(0);
   await world.clock.advance(200);
   expect(world.writer.ownerEpoch()).toBe(3);
-  expect(world.sought).toEqual([["server-3"]]);
+  expect(new Set(world.sought.map(String))).toEqual(new Set(["server-3"]));
+});
+
+test("with each sign of life it looks for its server, also where nobody asks anything", async () => {
+  const world = await writing(true);
+  await world.own(3);
+  await world.clock.advance(25_000);
+  expect(world.sought).toEqual([["server-3"], ["server-3"]]);
 });
 
 test("where silence seals it gives a sign of life every 10 s", async () => {

@@ -9,6 +9,10 @@ export interface WriterLife {
   readonly over: AbortSignal;
 }
 
+/** Those who can wait read the newest owner at most so often; half as often each time that nothing new was found. */
+const LOOK_MS_FIRST = 250;
+const LOOK_MS_MAX = 1000;
+
 export type Writer = Awaited<ReturnType<typeof openWriter>>;
 
 export interface WriterParts {
@@ -43,6 +47,8 @@ export async function openWriter(parts: WriterParts, firstEpoch: number) {
   let stopBeats = () => {};
   let reading: Promise<void> | undefined;
   let renewing: Promise<void> | undefined;
+  let lookAgainMs = 0;
+  let looksInVain = 0;
 
   async function readOwner(): Promise<void> {
     const owner = await newestOwner(store, author.region);
@@ -60,6 +66,20 @@ export async function openWriter(parts: WriterParts, firstEpoch: number) {
     await reading;
   }
 
+  /**
+   * As {@link refreshOwner}, for whoever can wait for it or be anybody: however many ask, the store is read no more often
+   * than every so many milliseconds.
+   */
+  async function lookForOwner(): Promise<void> {
+    const nowMs = clock.elapsed();
+    if (nowMs < lookAgainMs) return;
+    if (nowMs - lookAgainMs > LOOK_MS_MAX) looksInVain = 0;
+    lookAgainMs = nowMs + backOffMs(looksInVain++, LOOK_MS_FIRST, LOOK_MS_MAX);
+    const before = ownerEpoch;
+    await refreshOwner();
+    if (ownerEpoch > before) looksInVain = 0;
+  }
+
   async function begin(writerEpoch: number): Promise<void> {
     // A read that began before this life was registered may miss the owner that did not see it to fence it.
     await reading?.catch(() => {});
@@ -71,7 +91,9 @@ export async function openWriter(parts: WriterParts, firstEpoch: number) {
     };
     const journal = await openJournal({ store, clock, telemetry, author, writerEpoch, onFenced });
     present = { journal, over: over.signal };
-    if (parts.beats) stopBeats = keepAlive(journal, clock, author);
+    // With each of them the server is looked at too: of one that nobody asks anything, nobody else would say that it is gone.
+    const look = () => void lookForOwner().catch(() => {});
+    if (parts.beats) stopBeats = keepAlive(journal, clock, author, look);
     void journal.sealedByOther.then(() => {
       stopBeats();
       if (stopped) return;
@@ -102,6 +124,7 @@ export async function openWriter(parts: WriterParts, firstEpoch: number) {
     /** The owner epoch that takings are made under. */
     ownerEpoch: () => ownerEpoch,
     refreshOwner,
+    lookForOwner,
     /** Seals the journal. Nothing may be running any more. */
     async stop(): Promise<void> {
       stopped = true;
