@@ -65,16 +65,16 @@ test("without settings the defaults hold", () => {
 
 test("an event store server takes a Redis too, and with either there is no demo unless it is asked for", () => {
   const url = "esdb://admin:changeit@events.internal:2113";
-  const env = { RELAI_EVENTSTORE_URL: url, RELAI_REDIS_URL: "redis://a:6379, rediss://b" };
+  const env = { RELAI_EVENTSTORE_URL: url, RELAI_REDIS_URL: "redis://a:6379, rediss://b:6380/3" };
   const config = readConfig({ env });
   expect(config).toMatchObject({ eventstoreUrl: url, demo: false });
-  expect(config.redisUrl).toEqual(["redis://a:6379", "rediss://b"]);
+  expect(config.redisUrl).toEqual(["redis://a:6379", "rediss://b:6380/3"]);
   expect(readConfig({ env: { ...env, RELAI_DEMO: "1" } }).demo).toBe(true);
   expect(refusal({ ...env, RELAI_REDIS_URL: "" })).toMatch(/set both, or RELAI_REDIS_URL alone/);
   const alone = readConfig({ env: { ...env, RELAI_EVENTSTORE_URL: "" } });
   expect([alone.eventstoreUrl, alone.demo]).toEqual([undefined, false]);
   expect(refusal({ ...env, RELAI_EVENTSTORE_URL: "https://a:secret@b" })).toBe(
-    "RELAI_EVENTSTORE_URL must be a URL such as esdb://user:password@host:2113.",
+    "RELAI_EVENTSTORE_URL must be a URL esdb://user:password@host:2113, with user and password percent-encoded.",
   );
   expect(refusal({ ...env, RELAI_REDIS_URL: "localhost:6379" })).toMatch(
     /^RELAI_REDIS_URL must be/,
@@ -85,14 +85,9 @@ test.each([
   ["esdb://admin:canary@events.internal:2113", "esdb://events.internal:2113"],
   ["esdb+discover://admin:canary@a:1,b:2?tls=false", "esdb+discover://a:1,b:2"],
   ["esdb://127.0.0.1:2113?tls=false", "esdb://127.0.0.1:2113"],
-  ["redis://:canary@a:6379/4?password=canary", "redis://a:6379/4"],
-  ["redis://canary:canary@a, rediss://:canary@b:1/", "redis://a,rediss://b:1"],
+  ["redis://:canary@a:6379/4", "redis://a:6379/4"],
+  ["redis://canary:canary@a:1, rediss://:canary@b:1/", "redis://a:1,rediss://b:1"],
   ["redis://[::1]:6379", "redis://[::1]:6379"],
-  // Where a credential could be anywhere, nothing is shown.
-  ["redis://a:can@ry@b", "(hidden)"],
-  ["redis://:can/ary@b", "(hidden)"],
-  ["redis://:can?ary@b", "(hidden)"],
-  ["redis://a?password=c@nary", "(hidden)"],
 ])("of the servers' addresses %s is shown as %s", (url, shown) => {
   const esdb = url.startsWith("esdb") ? url : "esdb://a:1";
   const redis = url.startsWith("redis") ? url : "redis://a:1";
@@ -102,6 +97,61 @@ test.each([
   const name = url.startsWith("esdb") ? "RELAI_EVENTSTORE_URL" : "RELAI_REDIS_URL";
   expect(rows.find((row) => row.name === name)?.value).toBe(shown);
   expect(JSON.stringify(rows)).not.toContain("can");
+});
+
+test.each([
+  "redis://host",
+  "redis://:canary",
+  "redis://canary@host:1",
+  "redis://:canary@host:99999",
+  "redis://:canary@host:0",
+  "redis://:can/ary@host:1",
+  "redis://canary/x@host:1",
+  "redis://canary?a=b@host:1",
+  "redis://:can?ary@host:1",
+  "redis://:can#ary@host:1",
+  "redis://:can%zzary@host:1",
+  "redis://:can,ary@host:1",
+  "redis://canary,redis://x@host:1",
+  "redis://:can@ary@host:1",
+  "redis://:canary@host:1/abc",
+  "redis://:canary@host:1?db=3",
+  "redis://:canary@host:1, redis://canary",
+  "esdb://canary",
+])("the URL of a Redis server %s is refused without a word of it", (url) => {
+  const events = "esdb://admin:changeit@events.internal:2113";
+  const said = refusal({ RELAI_EVENTSTORE_URL: events, RELAI_REDIS_URL: url });
+  expect(said).toMatch(/^RELAI_REDIS_URL must be .* percent-encoded\.$/);
+  expect(said).not.toMatch(/can|ary/);
+});
+
+test.each([
+  "redis://h:1",
+  "redis://h-1.x_y:65535/",
+  "rediss://[::1]:6379/0",
+  "redis://:p%40ss%2f@h:1/15",
+  "redis://user:!$&'()*+;=~§@h:1",
+])("the URL of a Redis server %s is taken", (url) => {
+  const events = "esdb://admin:changeit@events.internal:2113";
+  const env = { RELAI_EVENTSTORE_URL: events, RELAI_REDIS_URL: url };
+  expect(readConfig({ env }).redisUrl).toEqual([url]);
+  const inCluster = { ...env, RELAI_REDIS_CLUSTER: "1" };
+  if (url.endsWith("/15"))
+    expect(refusal(inCluster)).toBe(
+      "RELAI_REDIS_URL must be without /number: a cluster has one database.",
+    );
+  else expect(readConfig({ env: inCluster }).redisUrl).toEqual([url]);
+});
+
+test.each([
+  "esdb://admin:can?ary@host",
+  "esdb://admin:canary?tls=false",
+  "esdb://admin:can/ary@host",
+  "esdb://admin:can@ary@host",
+])("the URL of an event store %s is refused without a word of it", (url) => {
+  const said = refusal({ RELAI_EVENTSTORE_URL: url, RELAI_REDIS_URL: "redis://h:1" });
+  expect(said).toMatch(/^RELAI_EVENTSTORE_URL must be .* percent-encoded\.$/);
+  expect(said).not.toMatch(/can|ary/);
 });
 
 const OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT";

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { z } from "zod";
+import { KURRENT_URL } from "#infra/event-store/kurrent/url.ts";
 import { LOG_LEVELS } from "./log.ts";
 
 /**
@@ -66,6 +67,18 @@ const url = setting(
   },
 );
 
+/** What may stand in a user and a password. Anything else would make the rest of them a part of the host, or of the list. */
+const WORD = String.raw`(?:[^\s:@/?#,%[\]\\]|%[\da-f]{2})*`;
+const REDIS_URL = new RegExp(
+  String.raw`^rediss?://(?:${WORD}:${WORD}@)?(?:[\w.-]+|\[[\da-f:.]+\]):(?<port>\d{1,5})(?:/\d{0,5})?$`,
+  "iu",
+);
+
+function isRedisUrl(text: string): boolean {
+  const port = Number(REDIS_URL.exec(text)?.groups?.["port"]);
+  return port >= 1 && port <= 65_535;
+}
+
 /** A collector may be anywhere, and be asked with a user name or a query: {@link shown} leaves those out. */
 const collector = setting("a URL with http or https, without fragment", (text) => {
   const parsed = URL.parse(text);
@@ -90,8 +103,8 @@ const SETTINGS = z.object({
   demo: flag.optional(),
   /** EventStoreDB or KurrentDB, which takes a Redis too; undefined keeps events in a file of the data folder. */
   eventstoreUrl: matching(
-    /^esdb(\+discover)?:\/\/[^\s]+$/u,
-    "a URL such as esdb://user:password@host:2113",
+    KURRENT_URL,
+    "a URL esdb://user:password@host:2113, with user and password percent-encoded",
   ).optional(),
   /** Lets that URL say tls=false: events and password then travel in plain text. */
   eventstoreInsecure: flag.default(false),
@@ -99,10 +112,11 @@ const SETTINGS = z.object({
   eventstoreHome: matching(/^[^\0]+$/u, "a path").optional(),
   /** Redis or Valkey; undefined keeps admission and keys in the process's memory. */
   redisUrl: setting(
-    "one or more URLs such as redis://host:6379, with commas between them",
+    "one or more URLs redis://[user:password@]host:port[/number] with commas between them; " +
+      "in user and password what is no letter or digit must be percent-encoded",
     (text) => {
       const urls = text.split(",").map((each) => each.trim());
-      return urls.every((each) => /^rediss?:\/\/[^\s/]+/u.test(each)) ? urls : undefined;
+      return urls.every(isRedisUrl) ? urls : undefined;
     },
   ).optional(),
   redisCluster: flag.default(false),
@@ -315,7 +329,10 @@ function checkTogether(settings: z.infer<typeof SETTINGS>): void {
     }
     taken.set(port, variableOf(name));
   }
-  const { bodyBytesMax, inFlightBytesMax, eventstoreUrl, redisUrl } = settings;
+  const { bodyBytesMax, inFlightBytesMax, eventstoreUrl, redisUrl, redisCluster } = settings;
+  if (redisCluster && redisUrl?.some((url) => /\/0*[1-9]\d*$/u.test(url))) {
+    throw new ConfigError("RELAI_REDIS_URL must be without /number: a cluster has one database.");
+  }
   if (eventstoreUrl !== undefined && redisUrl === undefined) {
     throw new ConfigError(
       "RELAI_EVENTSTORE_URL is set and RELAI_REDIS_URL is not: set both, or RELAI_REDIS_URL alone to keep events in the data folder.",

@@ -1,6 +1,7 @@
 import { Cluster, Redis } from "ioredis";
 import type { LuaScript } from "./lua-scripts.ts";
 import { assertKeepsAll, primaryAmong, serverFacts } from "./primary.ts";
+import { commandIn, withoutArguments } from "./trouble.ts";
 
 /** A Redis server and those that may take its place, or a cluster, that runs scripts. */
 export interface RedisConnection {
@@ -60,13 +61,14 @@ export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
       try {
         return await client.evalsha(sha1, keys.length, ...given);
       } catch (error) {
+        const told = withoutArguments(error);
         // A server that does not know the script has run nothing. Its text makes it known.
-        if (!(error instanceof Error) || !error.message.startsWith("NOSCRIPT")) throw error;
-        return client.eval(text, keys.length, ...given);
+        if (!told.message.startsWith("NOSCRIPT")) throw told;
+        return plainly(client.eval(text, keys.length, ...given));
       }
     },
-    command: (name, key, ...args) => servers.client().call(name, key, ...args),
-    seek: servers.seek,
+    command: (name, key, ...args) => plainly(servers.client().call(name, key, ...args)),
+    seek: (meant) => plainly(servers.seek(meant)),
     async removeAllBut(kept, prefix) {
       for (const server of servers.all())
         for await (const found of server.scanStream({
@@ -100,12 +102,22 @@ const optionsOf = ({ commandMsMax }: RedisPlace) =>
     disableClientInfo: true,
   }) as const;
 
+/** The same, with an error that may stand in a log. */
+const plainly = <T>(answer: Promise<T>): Promise<T> =>
+  answer.catch((error: unknown) => {
+    throw withoutArguments(error);
+  });
+
 /** What a client says when something is wrong with its connection goes to whoever wants to know. */
 function telling<Client extends Redis | Cluster>(
   client: Client,
   { onTrouble }: RedisPlace,
 ): Client {
-  client.on("error", (error: Error) => onTrouble?.(error.message));
+  client.on("error", (error: Error) => {
+    onTrouble?.(withoutArguments(error).message);
+    // Where the database of the URL cannot be had the client would go on in the first one, among others' keys.
+    if (commandIn(error) === "select") client.disconnect(true);
+  });
   return client;
 }
 

@@ -35,12 +35,16 @@ describe("the URL of an event store", () => {
     ["esdb://db:2113", "needs a user"],
     [`esdb://relai:${CANARY}@db?tls=false`, "only where that is asked for"],
     [`esdb://relai:${CANARY}@db?T_L-S=false`, "only where that is asked for"],
-    [
-      `esdb://relai:${CANARY}@db?throwOnAppendFailure=false`,
-      "takes no option throwOnAppendFailure",
-    ],
+    [`esdb://relai:${CANARY}@db?throwOnAppendFailure=false`, "an option that is none of tls,"],
     [`esdb://relai:${CANARY}@a:2113,10.0.0.2:2113/`, "not an IP address"],
-    [`esdb://relai:${CANARY}@db?cakes=3`, "takes no option cakes"],
+    [`esdb://relai:${CANARY}@db?${CANARY}=3`, "an option that is none of tls,"],
+    [`esdb://relai:x?${CANARY}&b=c@db`, "must be esdb://"],
+    [`esdb://relai:${CANARY}?tls=true`, "must be esdb://"],
+    [`esdb://relai:x@db?keepAliveInterval=${CANARY}`, "keepAliveInterval of the event store's URL"],
+    [`esdb://relai:x@db?node_preference=${CANARY}`, "nodePreference of the event store's URL"],
+    [`esdb://relai:x@db?tls=${CANARY}`, "tls of the event store's URL must be true or false"],
+    [`esdb://relai:x@db?tlsCAFile`, "tlsCAFile of the event store's URL must be a text"],
+    [`esdb://relai:x@db,${CANARY}:abc`, "must be esdb://"],
     [`esdb://relai:${CANARY}%@db`, "percent-encoded"],
   ] as const)("is refused, and not quoted: %s", ([url, reason]) => {
     expect(() => readKurrentUrl(url, false)).toThrow(reason);
