@@ -35,6 +35,8 @@ export interface RedisPlace {
   readonly commandMsMax: number;
   /** Told of what goes wrong with connections; commands that it concerns are rejected besides. */
   readonly onTrouble?: (sentence: string) => void;
+  /** Told when nobody who seeks finds a server to speak to, or one that may throw keys away: once, until it is found again. */
+  readonly onUnfit?: (sentence: string) => void;
 }
 
 const SCANNED_AT_ONCE = 1_000;
@@ -54,6 +56,7 @@ const reconnectMs = (times: number) => Math.min(2000, 50 * 2 ** Math.min(times -
  */
 export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
   const servers = place.isCluster ? await openCluster(place) : await openServers(place);
+  let isUnfit = false;
   return {
     async run({ text, sha1, args: names }, keys, args) {
       const client = servers.client();
@@ -68,7 +71,17 @@ export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
       }
     },
     command: (name, key, ...args) => plainly(servers.client().call(name, key, ...args)),
-    seek: (meant) => plainly(servers.seek(meant)),
+    async seek(meant) {
+      try {
+        const ids = await plainly(servers.seek(meant));
+        isUnfit = false;
+        return ids;
+      } catch (error) {
+        if (!isUnfit && error instanceof Error) place.onUnfit?.(error.message);
+        isUnfit = true;
+        throw error;
+      }
+    },
     async removeAllBut(kept, prefix) {
       for (const server of servers.all())
         for await (const found of server.scanStream({

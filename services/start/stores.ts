@@ -137,6 +137,7 @@ async function admissionOn(
     isCluster: config.redisCluster,
     commandMsMax: REDIS_COMMAND_MS_MAX,
     onTrouble: (reason) => telemetry.alarm("redis_trouble", { reason }),
+    onUnfit: (reason) => telemetry.alarm("redis_unfit", { reason }),
   });
   onOpen(() => opened.close());
   const redis = observeRedis(opened, parts);

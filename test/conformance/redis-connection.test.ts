@@ -26,9 +26,11 @@ describe("a connection to Redis", () => {
   async function connect(url: string) {
     const troubles: string[] = [];
     const onTrouble = (sentence: string) => void troubles.push(sentence);
-    const redis = await openRedis({ urls: [url], commandMsMax: 2000, onTrouble });
+    const unfit: string[] = [];
+    const onUnfit = (sentence: string) => void unfit.push(sentence);
+    const redis = await openRedis({ urls: [url], commandMsMax: 2000, onTrouble, onUnfit });
     undo.push(() => redis.close());
-    return { redis, troubles };
+    return { redis, troubles, unfit };
   }
 
   test("speaks to the database of its URL, and does not open where the server has none of that number", async () => {
@@ -67,5 +69,22 @@ describe("a connection to Redis", () => {
     const said: unknown = await redis.command("NOSUCH", "key", "canary").catch((error) => error);
     expect(said).toMatchObject({ name: "ReplyError", message: "ERR unknown command 'NOSUCH'" });
     expect(JSON.stringify([troubles, said, Object.entries(said ?? {})])).not.toContain("canary");
+  });
+
+  test("says once that its server begins to throw keys away, and once more when it does so again", async () => {
+    const server = await start([]);
+    const { redis, unfit } = await connect(server.url);
+    const ids = await redis.seek([]);
+    const raw = new Redis(server.url, { protocol: 2 });
+    undo.push(() => raw.disconnect());
+    for (const times of [1, 2]) {
+      await raw.config("SET", "maxmemory-policy", "allkeys-lru");
+      for (let each = 0; each < 3; each += 1)
+        await expect(redis.seek(ids)).rejects.toThrow("maxmemory-policy is allkeys-lru");
+      expect(unfit).toHaveLength(times);
+      await raw.config("SET", "maxmemory-policy", "noeviction");
+      expect(await redis.seek(ids)).toEqual(ids);
+    }
+    expect(unfit.at(-1)).toMatch(/maxmemory-policy is allkeys-lru; it must be noeviction/);
   });
 });
