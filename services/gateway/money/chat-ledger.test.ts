@@ -323,15 +323,15 @@ describe("a journal that is sealed under a running gateway", () => {
     expect(next.status).toBe(200);
   });
 
-  test("before the upstream has answered is a plain 503", async () => {
+  test("before the upstream has answered is a 503 that may be repeated", async () => {
     const world = await gatewayWorld();
     const answer = world.ask(handleChat);
     await settled();
     await sealUnder(world);
     world.ask(handleChat);
     await world.clock.advance(1_000);
-    await answer.done;
     expect([answer.status, answer.json().error["code"]]).toEqual([503, "ledger_unavailable"]);
+    expect(answer.headers["x-should-retry"] ?? answer.headers["retry-after"]).toBe("1");
   });
 });
 

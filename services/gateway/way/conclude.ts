@@ -60,7 +60,7 @@ export const BROKEN: Readonly<Record<Broken, Ending>> = {
   journal_sealed: {
     outcome: "aborted",
     reason: "internal_error",
-    error: { code: "ledger_unavailable" },
+    error: { code: "ledger_unavailable", retryAfterSeconds: 1 },
   },
   stopping: { outcome: "aborted", reason: "stopping", error: OVERLOADED },
 };
