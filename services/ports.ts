@@ -170,8 +170,9 @@ export interface KeyDirectory {
 
 /** How far the ledger process has carried recorded events in, for those that wait for it in other processes. */
 export interface Progress {
-  /** May be lost. */
-  tell(position: bigint | "start"): Promise<void>;
+  /** May be lost. Changes nothing where a newer owner has told, or this one of a later position. */
+  tell(ownerEpoch: number, position: bigint): Promise<void>;
+  /** By the newest owner that has told; `start` where none has, or its word was lost. */
   told(): Promise<bigint | "start">;
 }
 

@@ -1,5 +1,8 @@
-import type { RedisConnection } from "./connection.ts";
 import type { Progress } from "#services/ports.ts";
+import type { RedisConnection } from "./connection.ts";
+import { loadScripts } from "./lua-scripts.ts";
+
+const CONTRACTS = { tell: { keys: ["applied"], args: ["ownerEpoch", "position"] } } as const;
 
 /** How far the ledger has come, kept on Redis beside what it has filled. Lost with it, and told again with the next event. */
 export function createRedisProgress(options: {
@@ -8,14 +11,15 @@ export function createRedisProgress(options: {
   readonly prefix: string;
 }): Progress {
   const { redis, prefix } = options;
+  const scripts = loadScripts(new URL("./lua/", import.meta.url), CONTRACTS);
   const key = `${prefix}applied`;
   return {
-    async tell(position) {
-      await redis.command("SET", key, String(position));
+    async tell(ownerEpoch, position) {
+      await redis.run(scripts.tell, [key], { ownerEpoch, position: String(position) });
     },
     async told() {
-      const text = await redis.command("GET", key);
-      return typeof text === "string" && /^\d+$/.test(text) ? BigInt(text) : "start";
+      const [, position] = /^\d+ (\d+)$/u.exec(String(await redis.command("GET", key))) ?? [];
+      return position === undefined ? "start" : BigInt(position);
     },
   };
 }

@@ -11,8 +11,8 @@ export type Ledger = Awaited<ReturnType<typeof startLedger>>;
 
 export interface LedgerParts extends Omit<OwnerParts, "decide"> {
   readonly telemetry: Telemetry;
-  /** Told how far recorded events have been carried in, each time that it is further. */
-  readonly onApplied?: (position: bigint | "start") => void;
+  /** Told how far recorded events have been carried in, each time that it is further, and under which epoch. */
+  readonly onApplied?: (ownerEpoch: number, position: bigint) => void;
   /**
    * `lock`: the data folder's lock says who is dead: every writer that registered before `firstEpoch`, the first of the
    * process that has the lock. Never silence.
@@ -40,10 +40,10 @@ export async function startLedger(parts: LedgerParts) {
   const superseded = Promise.withResolvers<void>();
   const full = { keys: Promise.withResolvers<void>(), all: Promise.withResolvers<void>() };
 
-  function reached(position: bigint | "start"): void {
+  function reached(ownerEpoch: number, position: bigint | "start"): void {
     appliedTo = position;
-    parts.onApplied?.(position);
     if (position === "start") return;
+    parts.onApplied?.(ownerEpoch, position);
     for (const waiter of waiters) if (waiter.position <= position) waiter.resolve();
   }
 
@@ -52,11 +52,12 @@ export async function startLedger(parts: LedgerParts) {
     let ownership: Ownership | "superseded" | undefined = first;
     for (let attempt = 0; !stopping.signal.aborted;) {
       if (ownership && ownership !== "superseded") {
+        const { ownerEpoch } = ownership;
         ready = true;
-        reached(ownership.position);
+        reached(ownerEpoch, ownership.position);
         const end = await serve(parts, ownership, stopping.signal, {
           began: (of) => void (adoption = of),
-          reached,
+          reached: (position) => reached(ownerEpoch, position),
           filled: (what) => full[what].resolve(),
         });
         ready = false;

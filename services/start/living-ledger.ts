@@ -51,7 +51,7 @@ export function liveAsLedger(base: Base, projector: Projector, first: "stand by"
         writerEpoch,
         ...(over === undefined ? {} : { over }),
         death: { by: "silence" },
-        onApplied: (position) => void base.progress?.tell(position).catch(() => {}),
+        onApplied: (...told) => void base.progress?.tell(...told).catch(() => {}),
       });
       await Promise.race([serving.superseded, journal.sealedByOther, stopped]);
       await serving.stop();

@@ -1,0 +1,82 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createRedisProgress } from "#infra/redis/progress.ts";
+import type { RedisConnection } from "#infra/redis/connection.ts";
+import {
+  connect,
+  freshPrefix,
+  REDIS_SOURCE,
+  redisForTests,
+  removeKeys,
+  type RedisForTests,
+} from "#test/redis-world.ts";
+
+describe("how far the ledger has come, on Redis", () => {
+  if (REDIS_SOURCE.from === "nowhere") {
+    const { reason } = REDIS_SOURCE;
+    test("is told", (context) => context.skip(reason));
+    return;
+  }
+  let server: RedisForTests;
+  let redis: RedisConnection;
+  beforeAll(async () => {
+    server = await redisForTests();
+    redis = await connect(server.url);
+  });
+  afterAll(async () => {
+    await redis.close();
+    await server.close();
+  });
+
+  type Word = readonly [ownerEpoch: number, position: bigint];
+  const cases: readonly [says: string, words: readonly Word[], told: bigint | "start"][] = [
+    ["is the start before anybody has told", [], "start"],
+    [
+      "goes forward",
+      [
+        [1, 9n],
+        [1, 10n],
+      ],
+      10n,
+    ],
+    [
+      "never goes back under one owner, by the number and not by its text",
+      [
+        [1, 10n],
+        [1, 9n],
+      ],
+      10n,
+    ],
+    [
+      "is exact beyond what a double is",
+      [
+        [1, 9007199254740994n],
+        [1, 9007199254740993n],
+      ],
+      9007199254740994n,
+    ],
+    [
+      "is the newest owner's word, wherever it stands",
+      [
+        [9, 500n],
+        [10, 400n],
+      ],
+      400n,
+    ],
+    [
+      "is not that of an older owner, which was stopped and has just woken up",
+      [
+        [9, 500n],
+        [10, 600n],
+        [9, 700n],
+      ],
+      600n,
+    ],
+  ];
+  test.each(cases)("%s", async (_says, words, told) => {
+    const prefix = freshPrefix();
+    const progress = createRedisProgress({ redis, prefix });
+    for (const word of words) await progress.tell(...word);
+    expect(await progress.told()).toBe(told);
+    await removeKeys(server.url, prefix);
+  });
+});
