@@ -29,7 +29,7 @@ import {
 } from "./admission.ts";
 import type { AdmitAsk } from "./admission-types.ts";
 import { ADMIT_REFUSALS } from "./checks.ts";
-import { TOMBSTONE_MS } from "./holds.ts";
+import { FORGOTTEN_MAX, TOMBSTONE_MS } from "./holds.ts";
 import type { AccountsItem, Effect } from "./types.ts";
 
 const own = { orgId: ORG, ownerEpoch: 1 };
@@ -388,4 +388,13 @@ test("a tombstone refuses its id for 60 s, then is forgotten; one that comes lat
   admit(admission, ask({ requestId: "req_2" }), START_MS + TOMBSTONE_MS);
   expect([...accountsOf(admission).holds.keys()]).toEqual(["req_2"]);
   expect(admission.orgs.get(ORG)?.tombstones.size).toBe(0);
+});
+
+test("of many tombstones that are over one call forgets so many, the oldest first", () => {
+  const { admission } = funded();
+  for (let at = 0; at <= FORGOTTEN_MAX; at++)
+    drop(admission, { ...own, requestId: `req_${at}` }, START_MS);
+  admit(admission, ask({ requestId: "req_x" }), START_MS + TOMBSTONE_MS);
+  const left = admission.orgs.get(ORG)?.tombstones.keys() ?? [];
+  expect([...left]).toEqual([`req_${FORGOTTEN_MAX}`]);
 });

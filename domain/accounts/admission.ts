@@ -22,6 +22,7 @@ import {
   admitHold,
   applyEffect,
   endHold,
+  FORGOTTEN_MAX,
   holdAct,
   raiseHold,
   TOMBSTONE_MS,
@@ -260,10 +261,11 @@ function budgetOf(key: KeyAccount | undefined): { readonly budget?: AccountFigur
   };
 }
 
-/** Tombstones come in the order of their time, so only the head is looked at. */
+/** Tombstones come in the order of their time, so only the head is looked at. Those that are too many go with the next calls. */
 function forgetTombstones({ accounts, tombstones }: AdmissionOrg, nowMs: number): void {
+  const least = tombstones.size - FORGOTTEN_MAX;
   for (const [requestId, untilMs] of tombstones) {
-    if (untilMs > nowMs) return;
+    if (untilMs > nowMs || tombstones.size <= least) return;
     tombstones.delete(requestId);
     accounts.holds.delete(requestId);
   }

@@ -84,6 +84,8 @@ export const SHARES_MAX = 2 * UNSPENT_LOTS_MAX;
 
 /** How long a dropped request's id stays refused, so that an admission that comes late takes nothing. */
 export const TOMBSTONE_MS = 60_000;
+/** So many that are over one call forgets at the most, so that none waits for what an idle organization left behind. */
+export const FORGOTTEN_MAX = 50;
 
 /** Told of every cell of the table that was reached; tests count them. */
 export type CellObserver = (state: HoldState, verb: HoldVerb) => void;

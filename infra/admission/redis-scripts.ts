@@ -1,5 +1,11 @@
 import { readFileSync } from "node:fs";
-import { HOLD_TABLE, SHARES_MAX, TOMBSTONE_MS, type HoldVerb } from "#domain/accounts/holds.ts";
+import {
+  FORGOTTEN_MAX,
+  HOLD_TABLE,
+  SHARES_MAX,
+  TOMBSTONE_MS,
+  type HoldVerb,
+} from "#domain/accounts/holds.ts";
 import { BUCKETS } from "#domain/accounts/rate-window.ts";
 import { OLD_MS } from "#domain/accounts/wanted.ts";
 import { loadScripts, type LuaHeader } from "#infra/redis/lua-scripts.ts";
@@ -25,7 +31,7 @@ const CONTRACTS = {
 
 const FOLDER = new URL("./lua/", import.meta.url);
 const SAFE_MAX = Number.MAX_SAFE_INTEGER;
-const CONSTANTS = { BUCKETS, OLD_MS, SAFE_MAX, SHARES_MAX, TOMBSTONE_MS };
+const CONSTANTS = { BUCKETS, FORGOTTEN_MAX, OLD_MS, SAFE_MAX, SHARES_MAX, TOMBSTONE_MS };
 
 /**
  * The scripts of the admission store. The life of a hold and the reducer's numbers are not written a second time: the

@@ -1,9 +1,9 @@
 import * as fc from "fast-check";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { admit, close, extend } from "#domain/accounts/admission.ts";
+import { admit, close, drop, extend } from "#domain/accounts/admission.ts";
 import { ADMIT_REFUSALS } from "#domain/accounts/checks.ts";
-import { HOLD_TABLE, SHARES_MAX } from "#domain/accounts/holds.ts";
+import { FORGOTTEN_MAX, HOLD_TABLE, SHARES_MAX, TOMBSTONE_MS } from "#domain/accounts/holds.ts";
 import type { Effect } from "#domain/accounts/types.ts";
 import { takeWanted } from "#domain/accounts/wanted.ts";
 import { UNSPENT_LOTS_MAX } from "#domain/organization.ts";
@@ -131,6 +131,26 @@ describe.for(SERVERS)("the reducer and $name", ({ kind }) => {
     expect([...SAID].toSorted()).toEqual([...ADMIT_REFUSALS].toSorted());
     // The rules that are left are of sums that no verb can break.
     expect(FAULTS.size).toBeGreaterThanOrEqual(14);
+  });
+
+  test("agree on more tombstones than one call forgets, whoever comes upon them", async () => {
+    const { history, say, cleanUp } = await begin();
+    const { reducer, ownerEpoch } = history;
+    for (const effect of FUNDED) await say(applyNext(history, [effect]), effect.effect);
+    const of = (at: number) => ({ orgId: ORG, ownerEpoch, requestId: `req_${at}` });
+    const dropNext = (at: number): Said => ({
+      reducer: () => drop(reducer, of(at), history.nowMs),
+      store: (store) => store.drop(of(at)),
+    });
+    const count = 3 * FORGOTTEN_MAX;
+    for (let at = 0; at < count; at += 1) await say(dropNext(at), `drop ${at}`);
+    history.nowMs += TOMBSTONE_MS;
+    await say(dropNext(count), "one more drop");
+    const ask = { ...of(count + 1), writerEpoch: 7, keyId: KEY, holdMicro: 1 };
+    const admitNext = { reducer: () => admit(reducer, ask, history.nowMs) };
+    await say({ ...admitNext, store: (store) => store.admit(ask) }, "an admission");
+    expect(reducer.orgs.get(ORG)?.tombstones.size).toBe(FORGOTTEN_MAX + 1);
+    await cleanUp();
   });
 
   test("agree on a hold over a thousand lots, raised until no share more fits", async () => {
