@@ -6,9 +6,14 @@ export type Wire = Awaited<ReturnType<typeof openWire>>;
 /**
  * The wire between clients and a server on 127.0.0.1: a listener on a port of its own (a free one where none is given),
  * which can be stalled, cut, closed and opened again on the same port, as when a server hangs, or is killed and started.
- * It carries bytes, so TLS passes through it.
+ * It carries bytes, so TLS passes through it. What clients send can be watched, each connection by a watch of its own; such
+ * a wire is not to be stalled.
  */
-export async function openWire(serverPort: number, port = 0) {
+export async function openWire(
+  serverPort: number,
+  port = 0,
+  watch?: () => (piece: Buffer) => void,
+) {
   /** Each end of a connection with the other one. */
   const sockets = new Map<Socket, Socket>();
   let opened = 0;
@@ -17,6 +22,7 @@ export async function openWire(serverPort: number, port = 0) {
   const listener = createServer((client) => {
     opened += 1;
     const server = connect(serverPort, "127.0.0.1");
+    if (watch) client.on("data", watch());
     for (const [one, other] of [
       [client, server],
       [server, client],

@@ -160,6 +160,30 @@ describe("the event store on a server, with faults", () => {
     });
   });
 
+  it("a read ends with its answer and resets nothing, whatever is found and however much of it is wanted", async () => {
+    const store = await world.open();
+    server.faults.endPauseMs = 20;
+    const newest = { from: "end", direction: "backward", max: 1 } as const;
+    expect(await store.read(JOURNAL, newest)).toEqual([]);
+    expect(await store.head()).toBe("start");
+    expect(await store.append(JOURNAL, admissions(JOURNAL, 0, 3), "no_stream")).toMatchObject({
+      outcome: "appended",
+    });
+    const [last] = await store.read(JOURNAL, newest);
+    const ours = last?.position ?? -1n;
+    // More than one look back takes in.
+    server.log.append(
+      "others",
+      Array.from({ length: 400 }, () => foreign("Other")),
+      "any",
+    );
+    expect(await store.head()).toBe(ours);
+    expect(await store.eventAt(ours)).toMatchObject({ id: last?.id });
+    expect(await store.eventAt(ours + 1n)).toBeUndefined();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(server.resets()).toBe(0);
+  });
+
   describe("a server that does not answer", () => {
     it("ends a read with an error", async () => {
       const store = await world.open({ answerMsMax: 1_000 });

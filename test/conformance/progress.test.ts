@@ -4,15 +4,16 @@ import type { RedisConnection } from "#infra/redis/connection.ts";
 import {
   connect,
   freshPrefix,
-  REDIS_SOURCE,
   redisForTests,
   removeKeys,
+  SOURCES,
   type RedisForTests,
 } from "#test/redis-world.ts";
 
 describe("how far the ledger has come, on Redis", () => {
-  if (REDIS_SOURCE.from === "nowhere") {
-    const { reason } = REDIS_SOURCE;
+  const source = SOURCES.redis;
+  if (source.from === "nowhere") {
+    const { reason } = source;
     test("is told", (context) => context.skip(reason));
     return;
   }

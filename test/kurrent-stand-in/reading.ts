@@ -59,12 +59,18 @@ export function createReading(log: KurrentLog, faults: Faults) {
     return send(call, eventAnswer(record));
   }
 
+  /** Ends a read, in a packet of its own where there is a pause before it. */
+  async function end(call: ReadCall): Promise<void> {
+    if (faults.endPauseMs > 0) await delay(faults.endPauseMs);
+    call.end();
+  }
+
   async function readStream(call: ReadCall, options: ReadReq.Options): Promise<void> {
     const from = options.getStream();
     const records = log.stream(nameOf(from?.getStreamIdentifier()));
     if (!from || !records) {
       if (from) await send(call, notFoundAnswer(from));
-      return void call.end();
+      return end(call);
     }
     const max = Number(options.getCount());
     const isBackward = options.getReadDirection() === ReadDirection.BACKWARDS;
@@ -73,7 +79,7 @@ export function createReading(log: KurrentLog, faults: Faults) {
       ? records.slice(0, first + 1).reverse()
       : records.slice(from.hasEnd() ? records.length : first);
     for (const record of range.slice(0, max)) if (!(await sendEvent(call, record))) return;
-    call.end();
+    await end(call);
   }
 
   async function readAll(call: ReadCall, options: ReadReq.Options): Promise<void> {
@@ -87,7 +93,7 @@ export function createReading(log: KurrentLog, faults: Faults) {
     const range = isBackward ? log.all.slice(0, first).reverse() : log.all.slice(first);
     const max = Number(options.getCount());
     for (const record of range.slice(0, max)) if (!(await sendEvent(call, record))) return;
-    call.end();
+    await end(call);
   }
 
   async function subscribe(call: ReadCall, options: ReadReq.Options): Promise<void> {

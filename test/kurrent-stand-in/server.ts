@@ -27,6 +27,7 @@ import { openWire } from "#test/wire.ts";
 import { createKurrentLog, type Proposed } from "./log.ts";
 import { appendAnswer, expectedIn, expectedInBatch, nameOf, proposedIn } from "./messages.ts";
 import { createReading } from "./reading.ts";
+import { watchResets } from "./resets.ts";
 
 /** What the stand-in does at its worst. */
 export interface Faults {
@@ -40,6 +41,8 @@ export interface Faults {
   stall: Promise<void> | undefined;
   /** The wait before each event of a read or subscription. */
   readPauseMs: number;
+  /** The wait between the last answer of a read and its end. */
+  endPauseMs: number;
 }
 
 export interface StandInOptions {
@@ -70,6 +73,7 @@ export async function startStandIn(options: StandInOptions = {}) {
     isBusy: false,
     stall: undefined,
     readPauseMs: 0,
+    endPauseMs: 0,
   };
   const reading = createReading(log, faults);
   const server = new Server();
@@ -203,7 +207,9 @@ export async function startStandIn(options: StandInOptions = {}) {
   const credentials = tls
     ? ServerCredentials.createSsl(null, [{ private_key: tls.key, cert_chain: tls.certificate }])
     : ServerCredentials.createInsecure();
-  const wire = await openWire(await bound(server, credentials), options.port);
+  let resets = 0;
+  const watch = () => watchResets(() => (resets += 1));
+  const wire = await openWire(await bound(server, credentials), options.port, watch);
   const account = user ? `${user.name}:${user.password}@` : "";
 
   return {
@@ -212,6 +218,8 @@ export async function startStandIn(options: StandInOptions = {}) {
     log,
     faults,
     sentEvents: reading.sentEvents,
+    /** How many calls clients ended before their end so far. Over TLS it is not known. */
+    resets: () => resets,
     openSubscriptions: reading.openSubscriptions,
     dropSubscriptions: reading.dropSubscriptions,
     cut: wire.cut,

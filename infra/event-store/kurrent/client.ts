@@ -1,9 +1,9 @@
+import type { Transform } from "node:stream";
 import {
   AccessDeniedError,
   EventStoreDBClient,
   MaxAppendSizeExceededError,
   streamNameFilter,
-  StreamNotFoundError,
   UnknownError,
   WrongExpectedVersionError,
   type AllStreamResolvedEvent,
@@ -45,8 +45,8 @@ export interface ReadRange {
   readonly max: number;
 }
 
-/** Takes an event that was read; false ends the read. */
-export type Take = (event: ServerEvent) => boolean;
+/** Takes an event that was read. */
+export type Take = (event: ServerEvent) => void;
 
 /** How a server says that it has no position at all. */
 const NO_POSITION = 2n ** 64n - 1n;
@@ -84,22 +84,27 @@ export function connectKurrent(options: {
     return { signal: AbortSignal.any([signal, late.signal]), cancelLimit };
   }
 
+  /**
+   * Reads to the end, however little of it is wanted: to end a call before that resets its HTTP/2 stream, and a server that
+   * sees some thousands of resets in a short time closes the connection, with every other call on it.
+   */
   async function readEach(
     start: () => StreamingRead<ResolvedEvent> | StreamingRead<AllStreamResolvedEvent>,
     take: Take,
   ): Promise<void> {
     closing.throwIfAborted();
     const reading = start();
+    keepFromResetting(reading);
     const { signal, cancelLimit } = limited(closing);
     try {
       for await (const batch of arrivalsIn<ResolvedEvent>(reading, READ_BUFFER_EVENTS, signal))
-        for (const resolved of batch) if (!take(serverEvent(resolved))) return;
+        for (const resolved of batch) take(serverEvent(resolved));
     } catch (error) {
-      if (!(error instanceof StreamNotFoundError)) throw error;
-    } finally {
-      cancelLimit();
       // Rejects where the call was never made.
       reading.cancel().catch(nothing);
+      throw error;
+    } finally {
+      cancelLimit();
     }
   }
 
@@ -206,6 +211,15 @@ export function isNoPosition(error: unknown): boolean {
 function keepFromThrowing(client: EventStoreDBClient): void {
   const handleError = client["handleError"];
   client["handleError"] = (...failed) => handleError(...failed).catch(nothing);
+}
+
+/** Of a stream that is not there the client would destroy the call, which the server is about to end by itself. */
+function keepFromResetting(reading: object): void {
+  // It is one, though its type does not say so.
+  const transform = reading as Transform;
+  const { _transform: pass } = transform;
+  transform._transform = (answer: { hasStreamNotFound?(): boolean }, encoding, next) =>
+    answer.hasStreamNotFound?.() ? next() : pass.call(transform, answer, encoding, next);
 }
 
 function outcomeOf(error: unknown): AppendOutcome {

@@ -88,14 +88,14 @@ export async function openKurrentEventStore(
    */
   async function timeUpTo(position: bigint | "start"): Promise<number> {
     let latestMs = 0;
-    const take = ({ stream, createdMs }: ServerEvent) => {
+    let left = CLOCK_BACK_EVENTS_MAX;
+    const isEnough = ({ stream, createdMs }: ServerEvent) => {
       if (isOurs(stream)) latestMs = Math.max(latestMs, createdMs);
-      return createdMs + CLOCK_BACK_MS_MAX > latestMs;
+      return createdMs + CLOCK_BACK_MS_MAX <= latestMs || --left < 0;
     };
     if (position === "start") return latestMs;
-    await server.readAll({ from: position, direction: "forward", max: 1 }, take);
-    const back = { from: position, direction: "backward", max: CLOCK_BACK_EVENTS_MAX } as const;
-    await server.readAll(back, take);
+    await server.readAll({ from: position, direction: "forward", max: 1 }, isEnough);
+    await lookBack(server, position, isEnough);
     return latestMs;
   }
 
@@ -125,7 +125,6 @@ export async function openKurrentEventStore(
       const range = { from: from === "start" ? 0n : from, direction, max };
       await server.readStream(stream, range, (event) => {
         found.push(recorded(event, event.createdMs));
-        return true;
       });
       return found;
     },
@@ -149,14 +148,8 @@ export async function openKurrentEventStore(
         troubleMsMax,
       }),
     async head() {
-      let head: bigint | "start" = "start";
-      const back = { from: "end", direction: "backward", max: Number.MAX_SAFE_INTEGER } as const;
-      await server.readAll(back, (event) => {
-        if (!isOurs(event.stream)) return true;
-        head = positionOf(event);
-        return false;
-      });
-      return head;
+      const newest = await lookBack(server, "end", ({ stream }) => isOurs(stream));
+      return newest ? positionOf(newest) : "start";
     },
     identity: () => identity,
     async eventAt(position) {
@@ -164,7 +157,6 @@ export async function openKurrentEventStore(
       try {
         await server.readAll({ from: position, direction: "forward", max: 1 }, (event) => {
           if (event.position === position) ({ id } = event);
-          return false;
         });
       } catch (error) {
         if (!isNoPosition(error)) throw error;
@@ -190,6 +182,26 @@ export async function openKurrentEventStore(
   return store;
 }
 
+/** The events of one look back: mostly the newest is the one, and on a server others write as well. */
+const LOOK_EVENTS_FIRST = 16;
+const LOOK_EVENTS_MAX = 2_048;
+
+/** The newest event before a position that `isIt`, among those of everybody; each is looked at, newest first. */
+async function lookBack(
+  server: ReturnType<typeof connectKurrent>,
+  from: bigint | "end",
+  isIt: (event: ServerEvent) => boolean,
+): Promise<ServerEvent | undefined> {
+  for (let max = LOOK_EVENTS_FIRST; ; max = Math.min(4 * max, LOOK_EVENTS_MAX)) {
+    const page: ServerEvent[] = [];
+    await server.readAll({ from, direction: "backward", max }, (event) => void page.push(event));
+    const found = page.find(isIt);
+    const oldest = page.at(-1);
+    if (found || !oldest || page.length < max) return found;
+    from = positionOf(oldest);
+  }
+}
+
 /**
  * Who the store is: the newest word in its stream `store`. Whoever finds none says one; of two that do so at once the
  * second is refused and reads the other's.
@@ -207,7 +219,6 @@ async function identityOf(
     let said: ServerEvent | undefined;
     await server.readStream(IDENTITY_STREAM, newest, (event) => {
       said = event;
-      return false;
     });
     if (said) return sidIn(said);
     const event = { ...created, metadata: { schema: 1 } };
