@@ -1,4 +1,4 @@
-import type { FiguresOutcome } from "#domain/accounts/admission-types.ts";
+import type { FiguresAsk, FiguresOutcome } from "#domain/accounts/admission-types.ts";
 import type { AdmissionStore, Clock } from "./ports.ts";
 import { backOffMs, sleep } from "./waiting.ts";
 
@@ -8,7 +8,7 @@ const MISSED_MS_MAX = 1000;
 /** The figures that people read; of an organization that exists and is not in yet, once it is. */
 export async function figuresOnceIn(
   { admission, clock }: { admission: Pick<AdmissionStore, "figures" | "want">; clock: Clock },
-  ask: { readonly orgId: string; readonly keyId?: string },
+  ask: FiguresAsk,
 ): Promise<FiguresOutcome> {
   const begun = clock.elapsed();
   for (let attempt = 0; ; attempt++) {

@@ -5,6 +5,7 @@ import type {
   ApplyOutcome,
   ExtendOutcome,
   Fenced,
+  FiguresAsk,
   FiguresOutcome,
   OfOwner,
   OfRequest,
@@ -119,7 +120,7 @@ export interface AdmissionStore {
   /** Ends a hold after its terminal event is durable: `chargedMicro` is spent, the rest is free again. */
   close(ask: OfRequest & { chargedMicro: number }): Promise<{ outcome: "closed" } | Fenced>;
   /** What admission knows of an organization and one of its keys, for people to read. */
-  figures(ask: { orgId: string; keyId?: string }): Promise<FiguresOutcome>;
+  figures(ask: FiguresAsk): Promise<FiguresOutcome>;
   /** Says that an organization is needed here and was absent. May be lost. */
   want(orgId: string): Promise<void>;
 
@@ -172,8 +173,11 @@ export interface KeyDirectory {
 export interface Progress {
   /** May be lost. Changes nothing where a newer owner has told, or this one of a later position. */
   tell(ownerEpoch: number, position: bigint): Promise<void>;
-  /** By the newest owner that has told; `start` where none has, or its word was lost. */
-  told(): Promise<bigint | "start">;
+  /**
+   * By the newest owner that has told; undefined where none has, or its word was lost. An organization has all that was
+   * recorded up to there once it is in place under that owner, which may be later.
+   */
+  told(): Promise<{ readonly ownerEpoch: number; readonly position: bigint } | undefined>;
 }
 
 // ----------------------------------------------------------------------------------------------- read models

@@ -63,6 +63,14 @@ export type ExtendOutcome =
   | { readonly outcome: "gone" }
   | Fenced;
 
+export interface FiguresAsk {
+  readonly orgId: string;
+  /** Its budget is told too. */
+  readonly keyId?: string;
+  /** Only what is in place under this owner; without it, under whichever. */
+  readonly ownerEpoch?: number;
+}
+
 export type FiguresOutcome =
   | {
       readonly outcome: "figures";

@@ -13,6 +13,7 @@ import type {
   ApplyOutcome,
   ExtendOutcome,
   Fenced,
+  FiguresAsk,
   FiguresOutcome,
   OfOwner,
   OfRequest,
@@ -230,14 +231,14 @@ export function sweep(
   });
 }
 
-/** The figures that people read: the balance, and the budget of one of the organization's keys. */
-export function figures(
-  admission: Admission,
-  ask: { orgId: string; keyId?: string },
-  nowMs: number,
-): FiguresOutcome {
+/**
+ * The figures that people read: the balance, and the budget of one of the organization's keys. Where an owner is named, only
+ * what is in place under that one.
+ */
+export function figures(admission: Admission, ask: FiguresAsk, nowMs: number): FiguresOutcome {
   const org = admission.orgs.get(ask.orgId);
   if (!org) return fenced("absent");
+  if (org.ownerEpoch !== (ask.ownerEpoch ?? org.ownerEpoch)) return fenced("older");
   const { accounts } = org;
   if (accounts.fault !== undefined) return fenced("fault");
   wantIfOld(admission, org, nowMs);

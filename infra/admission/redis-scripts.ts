@@ -21,7 +21,7 @@ const CONTRACTS = {
   extend: { keys: KEYS, args: ["orgId", "ownerEpoch", "requestId", "totalMicro"] },
   drop: { keys: KEYS, args: ["orgId", "ownerEpoch", "requestId"] },
   close: { keys: KEYS, args: ["orgId", "ownerEpoch", "requestId", "chargedMicro"] },
-  figures: { keys: KEYS, args: ["keyId"] },
+  figures: { keys: KEYS, args: ["keyId", "ownerEpoch"] },
   apply: { keys: KEYS, args: ["orgId", "ownerEpoch", "items"] },
   adopt: { keys: KEYS, args: ["orgId", "ownerEpoch", "servers", "snapshot"] },
   sweep: { keys: KEYS, args: ["orgId", "ownerEpoch", "writerEpoch"] },

@@ -64,8 +64,8 @@ export function createRedisAdmission(options: {
     extend: async (ask) => extendOf(await decide(scripts.extend, ask.orgId, amountsIn(ask))),
     drop: async (ask) => endOf(await decide(scripts.drop, ask.orgId, ask), "dropped"),
     close: async (ask) => endOf(await decide(scripts.close, ask.orgId, amountsIn(ask)), "closed"),
-    figures: async ({ orgId, keyId = "" }) =>
-      readFigures(await decide(scripts.figures, orgId, { keyId })),
+    figures: async ({ orgId, keyId = "", ownerEpoch = "" }) =>
+      readFigures(await decide(scripts.figures, orgId, { keyId, ownerEpoch })),
     want,
     async wanted() {
       const orgIds = (await redis.command("SPOP", wantedKey, WANTED_MAX)) as string[];

@@ -18,8 +18,10 @@ export function createRedisProgress(options: {
       await redis.run(scripts.tell, [key], { ownerEpoch, position: String(position) });
     },
     async told() {
-      const [, position] = /^\d+ (\d+)$/u.exec(String(await redis.command("GET", key))) ?? [];
-      return position === undefined ? "start" : BigInt(position);
+      const text = String(await redis.command("GET", key));
+      const [, ownerEpoch, position] = /^(\d+) (\d+)$/u.exec(text) ?? [];
+      if (ownerEpoch === undefined || position === undefined) return undefined;
+      return { ownerEpoch: Number(ownerEpoch), position: BigInt(position) };
     },
   };
 }

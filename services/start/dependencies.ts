@@ -119,7 +119,7 @@ export function distantLedgerCheck({ events, clock }: Base, progress: Progress):
   return {
     async ledger() {
       const told = await progress.told();
-      const isThere = (position: bigint) => told !== "start" && told >= position;
+      const isThere = (position: bigint) => told !== undefined && told.position >= position;
       if (awaited && isThere(awaited.position)) awaited = undefined;
       if (!awaited) {
         const head = await events.head();

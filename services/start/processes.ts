@@ -6,7 +6,6 @@ import { createGatewayServer, stopGateway } from "#services/gateway/http/server.
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
 import { addProbes } from "#services/internal/operator-server.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import { figuresOnceIn } from "#services/figures.ts";
 import type { Progress, Projector } from "#services/ports.ts";
 import { sleep, within } from "#services/waiting.ts";
 import { newestOwner, type Author } from "#services/writers.ts";
@@ -206,24 +205,30 @@ async function openControl(opened: Base): Promise<Addresses> {
 const LOOK_EVERY_MS = 20;
 
 /**
- * Waits until the ledger has told that it carried a position in, and has the organization in place; false when `limitMs`
- * passed first.
+ * Waits until the ledger has told that it carried a position in, and has the organization in place: what is there under an
+ * owner before it may be older. False when `limitMs` passed first.
  */
 async function isSeen(
   progress: Progress,
-  base: Base,
+  { admission, clock }: Base,
   orgId: string,
   position: bigint,
   limitMs: number,
 ): Promise<boolean> {
-  const { clock } = base;
   const dueMs = clock.elapsed() + limitMs;
+
+  async function look(): Promise<boolean> {
+    const told = await progress.told();
+    if (!told || told.position < position) return false;
+    const found = await admission.figures({ orgId, ownerEpoch: told.ownerEpoch });
+    if (found.outcome === "figures" || found.fenced === "fault") return true;
+    await admission.want(orgId);
+    return false;
+  }
+
   for (;;) {
-    const told = await progress.told().catch(() => "start" as const);
-    if (told !== "start" && told >= position) break;
+    if (await look().catch(() => false)) return true;
     if (clock.elapsed() >= dueMs) return false;
     await sleep(clock, LOOK_EVERY_MS);
   }
-  const figures = await figuresOnceIn(base, { orgId }).catch(() => undefined);
-  return figures !== undefined && (figures.outcome === "figures" || figures.fenced !== "absent");
 }

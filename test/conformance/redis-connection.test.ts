@@ -66,7 +66,9 @@ describe("a connection to Redis", () => {
     await expect(openRedis({ urls, commandMsMax: 2000, onTrouble })).rejects.toThrow();
     expect(troubles[0]).toBe("ERR unknown command 'auth'");
     const { redis } = await connect(server.url);
-    const said: unknown = await redis.command("NOSUCH", "key", "canary").catch((error) => error);
+    const said: unknown = await redis
+      .command("NOSUCH", "key", "canary")
+      .catch((error: unknown) => error);
     expect(said).toMatchObject({ name: "ReplyError", message: "ERR unknown command 'NOSUCH'" });
     expect(JSON.stringify([troubles, said, Object.entries(said ?? {})])).not.toContain("canary");
   });

@@ -224,8 +224,8 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
       const head = await store.head();
       await until(`what stands at ${head} is carried in`, 30_000, async () => {
         await followOwner();
-        const appliedTo = await progress.told();
-        return head !== "start" && appliedTo !== "start" && appliedTo >= head ? true : undefined;
+        const told = await progress.told();
+        return head !== "start" && told && told.position >= head ? true : undefined;
       });
       return owner;
     },

@@ -1,10 +1,11 @@
--- The figures that people read: the balance, and the budget of one of the organization's keys.
+-- The figures that people read: the balance, and the budget of one of the organization's keys. An owner's epoch is empty for
+-- whoever takes any owner's word.
 --
 -- keys: state free taken tombstones
--- args: keyId
+-- args: keyId ownerEpoch
 -- returns: figures old asOfMs funded spent held unspentLots budget budgetSpent budgetHeld | fenced reason
 -- uses: time owner books old
-local fenced, text = open(nil, 'k:' .. keyId)
+local fenced, text = open(ownerEpoch ~= '' and ownerEpoch or nil, 'k:' .. keyId)
 if fenced then return fenced end
 local now = nowMs()
 local key = readKey(keyId, text)
