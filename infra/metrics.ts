@@ -37,6 +37,7 @@ export const ALARMS = [
   "read_model_of_another_store",
   "read_model_unreadable",
   "redis_trouble",
+  "redis_unfit",
   "replay_failed",
   "request_failed",
   "traces_not_exported",

@@ -200,7 +200,9 @@ function ownerTests(made: Made): void {
     expect(await adoptHere(store, state, 2)).toEqual({ outcome: "adopted" });
     // Who must know that the newest owner has it in place says which that is.
     expect(await store.figures({ orgId: ORG, ownerEpoch: 1 })).toEqual(fenced("older"));
-    expect(await store.figures({ orgId: ORG, ownerEpoch: 2 })).toMatchObject({ outcome: "figures" });
+    expect(await store.figures({ orgId: ORG, ownerEpoch: 2 })).toMatchObject({
+      outcome: "figures",
+    });
     expect(await moneyOf(store)).toMatchObject({ balance: { fundedMicro: 0, heldMicro: 0 } });
   });
 
