@@ -259,9 +259,9 @@ export async function takeTurns(region: Region, serving: Part): Promise<void> {
   const watched = await watchOwners(region.redis);
   try {
     const applies = (epoch: number) =>
-      until(`owner ${epoch} applies`, 60_000, async () => {
+      until(`owner ${epoch} applies, or a later one`, 120_000, async () => {
         const isIts = ({ what, ownerEpoch }: (typeof watched.done)[number]) =>
-          what === "apply" && ownerEpoch === epoch;
+          what === "apply" && ownerEpoch >= epoch;
         return watched.done.some(isIts) || undefined;
       });
     const epoch = (await region.owners()).length;
