@@ -1,7 +1,7 @@
 import type { Decider, Fact } from "#domain/decider.ts";
 import { newEvent } from "#domain/events/events.ts";
 import type { EventType } from "#domain/events/schemas.ts";
-import type { Clock, EventStore, ExpectedRevision } from "#services/ports.ts";
+import type { Clock, EventStore, ExpectedRevision, Random } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import {
   appendOnce,
@@ -14,6 +14,7 @@ import {
 export interface CommandParts {
   readonly store: EventStore;
   readonly clock: Clock;
+  readonly random: Random;
   readonly author: Author;
 }
 
@@ -30,11 +31,13 @@ export type Handled<State, Refusal> =
   | (Loaded<State> & { readonly ok: true; readonly fresh: boolean })
   | { readonly ok: false; readonly refusal: Refusal };
 
-const ATTEMPTS_MAX = 10;
+/** Whoever finds others faster each time gives up after so long, or so many attempts. */
+const CONFLICTS_MS_MAX = 5000;
+const ATTEMPTS_MAX = 100;
 
 /**
  * Carries out one command: load, decide, append at the revision that was decided on, and again when somebody else was
- * faster. A command that says something about the state, which it must look up elsewhere, is made for each state that
+ * faster, after a random wait, so that those who met do not meet again. A command that says something about the state, which it must look up elsewhere, is made for each state that
  * was loaded. `commandId` is new for every call: it is part of the events' ids, so two callers who ask for the same thing
  * at once cannot both take the one event for theirs. Throws {@link StoreUnavailable}.
  */
@@ -50,9 +53,11 @@ export async function handleCommand<
   command: Command | ((loaded: Loaded<State>) => Promise<Command>),
   commandId: string,
 ): Promise<Handled<State, R>> {
-  const { store, clock, author } = parts;
+  const { store, clock, random, author } = parts;
+  const begunMs = clock.elapsed();
+  let loaded: Loaded<State> | undefined;
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const loaded = await load(parts, decider, stream);
+    loaded = await load(parts, decider, stream, loaded);
     const now = typeof command === "function" ? await command(loaded) : command;
     const decision = decider.decide(now, loaded.state);
     if (typeof decision === "string") return { ok: false, refusal: decision };
@@ -63,7 +68,9 @@ export async function handleCommand<
     const answer = await appendOnce(store, clock, stream, events, loaded.revision);
     if (answer.outcome === "appended")
       return { ok: true, fresh: true, ...(await load(parts, decider, stream, loaded)) };
-    await sleep(clock, backOffMs(attempt, 5, 100));
+    if (clock.elapsed() - begunMs >= CONFLICTS_MS_MAX) break;
+    const [die = 0] = random.bytes(1);
+    await sleep(clock, (backOffMs(attempt, 10, 200) * die) / 255);
   }
   throw new StoreUnavailable("others keep changing the same thing");
 }
