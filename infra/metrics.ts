@@ -25,6 +25,7 @@ export const ALARMS = [
   "ledger_claim_failed",
   "ledger_fill_failed",
   "ledger_follow_failed",
+  "ledger_seal_failed",
   "ledger_start_failed",
   "ledger_superseded",
   "note_not_written",
