@@ -279,15 +279,11 @@ describe("refusals", () => {
     });
     good(await spent.addCredit(orgId, { amountMicro: 10_000 }));
     // Where it is not known there is no guess.
-    const unknown = [
-      control(() => Promise.resolve({ outcome: "fenced", fenced: "absent" })),
-      control(() => Promise.reject(new Error("the admission store does not answer"))),
-    ];
-    for (const { addCredit } of unknown)
-      expect(await addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
-        ok: false,
-        error: { code: "ledger_unavailable" },
-      });
+    const unknown = control(() => Promise.reject(new Error("no answer")));
+    expect(await unknown.addCredit(orgId, { amountMicro: 10_000 })).toMatchObject({
+      ok: false,
+      error: { code: "ledger_unavailable" },
+    });
   });
 
   test("of an expiry in the past", async () => {
