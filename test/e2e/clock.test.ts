@@ -19,9 +19,10 @@ afterEach(() => vi.restoreAllMocks());
 const setClock = (aheadMs: number) =>
   vi.spyOn(Date, "now").mockImplementation(() => realNow() + aheadMs);
 
+/** The alarms that there were, with how often. */
 async function alarmsOf(relai: Running): Promise<Record<string, number>> {
   const text = await (await fetch(`${relai.internal}/metrics`)).text();
-  const alarms = text.matchAll(/^relai_alarms_total\{what="(\w+)"\} (\d+)$/gm);
+  const alarms = text.matchAll(/^relai_alarms_total\{what="(\w+)"\} ([1-9]\d*)$/gm);
   return Object.fromEntries(
     [...alarms].map(([, what = "", count]): [string, number] => [what, Number(count)]),
   );

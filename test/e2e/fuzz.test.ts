@@ -23,7 +23,7 @@ const HANG_MS = 10_000;
 let relai: RelaiProcess;
 const keys: string[] = [];
 beforeAll(async () => {
-  relai = await startRelai();
+  relai = await startRelai({ settings: { RELAI_LOG_LEVEL: "warn" } });
   for (let left = BODY_RUNS + HEAD_RUNS; left > 0; left -= RUNS_PER_KEY / 2) {
     const { key } = await newOrganization(relai, { creditMicro: 1_000_000_000 });
     keys.push(key);

@@ -118,7 +118,8 @@ describe("a region of processes on servers", () => {
     };
     // The ledger of the first serves at once, the next one stands by.
     for (const kind of ["start", "ledger", "gateway", "control"]) await start(kind);
-  });
+    // Six processes, one after the other; each has a limit of its own.
+  }, 360_000);
   afterAll(async () => {
     killAll();
     await redis.kill();
