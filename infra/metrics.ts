@@ -18,6 +18,7 @@ export const ALARMS = [
   "control_request_failed",
   "entry_too_large",
   "event_store_not_followed",
+  "event_store_put_back",
   "event_unreadable",
   "events_dated_ahead",
   "host_outside_area",

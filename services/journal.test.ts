@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { newEvent } from "#domain/events/events.ts";
+import { newEvent, UnreadableEvent } from "#domain/events/events.ts";
 import { admitted, fence, largeEvent, usage } from "#test/conformance/event-samples.ts";
 import { ending, scripted, STREAM, taking, watcher, type Script } from "#test/journal-world.ts";
 import { settled } from "#test/manual-clock.ts";
@@ -166,6 +166,23 @@ describe("a conflict is certain: whoever was faster left a mark", () => {
     await world.clock.advance(1_000);
     expect(await recording).toEqual({ outcome: "dropped", why: "fenced" });
   });
+});
+
+test("a mark of a newer version's is told once; nothing is taken that it may forbid", async () => {
+  const world = scripted();
+  const journal = await world.open();
+  await world.store.fence(STREAM, fence(STREAM, 2));
+  world.failReads(
+    Number.POSITIVE_INFINITY,
+    new UnreadableEvent("event Later.v9 is of no known type"),
+  );
+  const { told, give } = watcher(journal);
+  void give("1", taking(1, 1));
+  await world.clock.advance(20_000);
+  expect(await journal.look()).toBe(false);
+  expect([told, journal.reserve()]).toEqual([[], false]);
+  const reason = "event Later.v9 is of no known type";
+  expect(world.alarms).toEqual([["event_unreadable", { stream: STREAM, reason }]]);
 });
 
 describe("an unknown outcome", () => {

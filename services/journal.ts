@@ -1,4 +1,4 @@
-import { streams, newEvent, type NewEvent } from "#domain/events/events.ts";
+import { newEvent, streams, UnreadableEvent, type NewEvent } from "#domain/events/events.ts";
 import {
   APPEND_BYTES_MAX,
   APPEND_EVENTS_MAX,
@@ -77,6 +77,7 @@ export async function openJournal(options: JournalOptions) {
   /** The newest owner epoch that a fence in this journal names; takings under older ones are not appended. */
   let fencedBelow = 0;
   let sealed = false;
+  let isUnreadable = false;
   let pumping = false;
   /** When the store was given what it has not taken yet; undefined while nothing waits for it. */
   let stuckSince: number | undefined;
@@ -107,10 +108,17 @@ export async function openJournal(options: JournalOptions) {
     return known;
   }
 
+  /** Says once that a newer version has put a mark there that this one does not know: what it forbids nobody here can tell. */
+  function tellUnreadable(error: unknown): undefined {
+    if (!(error instanceof UnreadableEvent) || isUnreadable) return;
+    isUnreadable = true;
+    telemetry.alarm("event_unreadable", { stream, reason: error.message });
+  }
+
   /** Reads the marks behind our last revision until it has them, and goes on from there. */
   async function readMarks(): Promise<void> {
     for (let attempt = 0; ; attempt++) {
-      const known = await readBehind(revision).catch(() => undefined);
+      const known = await readBehind(revision).catch(tellUnreadable);
       if (known !== undefined) {
         revision = known;
         return;

@@ -78,7 +78,8 @@ export interface EventStore {
   fence(stream: string, event: NewEvent<"OwnerFenced.v1">): Promise<bigint>;
   /**
    * Everything after a position, in order, in batches (never empty), first what is stored and then what comes.
-   * Ends when the signal aborts or the store closes; throws when the store cannot go on.
+   * Ends when the signal aborts or the store closes; throws when the store cannot go on, and `UnreadableEvent` behind
+   * everything that precedes an event that this version cannot read.
    */
   follow(options: { after: bigint | "start"; signal: AbortSignal }): AsyncIterable<RecordedEvent[]>;
   /** The position of the newest event, or `start` for an empty store. */

@@ -19,6 +19,7 @@ export function scripted() {
   const appends: { ids: string[]; expected: unknown }[] = [];
   const alarms: [what: string, facts: object][] = [];
   let readsFail = 0;
+  let failure = new Error("no answer");
   let readsHang = false;
   let reads = 0;
   let free = () => {};
@@ -41,7 +42,7 @@ export function scripted() {
       if (readsHang) await new Promise(() => {});
       if (readsFail > 0) {
         readsFail -= 1;
-        throw new Error("no answer");
+        throw failure;
       }
       return store.read(stream, options);
     },
@@ -53,7 +54,10 @@ export function scripted() {
     appends,
     alarms,
     free: () => free(),
-    failReads: (count: number) => (readsFail = count),
+    failReads(count: number, error = failure) {
+      readsFail = count;
+      failure = error;
+    },
     hangReads: (isHanging: boolean) => (readsHang = isHanging),
     /** How many reads there were since the last time that this was asked. */
     readsSince: () => [reads, (reads = 0)][0],

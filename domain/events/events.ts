@@ -88,7 +88,7 @@ export function readParsedEvent(
 ): RecordedEvent {
   if (!Object.hasOwn(EVENT_SCHEMAS, stored.type)) {
     throw new UnreadableEvent(
-      `event ${stored.type} at position ${stored.position} is of a type this version does not know; it was written by a newer relai`,
+      `event ${stored.type} at position ${stored.position} is of a type this version does not know; it was written by a newer relai, which is the one to run`,
     );
   }
   assertSafeNumbers(data, stored.position);

@@ -7,6 +7,7 @@ import {
   codeOf,
   isDamaged,
   numberOf,
+  setUp,
   SQLITE_BUSY,
   SQLITE_CORRUPT,
   SQLITE_NOTADB,
@@ -28,17 +29,28 @@ const PAGES_AT_ONCE = 1_000;
 
 /**
  * Writes a whole copy of the store in the file `from`, also beside the process that runs on it, into the file `to`,
- * which must not exist yet. When it returns, `to` (mode 0600) is on the disk, was read once in full and stands alone; a
- * backup that fails leaves no file, and one that is killed an empty one with the part beside it.
+ * which must not exist yet; see {@link intoNewFile}.
  */
 export async function backUpEventStore(from: string, to: string): Promise<StoreCopy> {
   refuseNone(from);
+  return intoNewFile(to, (part) => copyStore(from, part));
+}
+
+/**
+ * Makes a backup in the file `to`, which must not exist yet, by `write`, which makes it beside. When it returns, `to`
+ * (mode 0600) is on the disk, was read once in full and stands alone; a backup that fails leaves no file, and one that
+ * is killed an empty one with the part beside it.
+ */
+export async function intoNewFile(
+  to: string,
+  write: (part: string) => Promise<StoreCopy>,
+): Promise<StoreCopy> {
   if (existsSync(to)) throw new Error(`${to} exists already: a backup is a new file`);
   // To make the file is to be the only one who writes it.
   closeSync(openSync(to, "wx", 0o600));
   const part = `${to}.partial`;
   try {
-    const copy = await copyStore(from, part, () => undefined);
+    const copy = await write(part);
     renameSync(part, to);
     syncPath(dirname(to));
     return copy;
@@ -79,30 +91,58 @@ function refuseNone(path: string): void {
   if (!existsSync(path)) throw new Error(`there is no file ${path}`);
 }
 
-/** Copies a store into a file of one piece, lets it be changed, reads all of it, and returns when it is on the disk. */
-async function copyStore(
+function copyStore(
   from: string,
   to: string,
-  change: (db: DatabaseSync) => void,
+  change: (db: DatabaseSync) => void = () => undefined,
 ): Promise<StoreCopy> {
-  for (const suffix of ["", "-journal"]) rmSync(`${to}${suffix}`, { force: true });
+  const copy = async () => {
+    using source = openSqliteReadOnly(from);
+    // One snapshot from the first page to the last: without it the copy begins anew with every commit of the writer.
+    source.exec("BEGIN; SELECT count(*) FROM sqlite_schema");
+    await backup(source, to, { rate: PAGES_AT_ONCE });
+  };
+  return makeCopy(from, to, copy, change);
+}
+
+/**
+ * Makes a copy of the store that is called `name`: a file of one piece that `fill` writes and that may be changed then.
+ * All of it is read, and it is on the disk when this returns.
+ */
+export async function makeCopy(
+  name: string,
+  to: string,
+  fill: () => Promise<void>,
+  change: (db: DatabaseSync) => void = () => undefined,
+): Promise<StoreCopy> {
+  for (const suffix of ["", "-journal", "-wal", "-shm"]) rmSync(`${to}${suffix}`, { force: true });
   closeSync(openSync(to, "wx", 0o600));
   try {
-    {
-      using source = openSqliteReadOnly(from);
-      // One snapshot from the first page to the last: without it the copy begins anew with every commit of the writer.
-      source.exec("BEGIN; SELECT count(*) FROM sqlite_schema");
-      await backup(source, to, { rate: PAGES_AT_ONCE });
-    }
+    await fill();
     using db = new DatabaseSync(to, { defensive: true });
     // Out of the write-ahead log's mode: such a file needs no other beside it and can be read from anywhere.
     db.exec("PRAGMA journal_mode = DELETE");
     change(db);
-    const whole = wholeOf(db, from);
+    const whole = wholeOf(db, name);
     syncPath(to);
     return { ...whole, bytes: statSync(to).size };
   } catch (error) {
-    throw new Error(sentenceOf(error, from), { cause: error });
+    throw new Error(sentenceOf(error, name), { cause: error });
+  }
+}
+
+/** Opens a backup for reading, which the caller closes. All of it is read once; throws a sentence unless it is whole. */
+export function openBackup(path: string): { readonly db: DatabaseSync; readonly copy: StoreCopy } {
+  refuseNone(path);
+  try {
+    const db = openSqliteReadOnly(path);
+    let copy: StoreCopy = { events: 0, position: 0, bytes: statSync(path).size };
+    setUp(db, () => {
+      copy = { ...copy, ...wholeOf(db, path) };
+    });
+    return { db, copy };
+  } catch (error) {
+    throw new Error(sentenceOf(error, path), { cause: error });
   }
 }
 

@@ -44,7 +44,7 @@ export function openReads(db: DatabaseSync, pause: () => Promise<void>) {
       for (;;) {
         const want = Math.min(max - events.length, SLICE_EVENTS_MAX);
         if (want <= 0) return events;
-        const slice = eventsOf(statement, stream, next, want);
+        const slice = rowsOf(statement, stream, next, want).map(eventOf);
         events.push(...slice);
         const last = slice.at(-1);
         if (slice.length < want || !last) return events;
@@ -67,23 +67,36 @@ export function openReads(db: DatabaseSync, pause: () => Promise<void>) {
 
   return {
     reads,
-    /** At most {@link SLICE_EVENTS_MAX} stored events after a position (0 for the start). */
+    /**
+     * At most {@link SLICE_EVENTS_MAX} stored events after a position (0 for the start). What precedes an event that
+     * cannot be read is given by itself.
+     */
     after(position: number): Slice {
-      const events = eventsOf(all, position);
+      const events: RecordedEvent[] = [];
+      let atEnd = true;
+      try {
+        for (const row of rowsOf(all, position)) events.push(eventOf(row));
+        atEnd = events.length < SLICE_EVENTS_MAX;
+      } catch (error) {
+        if (events.length === 0) throw error;
+        atEnd = false;
+      }
       const end = events.at(-1)?.position ?? position;
-      return { events, position: Number(end), atEnd: events.length < SLICE_EVENTS_MAX };
+      return { events, position: Number(end), atEnd };
     },
   };
 }
 
 // The tables are STRICT, so a row is what its columns say.
-function eventsOf(statement: StatementSync, ...values: (string | number)[]): RecordedEvent[] {
+function rowsOf(statement: StatementSync, ...values: (string | number)[]): Row[] {
   const rows: unknown[] = statement.all(...values);
-  return (rows as Row[]).map((row) => {
-    const [position, stream, revision, id, type, recordedAt, data, metadata] = row;
-    if (typeof stream !== "string")
-      throw new Error(`the event store holds events of a stream ${stream} without a name`);
-    const place = { stream, revision: BigInt(revision), position: BigInt(position) };
-    return readEvent({ id, type, ...place, recordedAt }, data, metadata);
-  });
+  return rows as Row[];
+}
+
+function eventOf(row: Row): RecordedEvent {
+  const [position, stream, revision, id, type, recordedAt, data, metadata] = row;
+  if (typeof stream !== "string")
+    throw new Error(`the event store holds events of a stream ${stream} without a name`);
+  const place = { stream, revision: BigInt(revision), position: BigInt(position) };
+  return readEvent({ id, type, ...place, recordedAt }, data, metadata);
 }

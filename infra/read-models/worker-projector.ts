@@ -57,6 +57,11 @@ export interface WorkerProjectorOptions extends ProjectorThreadData {
   readonly onStart?: (thread: Worker) => void;
 }
 
+export interface WorkerProjector extends Projector {
+  /** Resolves when there is an event that this version cannot read; nothing is folded from there on. */
+  readonly outdated: Promise<void>;
+}
+
 interface Asked {
   readonly answered: (answer: unknown) => void;
   readonly failed: (error: Error) => void;
@@ -74,9 +79,10 @@ const LIVED_MS = 60_000;
  * The projector in a thread of its own, as the main thread sees it. When the thread dies, what was asked of it is
  * rejected, an alarm is raised, and another one is started; what is asked in between is rejected too.
  */
-export function openWorkerProjector(options: WorkerProjectorOptions): Projector {
+export function openWorkerProjector(options: WorkerProjectorOptions): WorkerProjector {
   const { clock, onAlarm, entry, events, folder } = options;
   const asked = new Map<number, Asked>();
+  const outdated = Promise.withResolvers<void>();
   let asks = 0;
   let deaths = 0;
   let thread: Worker | undefined;
@@ -113,7 +119,10 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
   }
 
   function heard(said: ProjectorSaid): void {
-    if (said.said === "alarm") return onAlarm(said.what, said.facts);
+    if (said.said === "alarm") {
+      if (said.what === "event_unreadable") outdated.resolve();
+      return onAlarm(said.what, said.facts);
+    }
     const one = asked.get(said.id);
     if (!one) return;
     if (said.said === "progress") return one.onProgress?.(said.progress);
@@ -149,6 +158,7 @@ export function openWorkerProjector(options: WorkerProjectorOptions): Projector 
 
   start();
   return {
+    outdated: outdated.promise,
     async rows(projection, atLeast, tables, slice) {
       const answer = await ask({ ask: "rows", projection, atLeast, tables, slice });
       return answer as { position: bigint | "start"; rows: RowsOf<typeof projection> };

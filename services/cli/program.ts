@@ -183,7 +183,7 @@ function createProgram(world: CliWorld): Command {
   );
   define(
     program.command("restore <file>"),
-    "put a backup in the place of the events, while relai is stopped",
+    "put a backup in the place of the events, while relai is stopped; a server must have none",
     {
       flags: [REGION],
       examples: ["restore /backup/relai-2027-01-31.sqlite"],

@@ -1,5 +1,5 @@
 import type { Decider, Fact } from "#domain/decider.ts";
-import { newEvent } from "#domain/events/events.ts";
+import { newEvent, UnreadableEvent } from "#domain/events/events.ts";
 import type { EventType } from "#domain/events/schemas.ts";
 import type { Clock, EventStore, ExpectedRevision, Random } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
@@ -86,7 +86,8 @@ export async function load<Command, State, T extends EventType, R extends string
   const next = revision === "no_stream" ? "start" : revision + 1n;
   const events = await Array.fromAsync(eventsForward(store, stream, next)).catch(
     (cause: unknown) => {
-      throw new StoreUnavailable("the event store cannot be read", { cause });
+      const why = cause instanceof UnreadableEvent ? `: ${cause.message}` : "";
+      throw new StoreUnavailable(`the event store cannot be read${why}`, { cause });
     },
   );
   for (const event of events) {

@@ -1,3 +1,4 @@
+import { UnreadableEvent } from "#domain/events/events.ts";
 import type { Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
 import { createAdoption, type Adoption } from "./adoption.ts";
@@ -172,7 +173,9 @@ async function serve(
         }
         if (!ends.aborted) throw new Error("the event store was closed");
       } catch (error) {
-        if (ends.aborted) return end;
+        // Behind an event that it cannot read it would carry in what rests on that: a newer version goes on from there. The
+        // projector reads the same and says so.
+        if (ends.aborted || error instanceof UnreadableEvent) return end;
         parts.telemetry.alarm("ledger_follow_failed", { error: String(error) });
         await sleep(parts.clock, backOffMs(attempt, 50, 5000));
       }

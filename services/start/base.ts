@@ -11,7 +11,7 @@ import { lockFolder } from "#infra/folder-lock.ts";
 import { createLog } from "#infra/log.ts";
 import { openaiHostOf } from "#infra/openai-host.ts";
 import { systemRandom } from "#infra/random.ts";
-import { openWorkerProjector } from "#infra/read-models/worker-projector.ts";
+import { openWorkerProjector, type WorkerProjector } from "#infra/read-models/worker-projector.ts";
 import { createTelemetry } from "#infra/telemetry.ts";
 import { createUpstream } from "#infra/upstream/undici.ts";
 import { createControl, type ControlParts } from "#services/control/commands.ts";
@@ -20,7 +20,7 @@ import { closeControlServer, createControlServer } from "#services/control/serve
 import type { GatewayParts } from "#services/gateway/parts.ts";
 import type { Readiness } from "#services/internal/readiness.ts";
 import { createInternalServer } from "#services/internal/server.ts";
-import type { Projector, Telemetry } from "#services/ports.ts";
+import type { Telemetry } from "#services/ports.ts";
 import { within } from "#services/waiting.ts";
 import { listen } from "./listening.ts";
 import type { findServers } from "./servers.ts";
@@ -105,7 +105,7 @@ export async function openBase(
     if (aheadMs > CLOCK_JUMP_MS) telemetry.alarm("events_dated_ahead", { aheadMs });
   }
   /** The read models of this process, folded in a thread of their own into its folder. */
-  function openProjector(): Projector {
+  function openProjector(): WorkerProjector {
     if (regionFolder === undefined) throw new Error("read models need a folder");
     const projector = openWorkerProjector({
       entry: PROJECTOR_ENTRY,

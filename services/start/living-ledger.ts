@@ -1,8 +1,8 @@
+import type { WorkerProjector } from "#infra/read-models/worker-projector.ts";
 import { keepAlive, openJournal } from "#services/journal.ts";
 import type { Filled } from "#services/ledger/filling.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
 import { standBy } from "#services/ledger/stand-by.ts";
-import type { Projector } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import { registerWriter, type Author } from "#services/writers.ts";
 import type { Base } from "./base.ts";
@@ -13,9 +13,10 @@ const LOOK_EVERY_MS = 20;
 
 /**
  * Serves as the region's ledger while it owns the admission store, and stands by while another does: so there may be two,
- * and either may be killed or replaced.
+ * and either may be killed or replaced. Once a newer version has recorded what this one cannot read it serves no more, nor
+ * claims: it waits to be replaced.
  */
-export function liveAsLedger(base: Base, projector: Projector, first: "stand by" | "claim") {
+export function liveAsLedger(base: Base, projector: WorkerProjector, first: "stand by" | "claim") {
   const { region, clock, telemetry, instance, events: store } = base;
   const author: Author = { region, actor: "ledger" };
   const stopping = new AbortController();
@@ -24,6 +25,10 @@ export function liveAsLedger(base: Base, projector: Projector, first: "stand by"
   let serving: Ledger | undefined;
   let isStandingBy = false;
   let hasJournal = false;
+  let isOutdated = false;
+  void projector.outdated.then(() => {
+    isOutdated = true;
+  });
 
   async function live(life: number): Promise<void> {
     let over: number | undefined;
@@ -32,7 +37,9 @@ export function liveAsLedger(base: Base, projector: Projector, first: "stand by"
       over = await standBy({ store, clock, region }, signal);
       isStandingBy = false;
     }
-    if (signal.aborted) return;
+    if (signal.aborted || isOutdated) return;
+    // Rejects where it cannot read all that is recorded: then its claim would only be in the way of one that can.
+    await projector.rows("accounts", await store.head(), []);
     const started = { process: "ledger", instance: `${instance}/ledger-${life}` } as const;
     const writerEpoch = await registerWriter(store, clock, author, started);
     hasJournal = true;
@@ -53,7 +60,8 @@ export function liveAsLedger(base: Base, projector: Projector, first: "stand by"
         death: { by: "silence" },
         onApplied: (...told) => void base.progress?.tell(...told).catch(() => {}),
       });
-      await Promise.race([serving.superseded, journal.sealedByOther, stopped]);
+      const { superseded } = serving;
+      await Promise.race([superseded, journal.sealedByOther, projector.outdated, stopped]);
       await serving.stop();
     } finally {
       serving = undefined;
@@ -64,11 +72,12 @@ export function liveAsLedger(base: Base, projector: Projector, first: "stand by"
   }
 
   async function liveOn(): Promise<void> {
-    for (let life = 1, failures = 0; !signal.aborted; life += 1) {
+    for (let life = 1, failures = 0; !signal.aborted && !isOutdated; life += 1) {
       try {
         await live(life);
         failures = 0;
       } catch (error) {
+        if (isOutdated) return;
         telemetry.alarm("ledger_start_failed", { error: String(error) });
         await sleep(clock, backOffMs(failures++, 100, RETRY_MS_MAX));
       }
@@ -78,7 +87,7 @@ export function liveAsLedger(base: Base, projector: Projector, first: "stand by"
   const ended = liveOn();
   return {
     isServing: () => serving?.isReady() ?? false,
-    isReady: () => isStandingBy || (serving?.isReady() ?? false),
+    isReady: () => !isOutdated && (isStandingBy || (serving?.isReady() ?? false)),
     isStopping: () => signal.aborted,
     /** As a ledger's own; also false where none serves here before `limitMs` passed. */
     async filled(what: keyof Filled, limitMs: number): Promise<boolean> {

@@ -1,12 +1,13 @@
 import { resolve, join } from "node:path";
 import { systemClock } from "#infra/clock.ts";
 import { ConfigError, type Config } from "#infra/config.ts";
+import type { WorkerProjector } from "#infra/read-models/worker-projector.ts";
 import { createGateway } from "#services/gateway/gateway.ts";
 import { createGatewayServer, stopGateway } from "#services/gateway/http/server.ts";
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
 import { addProbes } from "#services/internal/operator-server.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import type { Progress, Projector } from "#services/ports.ts";
+import type { Progress } from "#services/ports.ts";
 import { sleep, within } from "#services/waiting.ts";
 import { newestOwner, type Author } from "#services/writers.ts";
 import {
@@ -122,7 +123,7 @@ async function openLedger(base: Base): Promise<Addresses> {
 export async function openSharedRegion(
   base: Base,
   parts: GatewayParts,
-  projector: Projector,
+  projector: WorkerProjector,
   gatewayCount: number,
 ): Promise<Region> {
   const { progress } = base;

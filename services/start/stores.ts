@@ -9,7 +9,7 @@ import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
 import type { EventsPlace } from "#infra/read-models/worker-projector.ts";
 import { createRedisProgress } from "#infra/redis/progress.ts";
-import { openRedis } from "#infra/redis/connection.ts";
+import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import type { ProcessTelemetry } from "#infra/telemetry.ts";
 import type {
   AdmissionStore,
@@ -79,9 +79,8 @@ export async function openStores(config: Config, parts: StoreParts): Promise<Sto
           redisAnswers: undefined,
         }
       : await admissionOn(redisUrl, config, parts, {
+          ...inEvents,
           onFault,
-          history: await inEvents.events.identity(),
-          isOurs: eventstoreUrl === undefined,
         });
   const events = observeEventStore(inEvents.events, parts);
   return {
@@ -94,6 +93,12 @@ export async function openStores(config: Config, parts: StoreParts): Promise<Sto
   };
 }
 
+/** The event store as it was opened, and where others share it the means to give it another identity. */
+interface EventsOpen {
+  readonly events: EventStore;
+  readonly renewIdentity: ((before: string) => Promise<string>) | undefined;
+}
+
 async function eventsInFile({ folder, telemetry, onOpen }: StoreParts) {
   if (folder === undefined) throw new Error("events in a file need a folder");
   const path = join(folder, "events.sqlite");
@@ -103,7 +108,7 @@ async function eventsInFile({ folder, telemetry, onOpen }: StoreParts) {
     clock: systemClock((jumpMs) => telemetry.alarm("clock_jumped", { jumpMs: Math.round(jumpMs) })),
   });
   onOpen(() => events.close());
-  return { events, eventsPlace: { path } };
+  return { events, eventsPlace: { path }, renewIdentity: undefined };
 }
 
 async function eventsOn(url: string, config: Config, { clock, random, onOpen }: StoreParts) {
@@ -113,7 +118,7 @@ async function eventsOn(url: string, config: Config, { clock, random, onOpen }: 
   const events = await openKurrentEventStore({ ...place, clock, random });
   // It waits for the outcomes of its appends. One that has none by now is told by who gave it.
   onOpen((limitMs) => endOr(clock, limitMs, events.close(), () => undefined));
-  return { events, eventsPlace: place };
+  return { events, eventsPlace: place, renewIdentity: events.renewIdentity };
 }
 
 /** What every key of a region on servers begins with. `history` is the event store's identity. */
@@ -121,17 +126,17 @@ export const nameOnRedis = (region: string, history: string) => `relai:${region}
 
 /**
  * What Redis holds is of one history of events, and every key there says of which: owner epochs are counted anew in each,
- * and organizations of two may have the same id. Where the history is `isOurs`, in a file that this process has locked, no
- * other process wants to find it, so a start gives it a name of its own and begins with nothing, as it does in memory: the
+ * and organizations of two may have the same id. Where the events are in a file that this process has locked, no other
+ * process wants to find it, so a start gives it a name of its own and begins with nothing, as it does in memory: the
  * file may be an older copy of one whose later days Redis knows.
  */
 async function admissionOn(
   urls: readonly string[],
   config: Config,
   parts: StoreParts,
-  of: { onFault: (orgId: string, sentence: string) => void; history: string; isOurs: boolean },
+  of: EventsOpen & { readonly onFault: (orgId: string, sentence: string) => void },
 ) {
-  const { clock, telemetry, region, onOpen } = parts;
+  const { clock, telemetry, onOpen } = parts;
   const opened = await openRedis({
     urls,
     isCluster: config.redisCluster,
@@ -141,14 +146,15 @@ async function admissionOn(
   });
   onOpen(() => opened.close());
   const redis = observeRedis(opened, parts);
-  const shared = nameOnRedis(region, of.history);
-  const prefix = of.isOurs ? `${shared}${parts.instance}:` : shared;
+  const isOurs = !of.renewIdentity;
+  const shared = await nameOfHistory(of, redis, parts);
+  const prefix = isOurs ? `${shared}${parts.instance}:` : shared;
   // Nobody reads what earlier starts left, so nobody waits for this, and the next start tries again.
-  if (of.isOurs) void redis.removeAllBut(prefix, shared).catch(() => {});
+  if (isOurs) void redis.removeAllBut(prefix, shared).catch(() => {});
   return {
     admission: createRedisAdmission({ redis, prefix, onFault: of.onFault }),
     directory: createRedisKeyDirectory({ redis, prefix, clock }),
-    progress: of.isOurs ? undefined : createRedisProgress({ redis, prefix }),
+    progress: isOurs ? undefined : createRedisProgress({ redis, prefix }),
     async redisAnswers() {
       // A write, as a replica that nobody has promoted, or a server that is full, answers everything else.
       const write = (_: unknown, at: number) =>
@@ -156,4 +162,29 @@ async function admissionOn(
       await Promise.all(Array.from({ length: config.redisCluster ? PROBES : 1 }, write));
     },
   };
+}
+
+/**
+ * The name of the history that the event store has. A backup that a server's own means put back has the identity of what
+ * went on from it. That is told by how far Redis was filled: to an event that the store does not have. Such a store gets
+ * another identity before anything is written to it.
+ */
+async function nameOfHistory(
+  { events, renewIdentity }: EventsOpen,
+  redis: RedisConnection,
+  { region, telemetry }: StoreParts,
+): Promise<string> {
+  for (;;) {
+    const identity = await events.identity();
+    const prefix = nameOnRedis(region, identity);
+    if (!renewIdentity) return prefix;
+    const told = await createRedisProgress({ redis, prefix }).told();
+    if (told && !(await events.eventAt(told.position))) {
+      telemetry.alarm("event_store_put_back", { position: String(told.position) });
+      await renewIdentity(identity);
+    } else if ((await events.identity()) === identity) {
+      // Nobody has put another event there meanwhile: whoever does has given the store another identity first.
+      return prefix;
+    }
+  }
 }

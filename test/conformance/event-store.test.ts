@@ -288,8 +288,9 @@ describe("SQLite file: its thread and its file", () => {
     raw.close();
     await expect(readAll(store, JOURNAL)).rejects.toThrow(UnreadableEvent);
     await expect(readAll(store, JOURNAL)).rejects.toThrow("UsageRecorded.v9 at position 2");
-    const follow = (after: bigint) =>
+    const follow = (after: bigint | "start") =>
       take(store.follow({ after, signal: AbortSignal.timeout(5_000) }), 1);
+    expect(await follow("start")).toMatchObject([{ position: 1n }]);
     await expect(follow(1n)).rejects.toThrow("UsageRecorded.v9 at position 2");
     await expect(follow(2n)).rejects.toThrow(
       "position 3 holds a number that is not a safe integer",

@@ -1,9 +1,12 @@
+import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
+import { auditAll } from "#domain/invariants.ts";
 import { makeKeyText } from "#domain/key-text.ts";
 import type { Server } from "#infra/backing/find.ts";
-import { eventStoreForRegion } from "#test/event-store-world.ts";
+import { eventStoreForRegion, openStore } from "#test/event-store-world.ts";
+import { eventsIn } from "#test/faults/books.ts";
 import {
   ADMIN_TOKEN,
   killAll,
@@ -11,6 +14,7 @@ import {
   startSimulator,
   type Process,
 } from "#test/faults/processes.ts";
+import { startStandIn } from "#test/kurrent-stand-in/server.ts";
 import { redisForTests, SOURCES, type RedisForTests } from "#test/redis-world.ts";
 import {
   balanceOf,
@@ -74,6 +78,52 @@ describe("relai start on an event store server and Redis", () => {
     expect({ ...(await balanceOf(second)), as_of: before.as_of }).toEqual(before);
     await openai(second).chat.completions.create(ask("again"));
     expect(await second.stop()).toBe(0);
+  });
+
+  test("on events that were put back from the server's own backup, beside the Redis of what went on from there", async () => {
+    const [dataDir, files] = [newFolder(), join(newFolder(), "events.jsonl")];
+    const backup = `${files}.backup`;
+    let server = await startStandIn({ path: files });
+    const port = Number(/:(\d+)\?/.exec(server.url())?.[1]);
+    const start = () =>
+      startRelai({ dataDir, settings: { ...settings(), RELAI_EVENTSTORE_URL: server.url() } });
+    const first = await start();
+    const { key, organization } = await newOrganization(first, { creditMicro: 1_000_000 });
+    const customer = (relai: { gateway: string }) => ({ gateway: relai.gateway, key });
+    await openai(customer(first)).chat.completions.create(ask("before the backup"));
+    const before = await balanceOf(customer(first));
+    expect(await first.stop()).toBe(0);
+    copyFileSync(files, backup);
+    // It claims under the epoch under which the restored one will.
+    const lost = await start();
+    const path = `/v1/orgs/${organization}`;
+    await manage(lost, "POST", `${path}/credits`, { amount_dollars: "1000" });
+    const issued = await manage(lost, "POST", `${path}/keys`, {});
+    const late = (relai: { gateway: string }) =>
+      openai({ gateway: relai.gateway, key: String(issued["key"]) });
+    await late(lost).chat.completions.create(ask("lost"));
+    expect(await lost.stop()).toBe(0);
+    await server.close();
+    copyFileSync(backup, files);
+    server = await startStandIn({ path: files, port });
+
+    const restored = await start();
+    expect({ ...(await balanceOf(customer(restored))), as_of: before.as_of }).toEqual(before);
+    await expect(late(restored).models.list()).rejects.toMatchObject({ status: 401 });
+    const { response } = await openai(customer(restored))
+      .chat.completions.create(ask("after the restore"))
+      .withResponse();
+    const chargedMicro = Number(response.headers.get("x-relai-cost-micro"));
+    expect(await balanceOf(customer(restored))).toMatchObject({
+      credits_micro: before.credits_micro - chargedMicro,
+      held_micro: 0,
+    });
+    expect(restored.stderr()).toContain('"alarm":"event_store_put_back"');
+    expect(await restored.stop()).toBe(0);
+    const store = await openStore(server.url());
+    expect(auditAll(await eventsIn(store))).toEqual([]);
+    await store.close();
+    await server.close();
   });
 
   test("beside another on the same servers: the later one's ledger serves, and when it ends the earlier one's again", async () => {

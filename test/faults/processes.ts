@@ -40,12 +40,13 @@ export interface Process {
   kill(signal: "SIGKILL" | "SIGTERM" | "SIGSTOP" | "SIGCONT"): void;
 }
 
-/** Starts `relai …`. */
+/** Starts `relai …`, of this tree or of another. */
 export function startProcess(
   args: readonly string[],
   env: Readonly<Record<string, string>>,
+  bin = BIN,
 ): Process {
-  return startScript([BIN, ...args], env);
+  return startScript([bin, ...args], env);
 }
 
 /** Starts the event store's stand-in, on a file and a port where they are given; its line is its URL. */

@@ -7,7 +7,7 @@ import { until, type Part, type Region } from "./region.ts";
 import type { Funded } from "./region-crowd.ts";
 
 /** An organization by the events alone. */
-function foldOf({ events, admitted, ends }: Ledger, orgId: string) {
+export function foldOf({ events, admitted, ends }: Ledger, orgId: string) {
   let [fundedMicro, spentMicro, heldMicro] = [0, 0, 0];
   for (const { type, data } of events) {
     if (type === "CreditToppedUp.v1" && data.orgId === orgId) fundedMicro += data.amountMicro;
@@ -46,9 +46,10 @@ export async function expectAtRest(
   customers: readonly Funded[],
   seen: readonly Seen[],
   left: ReadonlySet<string>,
+  book = readBook(region.bookPath),
 ): Promise<Ledger> {
   const ledger = ledgerOf(await eventsIn(region.store));
-  const found = compare(ledger, readBook(region.bookPath), seen, left);
+  const found = compare(ledger, book, seen, left);
   expect([...found, ...chargedThoughRefused(ledger, seen)]).toEqual([]);
   for (const { orgId, fundedMicro } of customers) {
     const fold = foldOf(ledger, orgId);

@@ -116,9 +116,17 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
   const upstream = await startSimulator(bookPath);
   const store = await openStore(eventStore.url);
   const connection = await connect(redis.url, { urls: redises.map(({ url }) => url) });
-  const prefix = nameOnRedis(REGION, await store.identity());
-  const progress = createRedisProgress({ redis: connection, prefix });
-  const admission = createRedisAdmission({ redis: connection, prefix });
+  const servers = {
+    RELAI_EVENTSTORE_URL: eventStore.url,
+    RELAI_EVENTSTORE_INSECURE: "1",
+    RELAI_REDIS_URL: redises.map(({ url }) => url).join(","),
+  };
+
+  /** What stands on Redis under the names of the history that the event store has now. */
+  async function onRedis() {
+    const place = { redis: connection, prefix: nameOnRedis(REGION, await store.identity()) };
+    return { progress: createRedisProgress(place), admission: createRedisAdmission(place) };
+  }
 
   /** Goes to the newest owner's server, as a gateway does. */
   async function followOwner(): Promise<void> {
@@ -126,12 +134,16 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
     if (owner) await connection.seek(owner.servers);
   }
 
-  async function part(kind: ProcessName, name: string, settings: Settings = {}): Promise<Part> {
+  /** `bin` starts it, of this tree or of another. */
+  async function part(
+    kind: ProcessName,
+    name: string,
+    settings: Settings = {},
+    bin?: string,
+  ): Promise<Part> {
     const port = await freePort(dice);
     const env = {
-      RELAI_EVENTSTORE_URL: eventStore.url,
-      RELAI_EVENTSTORE_INSECURE: "1",
-      RELAI_REDIS_URL: redises.map(({ url }) => url).join(","),
+      ...servers,
       RELAI_DATA_DIR: join(folder, name),
       RELAI_ADMIN_TOKEN: ADMIN_TOKEN,
       RELAI_LOG_LEVEL: "warn",
@@ -151,7 +163,7 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
       return running;
     }
     function startOne(): Process {
-      const running = startProcess([kind, "--json"], env);
+      const running = startProcess([kind, "--json"], env, bin);
       starts.push(running);
       return running;
     }
@@ -206,13 +218,15 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
     redis,
     redises,
     eventStore,
-    prefix,
+    /** The settings by which a process finds them. */
+    servers,
+    prefix: nameOnRedis(REGION, await store.identity()),
     upstream,
     store,
     /** What the owner's server tells of an organization. */
     async figures(orgId: string) {
       await followOwner();
-      return admission.figures({ orgId });
+      return (await onRedis()).admission.figures({ orgId });
     },
     part,
     owners,
@@ -224,7 +238,7 @@ export async function startRegion(folder: string, dice: Dice, redisCount = 1) {
       const head = await store.head();
       await until(`what stands at ${head} is carried in`, 30_000, async () => {
         await followOwner();
-        const told = await progress.told();
+        const told = await (await onRedis()).progress.told();
         return head !== "start" && told && told.position >= head ? true : undefined;
       });
       return owner;

@@ -41,6 +41,7 @@ export interface ProofRun {
 }
 
 export interface Copy {
+  readonly folder: string;
   /** Runs proofs on the product as it is, all in one go; what each came to, in their order. */
   run(proofs: readonly Proof[]): Promise<readonly ProofRun[]>;
   /** Runs a mutant's proof on the product with the mutant in it, and takes it out again. Throws {@link StaleMutant}. */
@@ -87,6 +88,7 @@ export function copyTree(): Copy {
   }
   symlinkSync(join(ROOT, "node_modules"), join(folder, "node_modules"), "dir");
   return {
+    folder,
     run: (proofs) => runProofs(folder, proofs),
     async runMutated(mutant) {
       const path = join(folder, mutant.file);

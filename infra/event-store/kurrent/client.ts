@@ -33,6 +33,7 @@ export interface ServerEvent {
   readonly revision: bigint;
   /** Undefined where the server gives none (before 22.6), or one of two numbers (written by a client of old). */
   readonly position: bigint | undefined;
+  /** When it was recorded: of one that was put back from a backup, when that was first. */
   readonly createdMs: number;
   /** Undefined for what is no JSON object. */
   readonly data: object | undefined;
@@ -247,7 +248,17 @@ function serverEvent({ event }: ResolvedEvent | AllStreamResolvedEvent): ServerE
   if (!event) throw new Error("the event store gave a link whose event is gone");
   const { id, type, streamId: stream, revision, created, isJson, data, metadata } = event;
   const place = { stream, revision, position: oneNumber(event.position) };
-  const createdMs = created.getTime();
+  const createdMs = restoredMs(metadata) ?? created.getTime();
   const parsed = isJson && typeof data === "object" && data !== null ? data : undefined;
   return { id, type, ...place, createdMs, data: parsed, metadata };
+}
+
+/** Beside the data of an event that was put back from a backup stands when it was recorded. */
+function restoredMs(metadata: unknown): number | undefined {
+  if (typeof metadata !== "object" || metadata === null || !("recordedAt" in metadata))
+    return undefined;
+  const { recordedAt } = metadata;
+  return typeof recordedAt === "number" && Number.isSafeInteger(recordedAt)
+    ? recordedAt
+    : undefined;
 }

@@ -6,7 +6,6 @@ import {
   type RecordedEvent,
 } from "#domain/events/events.ts";
 import type { EventMetadata } from "#domain/events/schemas.ts";
-import { eventId } from "#domain/hash.ts";
 import type {
   AppendOutcome,
   Clock,
@@ -16,6 +15,7 @@ import type {
 } from "#services/ports.ts";
 import { createAppendsInOrder } from "./appends-in-order.ts";
 import { connectKurrent, isDenied, isNoPosition, type ServerEvent } from "./client.ts";
+import { identityOf, renewIdentity } from "./identity.ts";
 import { readKurrentUrl } from "./url.ts";
 import { resuming, type Followed } from "./resuming.ts";
 
@@ -38,12 +38,15 @@ export interface KurrentEventStoreOptions {
 }
 
 export interface KurrentEventStore extends EventStore {
+  /**
+   * Gives the store another identity, unless it is not `before` any more, and answers what it is then. For a store whose
+   * events were put back by the server's own means: such a backup has the identity of what went on from there.
+   */
+  renewIdentity(before: string): Promise<string>;
   /** Takes no more appends, waits for the outcomes of those it has, ends all followers and lets the server go. */
   close(): Promise<void>;
 }
 
-const IDENTITY_STREAM = "store";
-const IDENTITY_TRIES_MAX = 5;
 /** Among so many newest events of a stream a repeated fence is looked for. */
 const FENCE_LOOK_EVENTS = 500;
 /** A server's clock is taken to go back by less than this; see `timeUpTo`. */
@@ -71,6 +74,7 @@ export async function openKurrentEventStore(
   const appends = createAppendsInOrder({ clock, eventsMax, bytesMax, answerMsMax });
   const closing = new AbortController();
   const server = connectKurrent({ address, clock, answerMsMax, closing: closing.signal });
+  const itself = { server, random, answerMsMax };
   let closed: Promise<void> | undefined;
 
   async function append(
@@ -106,11 +110,20 @@ export async function openKurrentEventStore(
   ): AsyncGenerator<RecordedEvent[]> {
     let recordedAt = from.recordedAt ?? (await timeUpTo(from.position));
     const place = { after: from.position, prefixes: STREAM_PREFIXES, eventsMax: followEventsMax };
-    for await (const batch of server.subscribe({ ...place, signal }, joined))
-      yield batch.map((event) => {
-        recordedAt = Math.max(recordedAt, event.createdMs);
-        return recorded(event, recordedAt);
-      });
+    for await (const batch of server.subscribe({ ...place, signal }, joined)) {
+      const events: RecordedEvent[] = [];
+      try {
+        for (const event of batch) {
+          recordedAt = Math.max(recordedAt, event.createdMs);
+          events.push(recorded(event, recordedAt));
+        }
+      } catch (error) {
+        // What precedes an event that cannot be read is given first.
+        if (events.length > 0) yield events;
+        throw error;
+      }
+      yield events;
+    }
   }
 
   const store: KurrentEventStore = {
@@ -148,10 +161,11 @@ export async function openKurrentEventStore(
         troubleMsMax,
       }),
     async head() {
-      const newest = await lookBack(server, "end", ({ stream }) => isOurs(stream));
+      const newest = await newestOfOurs(server);
       return newest ? positionOf(newest) : "start";
     },
-    identity: () => identity,
+    identity: () => identityOf(itself),
+    renewIdentity: (before) => renewIdentity(itself, before),
     async eventAt(position) {
       let id: string | undefined;
       try {
@@ -172,9 +186,8 @@ export async function openKurrentEventStore(
     await server.close();
   }
 
-  let identity: Promise<string>;
   try {
-    identity = Promise.resolve(await identityOf(server, random, answerMsMax));
+    await identityOf(itself);
   } catch (error) {
     await shut();
     throw error;
@@ -188,7 +201,7 @@ const LOOK_EVENTS_MAX = 2_048;
 
 /** The newest event before a position that `isIt`, among those of everybody; each is looked at, newest first. */
 async function lookBack(
-  server: ReturnType<typeof connectKurrent>,
+  server: Pick<ReturnType<typeof connectKurrent>, "readAll">,
   from: bigint | "end",
   isIt: (event: ServerEvent) => boolean,
 ): Promise<ServerEvent | undefined> {
@@ -202,36 +215,9 @@ async function lookBack(
   }
 }
 
-/**
- * Who the store is: the newest word in its stream `store`. Whoever finds none says one; of two that do so at once the
- * second is refused and reads the other's.
- */
-async function identityOf(
-  server: ReturnType<typeof connectKurrent>,
-  random: Random,
-  answerMsMax: number,
-): Promise<string> {
-  const sid = Buffer.from(random.bytes(16)).toString("hex");
-  const created = { id: eventId(IDENTITY_STREAM, sid), type: "StoreCreated.v1", data: { sid } };
-  const newest = { from: "end", direction: "backward", max: 1 } as const;
-  let answer: AppendOutcome | undefined;
-  for (let tries = 0; tries < IDENTITY_TRIES_MAX; tries += 1) {
-    let said: ServerEvent | undefined;
-    await server.readStream(IDENTITY_STREAM, newest, (event) => {
-      said = event;
-    });
-    if (said) return sidIn(said);
-    const event = { ...created, metadata: { schema: 1 } };
-    answer = await server.append(IDENTITY_STREAM, [event], "no_stream", answerMsMax);
-  }
-  throw new Error("the event store does not keep who it is", { cause: answer });
-}
-
-function sidIn({ data }: ServerEvent): string {
-  const sid = data && "sid" in data ? data.sid : undefined;
-  if (typeof sid === "string" && /^[0-9a-f]{32}$/u.test(sid)) return sid;
-  throw new Error(`the event store's stream ${IDENTITY_STREAM} is not relai's`);
-}
+/** The newest event of relai's in a store; undefined where there is none. */
+export const newestOfOurs = (server: Pick<ReturnType<typeof connectKurrent>, "readAll">) =>
+  lookBack(server, "end", ({ stream }) => isOurs(stream));
 
 function positionOf({ stream, revision, position }: ServerEvent): bigint {
   if (position !== undefined) return position;
