@@ -108,6 +108,11 @@ test("a gateway that is stopped past its journal's seal charges nobody for what 
     async () => (await expired()).length >= running.length || undefined,
   );
   await region.upstream.release("sealed");
+  // What they used waits in its sockets: it learns that before it learns of the seal.
+  await until("the held answers are sent", 30_000, async () => {
+    const calls = readBook(region.bookPath).filter(({ tokens }) => tokens.input === HELD_INPUT);
+    return calls.every(({ usageSent }) => usageSent) || undefined;
+  });
   await pause(stoppedMs + STOPPED_MS_MIN - Date.now());
   stopped.signal("SIGCONT");
   const late = await Promise.all(running);
