@@ -64,8 +64,11 @@ export function admissionWantedSuite(
       expect(await wanted(store)).toEqual([]);
       await clock.advance(1);
       // A young one behind the old ones is not named.
-      await store.admit(ask({ orgId: OTHER, requestId: "req_8" }));
-      await store.wanted();
+      await store.admit(ask({ orgId: OTHER, requestId: "req_8", writerEpoch: 8 }));
+      const { writerEpoch } = ask();
+      await expect
+        .poll(() => wanted(store))
+        .toEqual([{ orgId: OTHER, writerEpochs: [writerEpoch] }]);
       for (let time = 0; time < 2; time++) {
         await look(store);
         await expect.poll(() => wanted(store)).toEqual([{ orgId: ORG, writerEpochs: [7, 8] }]);

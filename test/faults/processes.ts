@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -155,15 +155,26 @@ export async function takePlace(folder: string, simulator: string, dice: Dice): 
   };
 }
 
-// Below 32768, where Linux begins to take ports for outgoing connections: a client that asks again and again at a port
-// where nobody listens would else one day be connected to itself.
-const PORT_MIN = 20_000;
-const PORT_MAX = 32_000;
+// Below those that Linux takes for outgoing connections: a client that asks again and again at a port where nobody
+// listens would else one day be connected to itself.
+const PORT_MIN = 10_000;
+const PORT_MAX = Math.max(PORT_MIN + 2_000, Math.min(32_000, firstOutgoingPort()));
+/** Test files that run side by side never take the same one, not even while the first of them is not served at yet. */
+const WORKERS_MAX = 32;
+const PER_WORKER = Math.floor((PORT_MAX - PORT_MIN) / WORKERS_MAX);
+const worker = Number(process.env["VITEST_POOL_ID"] ?? 0) % WORKERS_MAX;
+const taken = new Set<number>();
+
+function firstOutgoingPort(): number {
+  const range = "/proc/sys/net/ipv4/ip_local_port_range";
+  return existsSync(range) ? Number.parseInt(readFileSync(range, "utf8"), 10) : 32_768;
+}
 
 /** A port that nobody has, to be served at again and again. */
 export async function freePort(dice: Dice): Promise<number> {
   for (;;) {
-    const port = dice.between(PORT_MIN, PORT_MAX);
+    const port = PORT_MIN + dice.between(0, PER_WORKER - 1) * WORKERS_MAX + worker;
+    if (taken.has(port)) continue;
     const server = createServer();
     const isFree = await new Promise<boolean>((resolve) => {
       server.once("error", () => resolve(false));
@@ -171,6 +182,7 @@ export async function freePort(dice: Dice): Promise<number> {
     });
     if (!isFree) continue;
     await new Promise((resolve) => server.close(resolve));
+    taken.add(port);
     return port;
   }
 }
