@@ -4,119 +4,26 @@ import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import { applyEffect } from "#domain/accounts/holds.ts";
 import type { OrgSnapshot } from "#domain/accounts/types.ts";
 import { journalEpoch, newEvent, streams, type RecordedEvent } from "#domain/events/events.ts";
-import type { EventData, EventMetadata } from "#domain/events/schemas.ts";
+import {
+  id,
+  org,
+  other,
+  key,
+  lot,
+  metadata,
+  topUp,
+  issued,
+  common,
+  admitted,
+  used,
+  expired,
+} from "#test/account-appends.ts";
 import { histories, recorded, type Append } from "#test/histories.ts";
 import { packRows } from "#test/pack-rows.ts";
 import { openHolds, orgSnapshots, unsealedWriters, type AccountsRow } from "./accounts-rows.ts";
-import { accountsProjection } from "./accounts.ts";
+import { accountsProjection, openFold } from "./accounts.ts";
+import type { OnFault, Stored } from "./projection.ts";
 import type { ReadModelWrite } from "./rows.ts";
-
-const id = (prefix: string, number: number) => `${prefix}_${String(number).padStart(26, "0")}`;
-const [org, other, key, lot] = [id("org", 1), id("org", 2), id("key", 1), id("lot", 1)];
-const metadata: EventMetadata = {
-  at: 1,
-  region: "us",
-  actor: "test",
-  $correlationId: "c",
-  schema: 1,
-};
-const sha = "0".repeat(64);
-
-function topUp(orgId: string, lotId: string, amountMicro: number): Append {
-  const data = {
-    orgId,
-    topUpId: lotId,
-    amountMicro,
-    source: "manual" as const,
-    pot: "paid" as const,
-    bodySha256: sha,
-  };
-  return {
-    stream: `org-${orgId}`,
-    events: [newEvent(`org-${orgId}`, lotId, "CreditToppedUp.v1", data, metadata)],
-  };
-}
-
-function issued(orgId: string, keyId: string): Append {
-  const data: EventData<"KeyIssued.v1"> = {
-    keyId,
-    orgId,
-    scope: "regional",
-    homeRegion: "us",
-    name: "",
-    tokenHash: sha,
-    displayPrefix: "",
-    limits: {},
-    bodySha256: sha,
-  };
-  return {
-    stream: `key-${keyId}`,
-    events: [newEvent(`key-${keyId}`, "issued", "KeyIssued.v1", data, metadata)],
-  };
-}
-
-function common(requestId: string, micro: number, orgId = org) {
-  return {
-    requestId,
-    orgId,
-    homeRegion: "us",
-    keyId: key,
-    processingArea: "us",
-    ownerEpoch: 1,
-    accounts: [
-      {
-        account: `${orgId}/balance`,
-        period: "total",
-        micro,
-        lots: [{ lotId: lot, pot: "paid" as const, micro }],
-      },
-    ],
-    holdMicro: micro,
-  };
-}
-
-function admitted(requestId: string, micro: number, orgId = org): Append {
-  const data = {
-    ...common(requestId, micro, orgId),
-    holdCostMicro: micro,
-    model: "m",
-    bindingIds: ["m@h"],
-    priceVersion: "1",
-  };
-  const event = newEvent("journal-us-4", `a${requestId}`, "RequestAdmitted.v1", data, metadata);
-  return { stream: "journal-us-4", events: [event] };
-}
-
-function used(requestId: string, micro: number): Append {
-  const data: EventData<"UsageRecorded.v1"> = {
-    ...common(requestId, micro),
-    model: "m",
-    bindingId: "m@h",
-    priceVersion: "1",
-    serviceTier: "default",
-    tokens: {},
-    salePico: {},
-    costPico: {},
-    chargedMicro: micro,
-    overHoldMicro: 0,
-    residualPico: 0,
-    providerCostMicro: micro,
-    billedBy: "provider",
-    clientGone: false,
-    attempts: [],
-    firstByteMs: 1,
-    durationMs: 1,
-    finish: "stop",
-  };
-  const event = newEvent("journal-us-4", `e${requestId}`, "UsageRecorded.v1", data, metadata);
-  return { stream: "journal-us-4", events: [event] };
-}
-
-function expired(requestId: string, micro: number): Append {
-  const data = { ...common(requestId, micro), unbilledMicro: micro };
-  const event = newEvent("journal-us-4", `e${requestId}`, "RequestExpired.v1", data, metadata);
-  return { stream: "journal-us-4", events: [event] };
-}
 
 /** Rows as a read model keeps them: by table and key, values as JSON. */
 function store(
@@ -133,14 +40,26 @@ function store(
 const rowsIn = (rows: Map<string, AccountsRow>) =>
   [...rows].sort(([one], [two]) => (one < two ? -1 : 1)).map(([, row]) => row);
 
-/** Folds events in batches of `size`, with a restart after every `restart` batches. */
-function folded(events: readonly RecordedEvent[], size: number, restart = Infinity) {
+/** As a fold reads them again. */
+const storedIn =
+  (rows: Map<string, AccountsRow>): Stored<AccountsRow> =>
+  (tables, key) =>
+    rowsIn(rows).filter(
+      (row) => tables.includes(row.table) && (row.key === key || row.key.startsWith(`${key}/`)),
+    );
+
+/** Folds events in batches of `size`, with a restart after every `restart` batches, and so many organizations in memory. */
+function folded(events: readonly RecordedEvent[], size: number, restart = Infinity, orgsMax = 100) {
   const rows = new Map<string, AccountsRow>();
   const faults: string[] = [];
-  const open = () =>
-    accountsProjection.open(rowsIn(rows), (what, facts) =>
-      faults.push(`${what} ${facts["orgId"]} ${facts["position"]}: ${facts["rule"]}`),
-    );
+  let reads = 0;
+  const stored: Stored<AccountsRow> = (tables, key) => {
+    reads += 1;
+    return storedIn(rows)(tables, key);
+  };
+  const onFault: OnFault = (what, facts) =>
+    faults.push(`${what} ${facts["orgId"]} ${facts["position"]}: ${facts["rule"]}`);
+  const open = () => openFold(stored, onFault, orgsMax);
   let fold = open();
   let writes = 0;
   for (let at = 0, batch = 1; at < events.length; at += size, batch += 1) {
@@ -151,7 +70,7 @@ function folded(events: readonly RecordedEvent[], size: number, restart = Infini
     store(rows, taken);
     if (batch % restart === 0) fold = open();
   }
-  return { rows: rowsIn(rows), faults, writes };
+  return { rows: rowsIn(rows), faults, writes, reads };
 }
 
 /** The same accounts by the domain's own functions, without rows. */
@@ -199,13 +118,35 @@ test("the rows hold what the domain's accounts hold", () => {
 });
 
 test.for([
-  [1, 1],
-  [7, 3],
-  [100, 1],
-  [1_000, Infinity],
-] as const)("batches of %s with a restart every %s give the same rows", ([size, restart]) => {
-  const one = folded(events, events.length);
-  expect(JSON.stringify(folded(events, size, restart).rows)).toBe(JSON.stringify(one.rows));
+  [1, 1, 100],
+  [7, 3, 100],
+  [100, 1, 100],
+  [1_000, Infinity, 100],
+  [1, Infinity, 1],
+  [10, Infinity, 2],
+  [50, 9, 3],
+] as const)(
+  "batches of %s with a restart every %s and %s organizations in memory give the same rows",
+  ([size, restart, orgsMax]) => {
+    const one = folded(events, events.length);
+    const { rows, reads } = folded(events, size, restart, orgsMax);
+    expect(JSON.stringify(rows)).toBe(JSON.stringify(one.rows));
+    // Nothing is read of an organization that is created, nor of one that is in memory.
+    expect(one.reads).toBe(0);
+    expect(reads > 0).toBe(restart !== Infinity || orgsMax < 100);
+  },
+);
+
+test("rows that belong to no organization stop the fold at the first event for it", () => {
+  const value = { place: 0, lotId: lot, pot: "paid", fundedMicro: 5, availableMicro: 5 } as const;
+  const row = { table: "lots", key: `${org}/${lot}`, value: { ...value, heldMicro: 0 } } as const;
+  const fold = openFold(
+    () => [row],
+    () => undefined,
+    100,
+  );
+  const [event] = recorded([topUp(org, id("lot", 2), 5)]);
+  expect(() => event && fold.apply(event)).toThrow(`belong to ${org}, which has no row`);
 });
 
 test("openHolds lists exactly the holds of a writer that no event has ended, oldest first", () => {
@@ -263,7 +204,10 @@ describe("writes", () => {
   const [request, second] = [id("req", 1), id("req", 2)];
 
   test("a hold that opened and ended within a batch writes its organization and its lot, nothing else", () => {
-    const fold = accountsProjection.open([], () => undefined);
+    const fold = accountsProjection.open(
+      () => [],
+      () => undefined,
+    );
     const all = recorded([...before, admitted(request, 300), expired(request, 300)]);
     for (const event of all.slice(0, 2)) fold.apply(event);
     expect(fold.takeWrites().map((write) => write.table)).toEqual(["orgs", "lots", "keys"]);
@@ -278,7 +222,10 @@ describe("writes", () => {
   test("a lot that was paid in and spent within a batch is not written; one that was stored is removed", () => {
     const spending = [...before, admitted(request, 1_000), used(request, 1_000)];
     const lotsOf = (batches: readonly (readonly RecordedEvent[])[]) => {
-      const fold = accountsProjection.open([], () => undefined);
+      const fold = accountsProjection.open(
+        () => [],
+        () => undefined,
+      );
       const writes = batches.flatMap((batch) => {
         for (const event of batch) fold.apply(event);
         return fold.takeWrites();
@@ -302,10 +249,13 @@ describe("writes", () => {
       expired(request, 300),
     ]);
     const rows = new Map<string, AccountsRow>();
-    const fold = accountsProjection.open([], () => undefined);
+    const fold = accountsProjection.open(
+      () => [],
+      () => undefined,
+    );
     for (const event of all.slice(0, 4)) fold.apply(event);
     store(rows, fold.takeWrites());
-    const again = accountsProjection.open(rowsIn(rows), () => undefined);
+    const again = accountsProjection.open(storedIn(rows), () => undefined);
     for (const event of all.slice(4)) again.apply(event);
     const writes = again.takeWrites();
     expect(writes.filter((write) => write.table === "holds")).toEqual([

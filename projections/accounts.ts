@@ -4,8 +4,20 @@ import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import { applyEffect, openHold } from "#domain/accounts/holds.ts";
 import type { Effect, Lot } from "#domain/accounts/types.ts";
 import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
-import { settingFold, type Fold, type OnFault, type Projection } from "./projection.ts";
-import { orgIn, rowOfNobody, type AccountsRow, type OrgTable } from "./accounts-rows.ts";
+import {
+  settingFold,
+  type Fold,
+  type OnFault,
+  type Projection,
+  type Stored,
+} from "./projection.ts";
+import {
+  ORG_TABLES,
+  orgIn,
+  rowOfNobody,
+  type AccountsRow,
+  type OrgTable,
+} from "./accounts-rows.ts";
 import type { ReadModelWrite } from "./rows.ts";
 
 /**
@@ -35,8 +47,7 @@ export const accountsProjection: Projection<"accounts", AccountsRow> = {
     "RequestReleased.v1",
     "RequestExpired.v1",
   ]),
-  resumes: true,
-  open: openFold,
+  open: (stored, onFault) => openFold(stored, onFault, ORGS_MAX),
 };
 
 type AccountsWrite = ReadModelWrite<AccountsRow>;
@@ -57,14 +68,9 @@ interface OrgFold {
   rows: Record<OrgTable, Rows> | undefined;
 }
 
-/** An organization's fold; one that nothing was heard of yet begins here. */
-function foldOf(orgs: Map<string, OrgFold>, orgId: string): OrgFold {
-  const known = orgs.get(orgId);
-  if (known) return known;
+function emptyFold(orgId: string): OrgFold {
   const accounts = emptyAccounts(orgId);
-  const org = { accounts, lotsMade: 0, places: new Map(), changed: false, rows: undefined };
-  orgs.set(orgId, org);
-  return org;
+  return { accounts, lotsMade: 0, places: new Map(), changed: false, rows: undefined };
 }
 
 /** To be called first before an event is applied: what there is then is what the read model has. */
@@ -77,8 +83,17 @@ function rowsOf(org: OrgFold): Record<OrgTable, Rows> {
   return (org.rows ??= { lots: all(lots), keys: all(keys), holds: all(holds) });
 }
 
-function openFold(rows: Iterable<AccountsRow>, onFault: OnFault): Fold<AccountsRow> {
-  const orgs = load(rows);
+/** So many organizations are kept in memory, the ones that an event came for last; the others are read again. */
+const ORGS_MAX = 50_000;
+
+/** As the projection's `open`; tests keep fewer organizations in memory. */
+export function openFold(
+  stored: Stored<AccountsRow>,
+  onFault: OnFault,
+  orgsMax: number,
+): Fold<AccountsRow> {
+  /** Those that events came for, the one for which it is longest ago first. */
+  const orgs = new Map<string, OrgFold>();
   // A writer's row, from its start to its seal.
   const writers = settingFold<AccountsRow>({
     "WriterStarted.v1": ({ revision }) => {
@@ -92,12 +107,30 @@ function openFold(rows: Iterable<AccountsRow>, onFault: OnFault): Fold<AccountsR
     }),
   });
   let changed: OrgFold[] = [];
+
+  function foldOf(orgId: string, isNew: boolean): OrgFold {
+    const org =
+      orgs.get(orgId) ?? (isNew ? emptyFold(orgId) : load(orgId, stored(ORG_TABLES, orgId)));
+    orgs.delete(orgId);
+    orgs.set(orgId, org);
+    return org;
+  }
+
+  /** What is not stored yet stays. */
+  function forgetOldest(): void {
+    for (const [orgId, org] of orgs) {
+      if (orgs.size <= orgsMax || org.changed) return;
+      orgs.delete(orgId);
+    }
+  }
+
   return {
     apply(event) {
       writers.apply(event);
       const orgId = orgOf(event);
       if (orgId === undefined) return;
-      const org = foldOf(orgs, orgId);
+      forgetOldest();
+      const org = foldOf(orgId, event.type === "OrganizationCreated.v1");
       if (!org.changed) {
         org.changed = true;
         changed.push(org);
@@ -243,25 +276,23 @@ function writeRows<T extends OrgTable>(
   changed.clear();
 }
 
-/** The organizations that rows describe. */
-function load(rows: Iterable<AccountsRow>): Map<string, OrgFold> {
-  const orgs = new Map<string, OrgFold>();
-  const named = new Set<string>();
+/** The organization that rows describe; where there are none nothing was heard of it yet. */
+function load(orgId: string, rows: Iterable<AccountsRow>): OrgFold {
+  const org = emptyFold(orgId);
+  let [isNamed, isThere] = [false, false];
   for (const row of rows) {
-    if (row.table === "writers") continue;
-    const orgId = orgIn(row.key);
-    if (row.table === "orgs") named.add(orgId);
-    loadRow(foldOf(orgs, orgId), row);
+    if (row.table === "writers" || orgIn(row.key) !== orgId) throw rowOfNobody(row.key);
+    isThere = true;
+    isNamed ||= row.table === "orgs";
+    loadRow(org, row);
   }
-  for (const orgId of orgs.keys()) if (!named.has(orgId)) throw rowOfNobody(orgId);
-  for (const { accounts, places } of orgs.values()) {
-    if (accounts.lots.size < 2) continue;
-    const placeOf = (lot: Lot) => places.get(lot.lotId) ?? 0;
-    const lots = [...accounts.lots.values()].sort((one, other) => placeOf(one) - placeOf(other));
-    accounts.lots.clear();
-    for (const lot of lots) accounts.lots.set(lot.lotId, lot);
-  }
-  return orgs;
+  if (isThere && !isNamed) throw rowOfNobody(orgId);
+  const { accounts, places } = org;
+  const placeOf = (lot: Lot) => places.get(lot.lotId) ?? 0;
+  const lots = [...accounts.lots.values()].sort((one, other) => placeOf(one) - placeOf(other));
+  accounts.lots.clear();
+  for (const lot of lots) accounts.lots.set(lot.lotId, lot);
+  return org;
 }
 
 function loadRow(org: OrgFold, row: Exclude<AccountsRow, { table: "writers" }>): void {

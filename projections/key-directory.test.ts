@@ -7,7 +7,10 @@ import { unpackRows } from "./rows.ts";
 const events = recorded(histories(3, 2_000));
 
 test("each key stands under its hash, and a revoked one says so", () => {
-  const fold = keyDirectoryProjection.open([], () => undefined);
+  const fold = keyDirectoryProjection.open(
+    () => [],
+    () => undefined,
+  );
   const issued = new Map<string, unknown>();
   for (const event of events) {
     if (keyDirectoryProjection.handles.has(event.type)) fold.apply(event);

@@ -15,13 +15,17 @@ export interface Projection<Name extends string = string, Row extends ReadModelR
   readonly version: number;
   readonly handles: ReadonlySet<EventType>;
   /**
-   * Whether a fold goes on from the rows that are there. Where it does not, each event sets its rows out of itself
-   * alone, so nothing is read at the start and nothing is kept in memory.
+   * Goes on from what a fold of this version stored, and reads of it what an event concerns: a start does not grow with
+   * what is stored. A rebuild gives an `onFault` that says nothing.
    */
-  readonly resumes: boolean;
-  /** Goes on from rows that a fold of this version wrote. A rebuild gives an `onFault` that says nothing. */
-  open(rows: Iterable<Row>, onFault: OnFault): Fold<Row>;
+  open(stored: Stored<Row>, onFault: OnFault): Fold<Row>;
 }
+
+/** The rows of some tables at a key, and all that belong to it, as they were stored last. */
+export type Stored<Row extends ReadModelRow = ReadModelRow> = (
+  tables: readonly Row["table"][],
+  key: string,
+) => Iterable<Row>;
 
 /** A read model in the making. */
 export interface Fold<Row extends ReadModelRow = ReadModelRow> {
@@ -29,7 +33,7 @@ export interface Fold<Row extends ReadModelRow = ReadModelRow> {
   apply(event: RecordedEvent): void;
   /**
    * What changed since the last call: the last value of each row. A row that was made and removed in between is left
-   * out. Whoever takes the writes must store them: they are not given twice.
+   * out. Whoever takes the writes must store them before the next event: they are not given twice, and may be read.
    */
   takeWrites(): ReadModelWrite<Row>[];
 }
@@ -48,7 +52,7 @@ export function settingProjection<Name extends string, Row extends ReadModelRow>
   readonly writes: Writes<Row>;
 }): Projection<Name, Row> {
   const handles = new Set(Object.keys(writes) as EventType[]);
-  return { ...known, handles, resumes: false, open: () => settingFold(writes) };
+  return { ...known, handles, open: () => settingFold(writes) };
 }
 
 /** A fold whose events each set a whole row: the last value of a row wins. Events of other types say nothing. */

@@ -6,7 +6,10 @@ import { usageProjection } from "./usage.ts";
 const events = recorded(histories(5, 3_000));
 
 function rowsOf(some: readonly RecordedEvent[]) {
-  const fold = usageProjection.open([], () => undefined);
+  const fold = usageProjection.open(
+    () => [],
+    () => undefined,
+  );
   for (const event of some) if (usageProjection.handles.has(event.type)) fold.apply(event);
   return fold.takeWrites();
 }

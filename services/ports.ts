@@ -156,7 +156,8 @@ export interface KeyDirectory {
   lookup(tokenHash: string): Promise<KeyEntry | undefined>;
 
   // The ledger process only:
-  put(tokenHash: string, entry: KeyEntry): Promise<void>;
+  /** Puts keys in, in this order, by their token hashes. A revocation is kept, whatever is put later. */
+  put(keys: readonly (readonly [tokenHash: string, entry: KeyEntry])[]): Promise<void>;
   /** An owner begins to put in every key: until it has, and says so, a key that is missing is not known to be nobody's. */
   markFilling(ownerEpoch: number): Promise<void>;
   /**
@@ -195,6 +196,8 @@ export interface ReadModel {
   checkpoint(): Promise<Checkpoint | "start">;
   /** All rows, or those of some tables, or a slice of them, as of one moment; in the order of table and key. */
   rows(tables?: readonly string[], slice?: Slice): Promise<PackedRows>;
+  /** The rows of some tables at a key, and all that belong to it, at once: a fold in the middle of an event asks for them. */
+  rowsAt(tables: readonly string[], key: string): PackedRows;
   commit(writes: readonly ReadModelWrite[], checkpoint: Checkpoint): Promise<void>;
 }
 

@@ -56,9 +56,9 @@ export async function controlWorld(): Promise<ControlWorld> {
   const kept = createMemoryKeyDirectory();
   const directory: KeyDirectory = {
     ...kept,
-    put(tokenHash, entry) {
-      entries.set(tokenHash, entry);
-      return kept.put(tokenHash, entry);
+    put(keys) {
+      for (const [tokenHash, entry] of keys) entries.set(tokenHash, entry);
+      return kept.put(keys);
     },
   };
   const admission = createMemoryAdmission({ clock, server: "one" });

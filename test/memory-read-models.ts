@@ -40,23 +40,26 @@ export function createMemoryReadModels(): ReadModels {
 }
 
 function modelOf(held: Held): ReadModel {
+  function rows(tables?: readonly string[], slice?: Slice) {
+    const pieces = new Map<string, string[]>();
+    const sorted = [...held.rows].sort(([one], [other]) => (one < other ? -1 : 1));
+    const isIn = isInSlice(
+      sorted.map(([, row]) => row),
+      slice,
+    );
+    for (const [, row] of sorted) {
+      if ((tables && !tables.includes(row.table)) || !isIn(row.key)) continue;
+      const piece = pieces.get(row.table) ?? [];
+      pieces.set(row.table, piece);
+      piece.push(JSON.stringify(row.key), row.json);
+    }
+    return [...pieces].map(([table, piece]) => ({ table, json: `[${piece.join(",")}]` }));
+  }
+
   return {
     checkpoint: async () => held.checkpoint,
-    async rows(tables, slice) {
-      const pieces = new Map<string, string[]>();
-      const sorted = [...held.rows].sort(([one], [other]) => (one < other ? -1 : 1));
-      const isIn = isInSlice(
-        sorted.map(([, row]) => row),
-        slice,
-      );
-      for (const [, row] of sorted) {
-        if ((tables && !tables.includes(row.table)) || !isIn(row.key)) continue;
-        const piece = pieces.get(row.table) ?? [];
-        pieces.set(row.table, piece);
-        piece.push(JSON.stringify(row.key), row.json);
-      }
-      return [...pieces].map(([table, piece]) => ({ table, json: `[${piece.join(",")}]` }));
-    },
+    rows: async (tables, slice) => rows(tables, slice),
+    rowsAt: (tables, key) => rows(tables, { of: key }),
     async commit(writes, checkpoint) {
       for (const { table, key, value } of writes) {
         const place = `${table}\n${key}`;

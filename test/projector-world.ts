@@ -100,6 +100,7 @@ export function failing(
   const wrap = (name: string, model: ReadModel): ReadModel => ({
     checkpoint: () => model.checkpoint(),
     rows: (tables, slice) => model.rows(tables, slice),
+    rowsAt: (tables, key) => model.rowsAt(tables, key),
     async commit(writes, checkpoint) {
       if (fails(name, "commit")) throw new Error("the disk is full");
       await model.commit(writes, checkpoint);

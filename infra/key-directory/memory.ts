@@ -11,10 +11,9 @@ export function createMemoryKeyDirectory(): KeyDirectory {
       if (entry || marked.isFilled) return Promise.resolve(entry);
       return Promise.reject(new Error("the key directory has not been filled yet"));
     },
-    put(tokenHash, entry) {
-      // A revocation is kept: nothing that comes later brings the key back.
-      if (!entries.get(tokenHash)?.revoked) entries.set(tokenHash, entry);
-      return Promise.resolve();
+    async put(keys) {
+      for (const [tokenHash, entry] of keys)
+        if (!entries.get(tokenHash)?.revoked) entries.set(tokenHash, entry);
     },
     async markFilling(ownerEpoch) {
       if (ownerEpoch >= marked.ownerEpoch) marked = { ownerEpoch, isFilled: false };

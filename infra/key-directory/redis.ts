@@ -4,7 +4,7 @@ import type { Clock, KeyDirectory, KeyEntry } from "#services/ports.ts";
 
 const CONTRACTS = {
   lookup: { keys: ["shard"], args: ["tokenHash"] },
-  put: { keys: ["shard"], args: ["tokenHash", "entry"] },
+  put: { keys: ["shard"], args: ["entries"] },
   mark: { keys: ["shard"], args: ["ownerEpoch", "isFilled"] },
 } as const;
 
@@ -70,12 +70,15 @@ export function createRedisKeyDirectory(options: {
       rememberUnknown(tokenHash);
       return undefined;
     },
-    async put(tokenHash, entry) {
-      await redis.run(scripts.put, [shardOf(tokenHash)], {
-        tokenHash,
-        entry: JSON.stringify(entry),
-      });
-      unknown.delete(tokenHash);
+    async put(keys) {
+      const puts = [...Map.groupBy(keys, ([tokenHash]) => shardOf(tokenHash))].map(
+        ([shard, of]) => {
+          const entries = of.flatMap(([tokenHash, entry]) => [tokenHash, JSON.stringify(entry)]);
+          return redis.run(scripts.put, [shard], { entries: JSON.stringify(entries) });
+        },
+      );
+      await Promise.all(puts);
+      for (const [tokenHash] of keys) unknown.delete(tokenHash);
     },
     markFilling: (ownerEpoch) => mark(ownerEpoch, "no"),
     markFilled: (ownerEpoch) => mark(ownerEpoch, "yes"),

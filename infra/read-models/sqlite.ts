@@ -182,6 +182,20 @@ function modelOf(db: DatabaseSync): ReadModel {
     return typeof last === "string" ? [from, behind(last)] : undefined;
   }
 
+  // Nothing is awaited in here, so no commit comes in between.
+  function rows(tables: readonly string[] | undefined, slice: Slice | undefined): PackedRows {
+    const keys = keysOf(slice);
+    const packed: PackedRows[number][] = [];
+    if (!keys) return packed;
+    const [from, below] = keys;
+    for (const table of tables?.toSorted() ?? names.all().map(({ tbl }) => String(tbl))) {
+      let found = piece.get(table, from, "", below);
+      for (; found?.["last"]; found = piece.get(table, from, found["last"], below))
+        packed.push({ table, json: String(found["json"]) });
+    }
+    return packed;
+  }
+
   return {
     async checkpoint() {
       const { store, position, event_id, recorded_at } = place.get() ?? {};
@@ -189,19 +203,8 @@ function modelOf(db: DatabaseSync): ReadModel {
       const event = { id: String(event_id), recordedAt: Number(recorded_at) };
       return { store: String(store), position, event };
     },
-    // Nothing is awaited in here, so no commit comes in between.
-    async rows(tables, slice) {
-      const keys = keysOf(slice);
-      const packed: PackedRows[number][] = [];
-      if (!keys) return packed;
-      const [from, below] = keys;
-      for (const table of tables?.toSorted() ?? names.all().map(({ tbl }) => String(tbl))) {
-        let found = piece.get(table, from, "", below);
-        for (; found?.["last"]; found = piece.get(table, from, found["last"], below))
-          packed.push({ table, json: String(found["json"]) });
-      }
-      return packed;
-    },
+    rows: async (tables, slice) => rows(tables, slice),
+    rowsAt: (tables, key) => rows(tables, { of: key }),
     async commit(writes, checkpoint) {
       db.exec("BEGIN IMMEDIATE");
       try {

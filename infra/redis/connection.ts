@@ -41,8 +41,8 @@ export interface RedisPlace {
 
 const SCANNED_AT_ONCE = 1_000;
 
-/** The wait before a connection is tried again: doubling from 50 ms, at most 2 s. */
-const reconnectMs = (times: number) => Math.min(2000, 50 * 2 ** Math.min(times - 1, 10));
+/** The wait before a connection is tried again: doubling from 50 ms, and short enough to be there soon after the server. */
+const reconnectMs = (times: number) => Math.min(500, 50 * 2 ** Math.min(times - 1, 10));
 
 /**
  * Connects. Rejects where no server answers, and where one may throw keys away when it is full. Until somebody seeks, any

@@ -51,6 +51,7 @@ async function region(count: number) {
   const directory = createMemoryKeyDirectory();
   const [slices, adoptions, following, folding] = [gate(), gate(), gate(), gate()];
   const adopted: string[] = [];
+  let [adopting, mostAdopting] = [0, 0];
   const sliced: number[] = [];
   const alarms: string[] = [];
   const telemetry = { requestDone: () => {}, alarm: (what: string) => void alarms.push(what) };
@@ -108,7 +109,9 @@ async function region(count: number) {
     ...memory,
     async adopt(ask) {
       adopted.push(ask.state.orgId);
+      mostAdopting = Math.max(mostAdopting, (adopting += 1));
       await adoptions.pass();
+      adopting -= 1;
       return memory.adopt(ask);
     },
   };
@@ -132,6 +135,7 @@ async function region(count: number) {
     following,
     folding,
     adopted,
+    mostAdopting: () => mostAdopting,
     append,
     interrupt: (by: typeof beforeFence) => void (beforeFence = by),
     sliced,
@@ -192,6 +196,7 @@ test("the others come in behind it, a bounded number at a time", async () => {
   expect(new Set(world.adopted).size).toBe(600);
   expect(world.adopted).toHaveLength(600);
   expect(world.sliced).toEqual([1_000, 1_000, 500, 500, 500]);
+  expect(world.mostAdopting()).toBe(100);
 });
 
 test("each comes in once, however many ask for it, and whoever is first", async () => {
@@ -341,10 +346,13 @@ test("until every key is in, one that is missing is not nobody's; a put that fai
   const world = await region(1_100);
   const { put } = world.directory;
   let [puts, failures] = [0, 1];
-  world.directory.put = (hash, entry) => {
-    if (hash === hashOf(1_050) && failures-- > 0) return Promise.reject(new Error("no answer"));
-    puts += 1;
-    return put(hash, entry);
+  world.directory.put = async (all) => {
+    puts += all.length;
+    const at = all.findIndex(([hash]) => hash === hashOf(1_050));
+    if (at < 0 || failures-- <= 0) return put(all);
+    // What stands before it is in.
+    await put(all.slice(0, at));
+    throw new Error("no answer");
   };
   const { rows } = world.projector;
   const keys = gate();
@@ -374,4 +382,17 @@ test("keys that were filled in and are gone mean that a server lost its memory",
     ownerEpoch === 1 ? Promise.resolve(false) : isKept(ownerEpoch);
   await world.clock.advance(3_000);
   expect([await world.owners(), ledger.isReady()]).toEqual([2, true]);
+});
+
+test("an ownership that had put everything in place is followed at once by the next, however many were lost before", async () => {
+  const world = await region(1);
+  const ledger = await world.start();
+  expect(await ledger.filled("all", 1_000)).toBe(true);
+  const { isKept } = world.directory;
+  for (let lost = 1; lost <= 10; lost++) {
+    world.directory.isKept = (ownerEpoch) =>
+      ownerEpoch <= lost ? Promise.resolve(false) : isKept(ownerEpoch);
+    await world.clock.advance(1_000);
+    expect([await world.owners(), ledger.isReady()]).toEqual([lost + 1, true]);
+  }
 });

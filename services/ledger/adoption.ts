@@ -4,8 +4,10 @@ import { ORG_TABLES, orgSnapshots } from "#projections/accounts-rows.ts";
 import type { AdmissionStore, Projector } from "#services/ports.ts";
 import type { Ownership } from "./owner.ts";
 
-/** So many organizations are read and adopted at once in the background. */
+/** So many organizations are read at once in the background. */
 const ORGS_AT_ONCE = 500;
+/** And so many of them are adopted at once: whoever is served or wanted stands behind no more than these. */
+const ADOPTED_AT_ONCE = 100;
 /** So many that somebody wants are read at once, each by itself. */
 const WANTED_AT_ONCE = 50;
 
@@ -84,7 +86,11 @@ export function createAdoption(
       const slice = { in: "orgs", after, max: ORGS_AT_ONCE };
       const { rows } = await parts.projector.rows("accounts", position, ORG_TABLES, slice);
       const states = [...orgSnapshots(rows)];
-      await Promise.all(states.map(adopt));
+      const left = states.values();
+      const adoptLeft = async () => {
+        for (const state of left) await adopt(state);
+      };
+      await Promise.all(Array.from({ length: ADOPTED_AT_ONCE }, adoptLeft));
       after = states.at(-1)?.orgId ?? after;
       isWhole = states.length === 0;
       return !isWhole;

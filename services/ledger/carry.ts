@@ -1,6 +1,6 @@
 import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import type { AccountsItem } from "#domain/accounts/types.ts";
-import { journalEpoch, type RecordedEvent } from "#domain/events/events.ts";
+import type { RecordedEvent } from "#domain/events/events.ts";
 import { directoryRowOf } from "#projections/key-directory.ts";
 import type { AdmissionStore, Clock, KeyDirectory } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
@@ -12,6 +12,8 @@ export interface CarryParts {
   readonly clock: Clock;
 }
 
+/** So many organizations' events are carried in at once; those of one go one after the other. */
+const APPLIED_AT_ONCE = 50;
 /** An organization whose state does not catch up for this long is taken as lost, and everything is adopted anew. */
 const APPLY_MS_MAX = 5000;
 
@@ -26,10 +28,8 @@ export async function carry(
   batch: readonly RecordedEvent[],
 ): Promise<"carried" | "lost" | "superseded"> {
   const events = new Map<string, RecordedEvent[]>();
-  const sealed: number[] = [];
   for (const event of batch) {
     if (event.type === "OwnerChanged.v1" && event.data.ownerEpoch > ownerEpoch) return "superseded";
-    if (event.type === "JournalSealed.v1") sealed.push(journalEpoch(event.stream) ?? -1);
     const orgId = orgOf(event);
     if (orgId === undefined || effectsOf(event).length === 0) continue;
     const list = events.get(orgId);
@@ -39,21 +39,21 @@ export async function carry(
   const created = [...events].filter(([, [first]]) => first?.type === "OrganizationCreated.v1");
   await Promise.all(created.map(([orgId]) => adoption.adoptNew(orgId)));
   await adoption.wantAll([...events.keys()]);
-  for (const [orgId, list] of events) {
-    const items = itemsBehind(adoption.orgs.get(orgId) ?? "start", list);
-    const last = items.at(-1);
-    if (!last) continue;
-    if ((await applyAll(parts, { orgId, ownerEpoch, items })) === "lost") return "lost";
-    adoption.moved(orgId, last.position);
+  const all = [...events];
+  for (let at = 0; at < all.length; at += APPLIED_AT_ONCE) {
+    const some = all.slice(at, at + APPLIED_AT_ONCE).map(async ([orgId, list]) => {
+      const items = itemsBehind(adoption.orgs.get(orgId) ?? "start", list);
+      const last = items.at(-1);
+      if (!last) return "applied";
+      const applied = await applyAll(parts, { orgId, ownerEpoch, items });
+      if (applied === "applied") adoption.moved(orgId, last.position);
+      return applied;
+    });
+    if ((await Promise.all(some)).includes("lost")) return "lost";
   }
-  for (const event of batch) {
-    // After the accounts know a key, the directory does; so a key that is found can also be admitted.
-    const row = directoryRowOf(event);
-    if (row) await parts.directory.put(row.key, row.value);
-  }
-  for (const writerEpoch of sealed)
-    for (const orgId of adoption.orgs.keys())
-      await parts.admission.sweep({ orgId, ownerEpoch, writerEpoch });
+  // After the accounts know a key, the directory does; so a key that is found can also be admitted.
+  const keys = batch.flatMap((event) => directoryRowOf(event) ?? []);
+  if (keys.length > 0) await parts.directory.put(keys.map(({ key, value }) => [key, value]));
   return "carried";
 }
 

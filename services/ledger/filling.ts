@@ -40,10 +40,10 @@ export async function fill(
   async function putNext(): Promise<boolean> {
     const slice = { in: "keys", after, max: KEYS_AT_ONCE };
     const packed = await parts.projector.rows("key-directory", position, ["keys"], slice);
-    const rows = [...unpackRows(packed.rows)];
-    await Promise.all(rows.map(({ key, value }) => parts.directory.put(key, value)));
-    after = rows.at(-1)?.key ?? after;
-    return rows.length > 0;
+    const keys = [...unpackRows(packed.rows)].map(({ key, value }) => [key, value] as const);
+    await parts.directory.put(keys);
+    after = keys.at(-1)?.[0] ?? after;
+    return keys.length > 0;
   }
 
   async function untilFull(next: () => Promise<boolean>): Promise<void> {

@@ -184,13 +184,28 @@ describe("an ownership that is lost", () => {
   });
 });
 
+test("the sweep behind a seal keeps no event from being carried", async () => {
+  const world = await gatewayWorld();
+  const swept: number[] = [];
+  world.admission.sweep = ({ writerEpoch }) => {
+    swept.push(writerEpoch);
+    return new Promise(() => {});
+  };
+  const stream = streams.journal("us", 7);
+  const sealed = newEvent(stream, "sealed", "JournalSealed.v1", { by: "writer" }, metadata);
+  await world.store.append(stream, [sealed], "no_stream");
+  const applied = world.ledger.applied(ORG, await topUp(world, 10), 1_000);
+  await world.clock.advance(1_001);
+  expect([swept, await applied]).toEqual([[7], true]);
+  await expectServing(world, 1);
+});
+
 test("a failure in the middle of a batch carries it once more, and nothing twice", async () => {
   const world = await gatewayWorld();
   const { directory } = world.gateway.parts;
   const { put } = directory;
   let failures = 2;
-  directory.put = (hash, entry) =>
-    failures-- > 0 ? Promise.reject(new Error("no answer")) : put(hash, entry);
+  directory.put = (keys) => (failures-- > 0 ? Promise.reject(new Error("no answer")) : put(keys));
   const stream = streams.key("key_00000000000000000000000009");
   const keyId = "key_00000000000000000000000009";
   const facts = {

@@ -6,6 +6,7 @@ import { carry } from "./carry.ts";
 import { fill, type Filled } from "./filling.ts";
 import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
 import { createSilenceWatch, sealSilent, type SilenceWatch } from "./silence.ts";
+import { createSweeping } from "./sweeping.ts";
 import { lookAfterWanted } from "./wanted.ts";
 
 export type Ledger = Awaited<ReturnType<typeof startLedger>>;
@@ -51,7 +52,8 @@ export async function startLedger(parts: LedgerParts) {
   /** Owns and serves, again and again, until stopped or superseded. */
   async function own(first: Ownership): Promise<void> {
     let ownership: Ownership | "superseded" | undefined = first;
-    for (let attempt = 0; !stopping.signal.aborted;) {
+    let attempt = 0;
+    while (!stopping.signal.aborted) {
       if (ownership && ownership !== "superseded") {
         const { ownerEpoch } = ownership;
         ready = true;
@@ -59,7 +61,11 @@ export async function startLedger(parts: LedgerParts) {
         const end = await serve(parts, ownership, stopping.signal, {
           began: (of) => void (adoption = of),
           reached: (position) => reached(ownerEpoch, position),
-          filled: (what) => full[what].resolve(),
+          filled(what) {
+            full[what].resolve();
+            // What it served with was whole: its end is no failure like those before.
+            if (what === "all") attempt = 0;
+          },
         });
         ready = false;
         if (end === "stopped") return;
@@ -145,6 +151,7 @@ async function serve(
     filled[what] = true;
     told.filled(what);
   });
+  const sweep = createSweeping(parts, ownerEpoch, adoption.orgs, ends);
   const cancelLooks = lookAfterWanted({
     parts,
     ownership,
@@ -162,6 +169,7 @@ async function serve(
           for (const event of batch) watch?.see(event);
           const carried = await carry(parts, ownerEpoch, adoption, batch);
           if (carried !== "carried") return carried;
+          sweep(batch);
           // Beside the carrying: however many are dead, and however slow their journals, those that live do not wait.
           if (watch)
             sealing ??= sealSilent(parts, watch, ends).finally(() => (sealing = undefined));

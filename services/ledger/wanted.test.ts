@@ -160,7 +160,7 @@ test("a journal is read once, however often its hold is found, and only when one
 test("while not all are in, one that is wanted is adopted long before whoever wants it gives up", async () => {
   const world = await looking();
   await world.admission.want("org_A");
-  await world.clock.advance(900);
+  await world.clock.advance(400);
   expect(world.asked).toEqual([]);
   world.filled.all = false;
   await world.clock.advance(100);

@@ -7,7 +7,7 @@ import type { LedgerParts } from "./ledger.ts";
 import type { Ownership } from "./owner.ts";
 import { readTail } from "./retire.ts";
 
-const WANTED_EVERY_MS = 1000;
+const WANTED_EVERY_MS = 500;
 /** While organizations are missing: whoever meets one asks again within a second, and then gives up. */
 const MISSED_EVERY_MS = 50;
 /** The tail of one journal is waited for so long, once in a look. */
@@ -25,7 +25,7 @@ export interface LookParts {
 }
 
 /**
- * Looks after organizations that somebody came upon, every second until cancelled, and more often while not all are in.
+ * Looks after organizations that somebody came upon, twice a second until cancelled, and more often while not all are in.
  * One that is not in yet is adopted. One that was adopted and is gone means that the server lost its memory; keys that
  * were filled in and are gone mean the same, and with them gone nobody would get as far as to miss an organization. One with old provisional holds is swept again for their writers, as often as
  * such holds are found: a writer may wake up behind its seal, take and die, and an admission may arrive at any time.

@@ -1,6 +1,6 @@
 import type { RecordedEvent } from "#domain/events/events.ts";
 import type { Fold, OnFault, Projection } from "#projections/projection.ts";
-import { unpackRows, type ReadModelRow, type ReadModelWrite } from "#projections/rows.ts";
+import { unpackRows, type ReadModelWrite } from "#projections/rows.ts";
 import type {
   Checkpoint,
   EventMark,
@@ -51,7 +51,7 @@ export type KnownStore = Pick<EventStore, "head" | "identity" | "eventAt">;
 
 /**
  * Opens a projection where its read model stands. One that was folded from other events than those in the store, which
- * a position alone would never tell, and one whose rows the fold cannot go on from, start anew, with an alarm.
+ * a position alone would never tell, starts anew, with an alarm.
  */
 export async function openLane(
   projection: Projection,
@@ -71,13 +71,7 @@ export async function openLane(
   } else if (checkpoint !== "start" && !isOf(checkpoint, identity, found)) {
     onAlarm("read_model_of_another_store", facts);
   } else {
-    try {
-      const rows = projection.resumes ? unpackRows(await model.rows()) : [];
-      return laneFrom(projection, model, identity, onAlarm, { place, rows });
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : "unknown";
-      onAlarm("read_model_unreadable", { ...facts, reason });
-    }
+    return laneFrom(projection, model, identity, onAlarm, place);
   }
   await readModels.openAside(name, version);
   return laneFrom(projection, await readModels.swapIn(name), identity, onAlarm);
@@ -106,11 +100,13 @@ function laneFrom(
   model: ReadModel,
   store: string,
   onFault: OnFault,
-  from: { place: Place; rows: Iterable<ReadModelRow> } = { place: "start", rows: [] },
+  place: Place = "start",
 ): Lane {
-  const fold = projection.open(from.rows, onFault);
   const state = { newest: undefined, unsaved: undefined, failure: undefined };
-  return { projection, model, fold, folded: from.place, committed: from.place, store, ...state };
+  const at = { folded: place, committed: place };
+  const fold = projection.open((...asked) => unpackRows(lane.model.rowsAt(...asked)), onFault);
+  const lane: Lane = { projection, model, fold, store, ...at, ...state };
+  return lane;
 }
 
 /** Folds those events that the lane does not have yet. Throws what the fold throws: the lane is then of no more use. */

@@ -60,12 +60,12 @@ export async function rebuildLane(
     await foldTo(running.seen(), () => undefined);
     if (reaches(aside.folded, head)) head = aside.folded;
     if (signal.aborted) throw new Error("the projector was stopped");
-    const model = await readModels.swapIn(projection.name).catch((error: unknown) => {
+    aside.model = await readModels.swapIn(projection.name).catch((error: unknown) => {
       running.fail(lane, new Error(`the rebuilt ${projection.name} was not put in place`));
       throw error;
     });
     silent = false;
-    Object.assign(lane, aside, { model });
+    Object.assign(lane, aside);
     running.releaseIfSaved();
     await running.waiters.serve(lane);
     return progress();

@@ -34,8 +34,8 @@ export function keyDirectorySuite(name: string, make: () => Promise<KeyDirectory
       const { directory } = made;
       expect(await directory.lookup(hashOf("a"))).toBeUndefined();
       const until = { ...ENTRY, keyId: "key_B", expiresAt: Number.MAX_SAFE_INTEGER };
-      await directory.put(hashOf("a"), ENTRY);
-      await directory.put(hashOf("b"), until);
+      await directory.put([[hashOf("a"), ENTRY]]);
+      await directory.put([[hashOf("b"), until]]);
       expect(await directory.lookup(hashOf("a"))).toStrictEqual(ENTRY);
       expect(await directory.lookup(hashOf("b"))).toStrictEqual(until);
       expect(await directory.lookup(hashOf("c"))).toBeUndefined();
@@ -44,28 +44,28 @@ export function keyDirectorySuite(name: string, make: () => Promise<KeyDirectory
     test("every key is found, wherever its hash lies", async () => {
       const { directory } = made;
       const names = Array.from({ length: 600 }, (_, at) => `key_${at}`);
-      await Promise.all(names.map((keyId) => directory.put(hashOf(keyId), { ...ENTRY, keyId })));
+      await directory.put(names.map((keyId) => [hashOf(keyId), { ...ENTRY, keyId }]));
       const found = await Promise.all(names.map((keyId) => directory.lookup(hashOf(keyId))));
       expect(found.map((entry) => entry?.keyId)).toEqual(names);
     });
 
     test("a revocation is kept, whatever comes later", async () => {
       const { directory } = made;
-      await directory.put(hashOf("a"), ENTRY);
-      await directory.put(hashOf("a"), { ...ENTRY, orgId: "org_B" });
+      await directory.put([[hashOf("a"), ENTRY]]);
+      await directory.put([[hashOf("a"), { ...ENTRY, orgId: "org_B" }]]);
       expect(await directory.lookup(hashOf("a"))).toMatchObject({ orgId: "org_B" });
-      await directory.put(hashOf("a"), { ...ENTRY, revoked: true });
-      await directory.put(hashOf("a"), ENTRY);
+      await directory.put([[hashOf("a"), { ...ENTRY, revoked: true }]]);
+      await directory.put([[hashOf("a"), ENTRY]]);
       expect(await directory.lookup(hashOf("a"))).toMatchObject({ revoked: true });
     });
 
     test("what is missing is unknown only while it is filled; what is there is found all the same", async () => {
       const { directory } = made;
-      await directory.put(hashOf("a"), ENTRY);
+      await directory.put([[hashOf("a"), ENTRY]]);
       await directory.markFilling(2);
       await expect(directory.lookup(hashOf("b"))).rejects.toThrow("not been filled");
       expect(await directory.lookup(hashOf("a"))).toStrictEqual(ENTRY);
-      await directory.put(hashOf("b"), { ...ENTRY, keyId: "key_B" });
+      await directory.put([[hashOf("b"), { ...ENTRY, keyId: "key_B" }]]);
       expect(await directory.lookup(hashOf("b"))).toMatchObject({ keyId: "key_B" });
       await directory.markFilled(2);
       expect(await directory.lookup(hashOf("c"))).toBeUndefined();
@@ -99,12 +99,12 @@ export function keyDirectorySuite(name: string, make: () => Promise<KeyDirectory
     test("another process finds what was put, at once or a moment after it missed it", async () => {
       const { directory, elsewhere, advance } = made;
       expect(await elsewhere.lookup(hashOf("a"))).toBeUndefined();
-      await directory.put(hashOf("a"), ENTRY);
-      await directory.put(hashOf("b"), ENTRY);
+      await directory.put([[hashOf("a"), ENTRY]]);
+      await directory.put([[hashOf("b"), ENTRY]]);
       expect(await elsewhere.lookup(hashOf("b"))).toEqual(ENTRY);
       await advance(1000);
       expect(await elsewhere.lookup(hashOf("a"))).toEqual(ENTRY);
-      await directory.put(hashOf("a"), { ...ENTRY, revoked: true });
+      await directory.put([[hashOf("a"), { ...ENTRY, revoked: true }]]);
       expect(await elsewhere.lookup(hashOf("a"))).toMatchObject({ revoked: true });
     });
   });

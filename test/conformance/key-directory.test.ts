@@ -57,13 +57,13 @@ describe.for(SERVERS)("on $name", ({ name, kind }) => {
     if (typeof server.restart === "string") return context.skip(server.restart);
     const { of } = make();
     const directory = of(redis);
-    await directory.put(hashOf("a"), ENTRY);
+    await directory.put([[hashOf("a"), ENTRY]]);
     await fill(directory, 1);
     await server.restart();
     await answersAgain(redis);
     for (let shard = 0; shard < 3; shard += 1) expect(await directory.isKept(1)).toBe(false);
     await expect(directory.lookup(hashOf("a"))).rejects.toThrow("not been filled");
-    await directory.put(hashOf("a"), ENTRY);
+    await directory.put([[hashOf("a"), ENTRY]]);
     await fill(directory, 2);
     expect(await directory.lookup(hashOf("a"))).toEqual(ENTRY);
     expect(await directory.lookup(hashOf("b"))).toBeUndefined();

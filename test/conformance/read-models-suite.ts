@@ -95,6 +95,9 @@ export function readModelsSuite(
         expect(await keys({ of: "b" }, ["lots"])).toEqual(["lots b/1", "lots b/2"]);
         expect(await keys({ of: "" })).toEqual([]);
         expect(await keys({ of: "bb" })).toEqual([]);
+        const model = await models.open("orders", 1);
+        for (const of of ["b", "c", "bb"])
+          expect(model.rowsAt(["lots"], of)).toEqual(await model.rows(["lots"], { of }));
       });
 
       test("of the next keys of a table gives each row once, and nothing behind the last", async () => {

@@ -66,7 +66,10 @@ async function expectTrueReadModels({ dataDir }: Running): Promise<void> {
           const model = await models.open(name, version);
           const checkpoint = await model.checkpoint();
           expect(checkpoint === "start" || checkpoint.position).toBe(events.at(-1)?.position);
-          const fold = open([], () => undefined);
+          const fold = open(
+            () => [],
+            () => undefined,
+          );
           for (const event of events) if (handles.has(event.type)) fold.apply(event);
           const byPlace = (one: { table: string; key: string }) => `${one.table} ${one.key}`;
           const wanted = fold.takeWrites().filter(({ value }) => value !== null);

@@ -283,6 +283,14 @@ export const MUTANTS: readonly Mutant[] = [
     proof: { file: ADOPTION_TEST, test: "an event waits for the adoption" },
   },
   {
+    name: "forgotten-before-stored",
+    why: "the accounts go on from what was stored before the last events of an organization",
+    file: "projections/accounts.ts",
+    find: "orgs.size <= orgsMax || org.changed",
+    replace: "orgs.size <= orgsMax",
+    proof: { file: "projections/accounts.test.ts", test: "organizations in memory give the same" },
+  },
+  {
     name: "filled-though-lost",
     why: "a key that a server lost while the directory was filled is refused for good",
     file: "infra/key-directory/memory.ts",

@@ -5,8 +5,9 @@ import type { Admission } from "#domain/accounts/admission.ts";
 import { leftMicro, type Sum } from "#domain/invariants/money.ts";
 import type { Audit } from "#domain/invariants.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
-import type { AccountsRow } from "#projections/accounts-rows.ts";
+import { orgIn, type AccountsRow } from "#projections/accounts-rows.ts";
 import { accountsProjection } from "#projections/accounts.ts";
+import type { Stored } from "#projections/projection.ts";
 import { CATALOGUE, type Seen } from "./clients.ts";
 import type { BookEntry } from "./upstream.ts";
 import type { Watch } from "./watch.ts";
@@ -63,8 +64,11 @@ function rowsText(events: readonly RecordedEvent[], size: number): string {
   // Rows are kept as text, so that no fold shares one with the next.
   const rows = new Map<string, string>();
   const { handles } = accountsProjection;
+  const stored: Stored<AccountsRow> = (tables, key) =>
+    [...rows.values()]
+      .map((row) => JSON.parse(row) as AccountsRow)
+      .filter((row) => tables.includes(row.table) && orgIn(row.key) === key);
   for (let at = 0; at < events.length; at += size) {
-    const stored = [...rows.values()].map((row) => JSON.parse(row) as AccountsRow);
     const fold = accountsProjection.open(stored, () => {});
     for (const event of events.slice(at, at + size)) if (handles.has(event.type)) fold.apply(event);
     for (const write of fold.takeWrites()) {

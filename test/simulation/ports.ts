@@ -233,7 +233,7 @@ export function simulatedDirectory(present: () => () => KeyDirectory, link: Link
         unanswered: noAnswer,
       });
     },
-    put: (tokenHash, entry) => plain("put", (directory) => directory.put(tokenHash, entry)),
+    put: (keys) => plain("put", (directory) => directory.put(keys)),
     markFilling: (ownerEpoch) =>
       plain("markFilling", (directory) => directory.markFilling(ownerEpoch)),
     markFilled: (ownerEpoch) =>
@@ -249,6 +249,7 @@ export function simulatedReadModels(readModels: ReadModels, link: Link): ReadMod
   const modelOf = (model: ReadModel): ReadModel => ({
     checkpoint: () => call("checkpoint", () => model.checkpoint()),
     rows: (tables, slice) => call("rows", () => model.rows(tables, slice)),
+    rowsAt: (tables, key) => model.rowsAt(tables, key),
     commit: (writes, checkpoint) =>
       link.call({
         method: "commit",

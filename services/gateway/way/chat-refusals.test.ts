@@ -131,7 +131,7 @@ describe("who asks is looked at first, by the headers alone", () => {
     const { sha256Hex } = await import("#domain/hash.ts");
     const entry = await directory.lookup(sha256Hex(world.keys[0]));
     if (!entry) throw new Error("the key is not in the directory");
-    await directory.put(sha256Hex(world.keys[0]), { ...entry, revoked: true });
+    await directory.put([[sha256Hex(world.keys[0]), { ...entry, revoked: true }]]);
     expect(await refused(world, { method: "PUT" })).toMatchObject({
       status: 401,
       code: "key_revoked",
