@@ -126,7 +126,14 @@ export function createHoldCheck(report: Report) {
     "UsageUndelivered.v1": () => {},
   };
 
+  /** The oldest owner under whom a taking can still be recorded: every journal that is not sealed is fenced for older ones. */
+  function oldestOwner(): number {
+    const fences = [...fencedBelow].filter(([stream]) => !sealed.has(stream));
+    return Math.min(...fences.map(([, fence]) => fence));
+  }
+
   return {
+    oldestOwner,
     take,
     holds: holds as ReadonlyMap<string, AuditedHold>,
     open: open as ReadonlySet<AuditedHold>,

@@ -150,7 +150,7 @@ function halved(data: Extract<RecordedEvent, { type: "UsageRecorded.v1" }>["data
 }
 
 describe("the invariants of the books", async () => {
-  const { world, broken } = await runSeed(3, 6_000);
+  const { world, broken } = await runSeed(13, 6_000);
   const history = [...world.watch.events];
 
   test("hold over a real history", () => {
@@ -179,7 +179,7 @@ describe("the invariants of the books", async () => {
 
 /** The invariants that a run checks beside the books, each with worlds in which one thing is changed. */
 describe("the invariants of a running region", async () => {
-  const { world, broken } = await runSeed(3, 6_000);
+  const { world, broken } = await runSeed(13, 6_000);
   const { audit } = world.watch;
   const admission = world.servers.admission().state;
 
@@ -203,14 +203,21 @@ describe("the invariants of a running region", async () => {
   });
 
   /** Admission as it is, with one organization's state changed. */
-  function shown(change: (org: OrgSnapshot) => Partial<OrgSnapshot> | undefined): Admission {
+  function shown(
+    change: (org: OrgSnapshot) => Partial<OrgSnapshot> | undefined,
+    under = (ownerEpoch: number) => ownerEpoch,
+  ): Admission {
     const changed = emptyAdmission({ server: "changed" });
     let changes = 0;
-    for (const { accounts } of admission.orgs.values()) {
+    for (const { ownerEpoch, accounts } of admission.orgs.values()) {
       const state = toSnapshot(accounts);
       const changing = changes === 0 ? change(state) : undefined;
       if (changing) changes += 1;
-      adopt(changed, { ownerEpoch: 1, servers: ["changed"], state: { ...state, ...changing } });
+      adopt(changed, {
+        ownerEpoch: under(ownerEpoch),
+        servers: ["changed"],
+        state: { ...state, ...changing },
+      });
     }
     expect(changes).toBe(1);
     return changed;
@@ -241,6 +248,21 @@ describe("the invariants of a running region", async () => {
   ])("PESS finds a micro too much on %s", (_what, change) => {
     const changed = shown(change);
     expect(foundBy((watch) => checkPessimistic(changed, audit, watch))).toBe("PESS");
+  });
+
+  test("PESS leaves alone what an owner put in place for whom every journal is fenced, and no other", () => {
+    const more = ({ fundedMicro }: OrgSnapshot) => ({ fundedMicro: fundedMicro + 1 });
+    const oldest = audit.holds.oldestOwner();
+    expect(oldest).toBeGreaterThan(1);
+    const found = (ownerEpoch: number) =>
+      foundBy((watch) =>
+        checkPessimistic(
+          shown(more, () => ownerEpoch),
+          audit,
+          watch,
+        ),
+      );
+    expect([found(oldest - 1), found(oldest)]).toEqual([undefined, "PESS"]);
   });
 
   test("ONCE finds a call that reached the upstream twice, and one without a durable hold", () => {
