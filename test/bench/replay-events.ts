@@ -12,7 +12,7 @@ const AT = 1_790_000_000_000;
 const HOLD_MICRO = 3_400;
 const CHARGED_MICRO = 1_234;
 const BATCH = 500;
-const REGION = "us";
+export const REGION = "us";
 const JOURNAL_EPOCH = 1;
 const SHA = "0123456789abcdef".repeat(4);
 const BINDING = "gpt-4o-mini@openai";
@@ -25,7 +25,7 @@ export interface Append {
 }
 
 /** An id of our form that is different for each number. */
-function idOf(prefix: string, number: number): string {
+export function idOf(prefix: string, number: number): string {
   const digits = number
     .toString(32)
     .toUpperCase()
@@ -40,7 +40,7 @@ const CROCKFORD: Readonly<Record<string, string>> = Object.fromEntries(
   ]),
 );
 
-const metadata = ($correlationId: string): EventMetadata => ({
+export const metadata = ($correlationId: string): EventMetadata => ({
   at: AT,
   region: REGION,
   actor: "gateway",
@@ -48,69 +48,68 @@ const metadata = ($correlationId: string): EventMetadata => ({
   schema: 1,
 });
 
-/** What stands before the first request: organizations, top-ups of $100,000 and keys. */
-function* preamble(): Generator<Append> {
-  for (let number = 0; number < ORGS; number++) {
-    const orgId = idOf("org", number);
-    const keyId = idOf("key", number);
-    const lotId = idOf("lot", number);
-    const org = streams.org(orgId);
-    const key = streams.key(keyId);
-    const by = metadata("bench");
-    yield {
-      stream: org,
-      events: [
-        newEvent(
-          org,
-          "created",
-          "OrganizationCreated.v1",
-          { orgId, name: "bench", homeRegion: REGION, bodySha256: SHA },
-          by,
-        ),
-        newEvent(
-          org,
-          `topped:${lotId}`,
-          "CreditToppedUp.v1",
-          {
-            orgId,
-            topUpId: lotId,
-            amountMicro: 1e11,
-            source: "manual",
-            pot: "paid",
-            bodySha256: SHA,
-          },
-          by,
-        ),
-      ],
-    };
-    const issued: EventData<"KeyIssued.v1"> = {
-      keyId,
-      orgId,
-      scope: "regional",
-      homeRegion: REGION,
-      name: "bench",
-      tokenHash: SHA,
-      displayPrefix: "relai_sk_us_live_abcd",
-      limits: { rpm: 600 },
-      bodySha256: SHA,
-    };
-    yield { stream: key, events: [newEvent(key, "issued", "KeyIssued.v1", issued, by)] };
-  }
+/** An organization with a top-up of $100,000 and a key, and more top-ups where asked for. */
+export function* organization(
+  number: number,
+  tokenHash: string = SHA,
+  moreTopUps: readonly number[] = [],
+): Generator<Append> {
+  const orgId = idOf("org", number);
+  const keyId = idOf("key", number);
+  const org = streams.org(orgId);
+  const key = streams.key(keyId);
+  const by = metadata("bench");
+  const created = { orgId, name: "bench", homeRegion: REGION, bodySha256: SHA };
+  const topUps = [number, ...moreTopUps].map((lot) => {
+    const topUpId = idOf("lot", lot);
+    return newEvent(
+      org,
+      `topped:${topUpId}`,
+      "CreditToppedUp.v1",
+      { orgId, topUpId, amountMicro: 1e11, source: "manual", pot: "paid", bodySha256: SHA },
+      by,
+    );
+  });
+  const issued: EventData<"KeyIssued.v1"> = {
+    keyId,
+    orgId,
+    scope: "regional",
+    homeRegion: REGION,
+    name: "bench",
+    tokenHash,
+    displayPrefix: "relai_sk_us_live_abcd",
+    limits: { rpm: 600 },
+    bodySha256: SHA,
+  };
+  yield {
+    stream: org,
+    events: [newEvent(org, "created", "OrganizationCreated.v1", created, by), ...topUps],
+  };
+  yield { stream: key, events: [newEvent(key, "issued", "KeyIssued.v1", issued, by)] };
+}
+
+/** Whose a request is, and whose journal it stands in. */
+interface Place {
+  readonly org: number;
+  readonly writerEpoch: number;
+  readonly ownerEpoch: number;
 }
 
 /** Both events of one request. */
-function requestEvents(number: number): [NewEvent, NewEvent] {
+export function requestEvents(
+  number: number,
+  { org, writerEpoch, ownerEpoch }: Place,
+): [NewEvent<"RequestAdmitted.v1">, NewEvent<"UsageRecorded.v1">] {
   const requestId = idOf("req", number);
-  const org = number % ORGS;
   const orgId = idOf("org", org);
-  const journal = streams.journal(REGION, JOURNAL_EPOCH);
+  const journal = streams.journal(REGION, writerEpoch);
   const common = {
     requestId,
     orgId,
     homeRegion: REGION,
     keyId: idOf("key", org),
     processingArea: REGION,
-    ownerEpoch: 1,
+    ownerEpoch,
     accounts: [
       {
         account: balanceAccount(orgId),
@@ -155,11 +154,12 @@ function requestEvents(number: number): [NewEvent, NewEvent] {
 
 /** The whole history, append by append; `count` events of requests after what stands before them. */
 export function* history(count: number): Generator<Append> {
-  yield* preamble();
+  for (let number = 0; number < ORGS; number++) yield* organization(number);
   const stream = streams.journal(REGION, JOURNAL_EPOCH);
   let events: NewEvent[] = [];
   for (let number = 0; number < count / 2; number++) {
-    events.push(...requestEvents(number));
+    const place = { org: number % ORGS, writerEpoch: JOURNAL_EPOCH, ownerEpoch: 1 };
+    events.push(...requestEvents(number, place));
     if (events.length < BATCH) continue;
     yield { stream, events };
     events = [];

@@ -27,9 +27,23 @@ const NO_SUCH_PLACE = {
 
 /** The index of the first record at or after a position; undefined where it stands within a record. */
 function indexAt(all: readonly LogRecord[], position: bigint): number | undefined {
-  const at = all.findIndex((record) => record.position >= position);
-  if (at < 0) return all.length;
-  return all[at]?.position === position ? at : undefined;
+  let [at, end] = [0, all.length];
+  while (at < end) {
+    const middle = (at + end) >> 1;
+    if ((all[middle]?.position ?? position) < position) at = middle + 1;
+    else end = middle;
+  }
+  return at === all.length || all[at]?.position === position ? at : undefined;
+}
+
+/** From an index on, or none: a long log is not copied for a short answer. */
+function* up(records: readonly LogRecord[], first = records.length) {
+  for (let at = first, end = records.length; at < end; at++) yield records[at] as LogRecord;
+}
+
+/** From an index down to the first. */
+function* down(records: readonly LogRecord[], last: number) {
+  for (let at = Math.min(last, records.length - 1); at >= 0; at--) yield records[at] as LogRecord;
 }
 
 /** Sends one answer, waits for room, and says whether the caller is still there. */
@@ -65,6 +79,12 @@ export function createReading(log: KurrentLog, faults: Faults) {
     call.end();
   }
 
+  async function sendEach(call: ReadCall, range: Iterable<LogRecord>, max: number): Promise<void> {
+    let left = max;
+    for (const record of range) if (left-- <= 0 || !(await sendEvent(call, record))) break;
+    if (!call.cancelled) await end(call);
+  }
+
   async function readStream(call: ReadCall, options: ReadReq.Options): Promise<void> {
     const from = options.getStream();
     const records = log.stream(nameOf(from?.getStreamIdentifier()));
@@ -76,10 +96,9 @@ export function createReading(log: KurrentLog, faults: Faults) {
     const isBackward = options.getReadDirection() === ReadDirection.BACKWARDS;
     const first = from.hasEnd() ? records.length - 1 : Number(from.getRevision());
     const range = isBackward
-      ? records.slice(0, first + 1).reverse()
-      : records.slice(from.hasEnd() ? records.length : first);
-    for (const record of range.slice(0, max)) if (!(await sendEvent(call, record))) return;
-    await end(call);
+      ? down(records, first)
+      : up(records, from.hasEnd() ? undefined : first);
+    await sendEach(call, range, max);
   }
 
   async function readAll(call: ReadCall, options: ReadReq.Options): Promise<void> {
@@ -90,10 +109,8 @@ export function createReading(log: KurrentLog, faults: Faults) {
     const first = at ?? (from?.hasEnd() ? log.all.length : 0);
     const isBackward = options.getReadDirection() === ReadDirection.BACKWARDS;
     // Backward a position is where a record ends, so the one that begins there is not read.
-    const range = isBackward ? log.all.slice(0, first).reverse() : log.all.slice(first);
-    const max = Number(options.getCount());
-    for (const record of range.slice(0, max)) if (!(await sendEvent(call, record))) return;
-    await end(call);
+    const range = isBackward ? down(log.all, first - 1) : up(log.all, first);
+    await sendEach(call, range, Number(options.getCount()));
   }
 
   async function subscribe(call: ReadCall, options: ReadReq.Options): Promise<void> {
