@@ -37,7 +37,6 @@ export const ALARMS = [
   "read_model_dropped",
   "read_model_not_stored",
   "read_model_of_another_store",
-  "read_model_unreadable",
   "redis_trouble",
   "redis_unfit",
   "replay_failed",
