@@ -121,6 +121,8 @@ test("round trips to Redis are counted by script and command, and failures by th
   ];
   const redis = observeRedis(
     {
+      tags: [""],
+      takes: () => Promise.resolve(true),
       run: () => Promise.resolve(["admitted"]),
       command: () => Promise.reject(errors.shift() ?? new Error("too often")),
       seek: () => Promise.resolve(["id"]),

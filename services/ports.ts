@@ -108,9 +108,10 @@ export interface EventMark {
 export interface AdmissionStore {
   /**
    * Gives the identity of the server's present life, which changes whenever it may have lost writes; of a cluster that of
-   * each of its servers. Where one of several may be the region's, all are asked first, and from then on the one is
-   * spoken to that took the place of one of `meant` (what the newest owner names; none before the first), else one of
-   * these, else the only one there is. Rejects where none of it holds.
+   * each of its servers, with `meant` beside them while one is away, as it may be that one's. Where one of several may be
+   * the region's, all are asked first, and from then on the one is spoken to that took the place of one of `meant` (what
+   * the newest owner names; none before the first), else one of these, else the only one there is. Rejects where none of
+   * it holds.
    */
   seek(meant: readonly string[]): Promise<readonly string[]>;
   admit(ask: AdmitAsk): Promise<AdmitOutcome>;
@@ -133,7 +134,10 @@ export interface AdmissionStore {
   wanted(): Promise<Wanted[]>;
   /** Carries recorded events into the organization's state, each once. */
   apply(ask: OfOwner & { items: readonly AccountsItem[] }): Promise<ApplyOutcome>;
-  /** Replaces an organization's whole state, if the epoch stored for it is lower and this is one of `servers`. */
+  /**
+   * Replaces an organization's whole state, if the epoch stored for it is lower and this is one of `servers`. Fenced as
+   * `away` it was certainly not sent.
+   */
   adopt(ask: {
     ownerEpoch: number;
     servers: readonly string[];
@@ -156,17 +160,26 @@ export interface KeyDirectory {
   lookup(tokenHash: string): Promise<KeyEntry | undefined>;
 
   // The ledger process only:
+  /** What it consists of. Each part may be away, move, or lose what it had by itself. */
+  readonly parts: readonly string[];
+  partOf(tokenHash: string): string;
   /** Puts keys in, in this order, by their token hashes. A revocation is kept, whatever is put later. */
   put(keys: readonly (readonly [tokenHash: string, entry: KeyEntry])[]): Promise<void>;
-  /** An owner begins to put in every key: until it has, and says so, a key that is missing is not known to be nobody's. */
-  markFilling(ownerEpoch: number): Promise<void>;
   /**
-   * Says that every key was put in, under an owner epoch. Changes nothing where a newer owner is filling, or where it is
-   * not known that this one began: what it had put in was lost.
+   * An owner begins to put in every key of a part: until it has, and says so, a key that is missing there is not known to be
+   * nobody's.
    */
-  markFilled(ownerEpoch: number): Promise<void>;
-  /** Whether what was filled under an owner epoch is still whole, or a newer owner sees to it. False: memory was lost. */
-  isKept(ownerEpoch: number): Promise<boolean>;
+  markFilling(part: string, ownerEpoch: number): Promise<void>;
+  /**
+   * Says that every key of a part was put in, under an owner epoch. False, and changes nothing, where a newer owner is
+   * filling, or where it is not known that this one began: what it had put in was lost.
+   */
+  markFilled(part: string, ownerEpoch: number): Promise<boolean>;
+  /**
+   * What became of a part that was filled under an owner epoch. `kept`: it is whole, or a newer owner sees to it. `moved`:
+   * it is there, on another server than it was filled on. `lost`: memory was lost.
+   */
+  stateOf(part: string, ownerEpoch: number): Promise<"kept" | "moved" | "lost">;
 }
 
 // --------------------------------------------------------------------------------------------------- progress

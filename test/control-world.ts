@@ -83,7 +83,7 @@ export async function controlWorld(): Promise<ControlWorld> {
     random,
     region: "us",
     author: { region: "us", actor: "control" },
-    applied: (...asked) => ledger.applied(...asked),
+    applied: (orgId, position, limitMs) => ledger.applied(orgId, position, limitMs),
     admission,
     projector,
   };

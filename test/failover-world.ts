@@ -1,9 +1,12 @@
 import { buildCatalogue } from "#domain/catalogue/build.ts";
-import { streams, type RecordedEvent } from "#domain/events/events.ts";
+import { newEvent, streams, type NewEvent, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData } from "#domain/events/schemas.ts";
+import { sha256Hex } from "#domain/hash.ts";
 import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { systemClock } from "#infra/clock.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
+import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
+import { createRedisProgress } from "#infra/redis/progress.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
 import {
   openHold,
@@ -13,9 +16,10 @@ import {
 } from "#services/gateway/money/hold.ts";
 import { makeOffer } from "#services/gateway/money/offer.ts";
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
+import { isSeen } from "#services/seen.ts";
 import { OPENAI_CHAT } from "#services/gateway/shapes/openai-chat/shape.ts";
 import { startLedger, type Ledger } from "#services/ledger/ledger.ts";
-import type { AdmissionStore } from "#services/ports.ts";
+import type { AdmissionStore, KeyEntry } from "#services/ports.ts";
 import { startProjector } from "#services/projector/projector.ts";
 import { sleep } from "#services/waiting.ts";
 import { registerWriter } from "#services/writers.ts";
@@ -25,8 +29,8 @@ import { createMemoryEventStore } from "./memory-event-store.ts";
 import { createMemoryReadModels } from "./memory-read-models.ts";
 
 /**
- * A region's ledger and gateways as processes apart would run, on Redis servers that fail over: each with connections of
- * its own, all on one event store in memory, by the machine's clock.
+ * A region's ledger and gateways as processes apart would run, on Redis servers that fail: each with connections of its
+ * own, all on one event store in memory, by the machine's clock.
  */
 
 export const PREFIX = "relai:";
@@ -49,7 +53,9 @@ export interface GatewayOnRedis {
   /** What its admission store let in, whether or not it was recorded then. */
   readonly admits: readonly Admit[];
   /** Takes a hold as a request does: admitted and recorded, or the money is refused, or the ledger unavailable. */
-  open(): Promise<OpenHold | "refused" | "unavailable">;
+  open(orgId?: string): Promise<OpenHold | "refused" | "unavailable">;
+  /** Whose key has this hash, by the directory. Rejects where that cannot be said. */
+  lookup(tokenHash: string): Promise<KeyEntry | undefined>;
   /** Opens holds and releases them, one after the other, until the signal; gives the longest time without one, in ms. */
   load(until: AbortSignal): Promise<{ opened: number; longestMs: number }>;
   /** Waits for what goes on after callers have had their answer. */
@@ -58,14 +64,52 @@ export interface GatewayOnRedis {
 
 export type FailoverWorld = Awaited<ReturnType<typeof failoverWorld>>;
 
-/** `holds` of {@link HOLD_MICRO} is what the organization can pay for. */
-export async function failoverWorld(holds: number) {
+const metadata = {
+  at: 1,
+  region: REGION,
+  actor: "control",
+  $correlationId: "c",
+  schema: 1,
+} as const;
+
+/** An organization beside the first, with as much credit, and its key. */
+export function otherOrg(number: number) {
+  const digits = `9${String(number).padStart(25, "0")}`;
+  const [orgId, keyId] = [`org_${digits}`, `key_${digits}`];
+  return { orgId, keyId, topUpId: `lot_${digits}`, tokenHash: sha256Hex(keyId) };
+}
+
+function otherOrgEvents(number: number, amountMicro: number): [string, NewEvent[]][] {
+  const { orgId, keyId, topUpId, tokenHash } = otherOrg(number);
+  const [org, key] = [streams.org(orgId), streams.key(keyId)];
+  const [home, sha] = [{ homeRegion: REGION, name: "test" }, { bodySha256: sha256Hex("body") }];
+  const money = { topUpId, amountMicro, source: "manual", pot: "paid" } as const;
+  const facts = { ...home, ...sha, orgId, keyId, tokenHash, displayPrefix: "x", limits: {} };
+  return [
+    [
+      org,
+      [
+        newEvent(org, "created", "OrganizationCreated.v1", { orgId, ...home, ...sha }, metadata),
+        newEvent(org, topUpId, "CreditToppedUp.v1", { orgId, ...money, ...sha }, metadata),
+      ],
+    ],
+    [key, [newEvent(key, "issued", "KeyIssued.v1", { ...facts, scope: "regional" }, metadata)]],
+  ];
+}
+
+/**
+ * `holds` of {@link HOLD_MICRO} is what each organization can pay for. With `isCluster` the addresses are servers of a
+ * cluster, on which the key directory is too, and there are so many `others` beside the one organization.
+ */
+export async function failoverWorld(holds: number, { isCluster = false, others = 0 } = {}) {
   const clock = systemClock();
   const store = createMemoryEventStore({ clock });
   const ending = new AbortController();
   const alarms: string[] = [];
   const telemetry = { requestDone() {}, alarm: (what: string) => void alarms.push(what) };
   const founding = foundingEvents((at) => `key-${at}`, holds * HOLD_MICRO);
+  for (let number = 0; number < others; number += 1)
+    founding.push(...otherOrgEvents(number, holds * HOLD_MICRO));
   for (const [stream, events] of founding) await store.append(stream, events, "no_stream");
   const catalogue = buildCatalogue({ openai: false, simulator: true, processingArea: REGION });
   const sized = makeOffer(OPENAI_CHAT, catalogue, REGION, Buffer.from(chat()), 64);
@@ -76,14 +120,21 @@ export async function failoverWorld(holds: number) {
   let isOver = false;
 
   async function connect(urls: readonly string[]) {
-    const redis = await openRedis({ urls, commandMsMax: COMMAND_MS_MAX });
+    const redis = await openRedis({ urls, isCluster, commandMsMax: COMMAND_MS_MAX });
     undo.push(() => redis.close());
     const onFault = () => alarms.push("fault");
-    return { redis, admission: createRedisAdmission({ redis, prefix: PREFIX, onFault }) };
+    return {
+      redis,
+      admission: createRedisAdmission({ redis, prefix: PREFIX, onFault }),
+      directory: isCluster
+        ? createRedisKeyDirectory({ redis, prefix: PREFIX, clock })
+        : createMemoryKeyDirectory(),
+      progress: createRedisProgress({ redis, prefix: PREFIX }),
+    };
   }
 
   async function ledgerOn(urls: readonly string[], instance: string): Promise<Ledger> {
-    const { admission } = await connect(urls);
+    const { admission, directory, progress } = await connect(urls);
     const author = { region: REGION, actor: "ledger" };
     const registered = { process: "ledger", instance } as const;
     const writerEpoch = await registerWriter(store, clock, author, registered);
@@ -95,15 +146,19 @@ export async function failoverWorld(holds: number) {
       signal: ending.signal,
       onAlarm: telemetry.alarm,
     });
-    const directory = createMemoryKeyDirectory();
     const parts = { store, clock, telemetry, author, admission, directory, projector };
-    const ledger = await startLedger({ ...parts, writerEpoch, death: { by: "silence" } });
+    const ledger = await startLedger({
+      ...parts,
+      writerEpoch,
+      death: { by: "silence" },
+      onApplied: (...told) => void progress.tell(...told).catch(() => {}),
+    });
     undo.push(() => ledger.stop());
     return ledger;
   }
 
   async function gatewayOn(urls: readonly string[], name: string): Promise<GatewayOnRedis> {
-    const { redis, admission: inner } = await connect(urls);
+    const { redis, admission: inner, directory } = await connect(urls);
     const author = { region: REGION, actor: "gateway" };
     const admits: Admit[] = [];
     const admission: AdmissionStore = {
@@ -131,12 +186,13 @@ export async function failoverWorld(holds: number) {
       background: (work) => void background.add(work),
       untilRecorded: (charge) => charge,
     };
-    async function open() {
+    async function open(orgId: string = ORG) {
       const life = writer.life();
       if (!life || isOver) throw new Error("the gateway has no journal");
       requests += 1;
       const requestId = `req_${String(requests).padStart(26, "0")}`;
-      const caller = { orgId: ORG, keyId: KEYS[0], clientRequestId: undefined };
+      const keyId = orgId === ORG ? KEYS[0] : orgId.replace("org_", "key_");
+      const caller = { orgId, keyId, clientRequestId: undefined };
       const opened = await openHold(money, life, { ...caller, requestId, offer });
       // A caller waits before it asks again.
       if (opened.outcome === "unavailable") await sleep(clock, RETRY_MS);
@@ -146,6 +202,7 @@ export async function failoverWorld(holds: number) {
       redis,
       admits,
       open,
+      lookup: (tokenHash) => directory.lookup(tokenHash),
       async load(until) {
         let [opened, longestMs, last] = [0, 0, performance.now()];
         while (!until.aborted) {
@@ -179,6 +236,24 @@ export async function failoverWorld(holds: number) {
     ledgerOn,
     gatewayOn,
     events,
+    /** A control process' view: whether what was recorded of an organization up to a position can be seen. */
+    async controlOn(urls: readonly string[]) {
+      const { admission, directory, progress } = await connect(urls);
+      return (...asked: [orgId: string, position: bigint, limitMs: number, tokenHash?: string]) =>
+        isSeen({ admission, directory, progress, clock }, ...asked);
+    },
+    /** Adds a micro-dollar of credit; gives the position. */
+    async topUp(orgId: string): Promise<bigint> {
+      const stream = streams.org(orgId);
+      const [last] = await store.read(stream, { from: "end", direction: "backward", max: 1 });
+      const topUpId = `lot_8${orgId.slice(-12)}${String(last?.revision).padStart(13, "0")}`;
+      const money = { amountMicro: 1, source: "manual", pot: "paid" } as const;
+      const data = { orgId, topUpId, ...money, bodySha256: sha256Hex("body") };
+      const event = newEvent(stream, topUpId, "CreditToppedUp.v1", data, metadata);
+      const answer = await store.append(stream, [event], last?.revision ?? "no_stream");
+      if (answer.outcome !== "appended") throw new Error(`not written: ${answer.outcome}`);
+      return answer.position;
+    },
     async owners(): Promise<EventData<"OwnerChanged.v1">[]> {
       const stream = streams.writers(REGION);
       const all = await store.read(stream, { from: "start", direction: "forward", max: 500 });

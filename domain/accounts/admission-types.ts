@@ -5,8 +5,11 @@ import type { Hold } from "./types.ts";
 /** Nothing was done: the caller's owner epoch, or the server itself, is not the one that may take money here. */
 export interface Fenced {
   readonly outcome: "fenced";
-  /** `fault`: this organization is closed to all money until a person has looked. */
-  readonly fenced: "absent" | "older" | "server" | "fault";
+  /**
+   * `away`: the one of several servers that has the organization does not answer, and was not asked.
+   * `fault`: this organization is closed to all money until a person has looked.
+   */
+  readonly fenced: "absent" | "older" | "server" | "away" | "fault";
 }
 
 /** An account as admission sees it. Micro. */
@@ -78,6 +81,8 @@ export type FiguresOutcome =
       readonly budget?: AccountFigures;
       /** Top-ups of which anything is free or held. */
       readonly unspentLots: number;
+      /** Of the last recorded event that is in these figures. */
+      readonly position: bigint | "start";
       readonly asOfMs: number;
     }
   | Fenced;

@@ -244,7 +244,8 @@ export function figures(admission: Admission, ask: FiguresAsk, nowMs: number): F
   wantIfOld(admission, org, nowMs);
   const key = ask.keyId === undefined ? undefined : accounts.keys.get(ask.keyId);
   const figures = { balance: balanceFigures(accounts), ...budgetOf(key) };
-  return { outcome: "figures", ...figures, unspentLots: accounts.lots.size, asOfMs: nowMs };
+  const { lots, position } = accounts;
+  return { outcome: "figures", ...figures, unspentLots: lots.size, position, asOfMs: nowMs };
 }
 
 function balanceFigures(accounts: Accounts): AccountFigures {

@@ -58,18 +58,22 @@ export function applyOf(reply: Reply): ApplyOutcome {
   if (outcome === "fenced") return fencedOf(reply);
   return {
     outcome: outcome === "behind" ? "behind" : "applied",
-    position: position === "start" ? "start" : BigInt(position),
+    position: positionOf(position),
   };
 }
 
+const positionOf = (text: string): bigint | "start" => (text === "start" ? text : BigInt(text));
+
 export function readFigures(reply: Reply) {
   if (reply[0] === "fenced") return fencedOf(reply);
-  const [, , asOfMs, funded, spent, held, unspentLots, budget, budgetSpent, budgetHeld] = reply;
+  const [, , asOfMs, funded, spent, held, unspentLots, position = "", ...ofBudget] = reply;
+  const [budget, budgetSpent, budgetHeld] = ofBudget;
   return {
     outcome: "figures" as const,
     balance: figuresOf(funded, spent, held),
     ...budgetOf(budget, budgetSpent, budgetHeld),
     unspentLots: numberOf(unspentLots),
+    position: positionOf(position),
     asOfMs: numberOf(asOfMs),
   };
 }

@@ -3,7 +3,7 @@ import type { AccountsItem, OrgSnapshot } from "#domain/accounts/types.ts";
 import { WANTED_MAX } from "#domain/accounts/wanted.ts";
 import type { KeyLimits } from "#domain/key-limits.ts";
 import type { LuaScript } from "#infra/redis/lua-scripts.ts";
-import type { RedisConnection } from "#infra/redis/connection.ts";
+import { answersOf, ServerAway, type RedisConnection } from "#infra/redis/connection.ts";
 import type { AdmissionStore } from "#services/ports.ts";
 import {
   admitOf,
@@ -35,7 +35,7 @@ export function createRedisAdmission(options: {
 }): AdmissionStore {
   const { redis, prefix, onFault } = options;
   const scripts = admissionScripts(options.timeLua);
-  const wantedKey = `${prefix}wanted`;
+  const wantedKeys = redis.tags.map((tag) => `${prefix}wanted${tag}`);
 
   function keysOf(orgId: string): string[] {
     return ["state", "free", "taken", "tombstones"].map((name) => `${prefix}{${orgId}}:${name}`);
@@ -47,7 +47,8 @@ export function createRedisAdmission(options: {
     orgId: string,
     args: Readonly<Record<Arg, string | number>>,
   ): Promise<Reply> {
-    const reply = (await redis.run(script, keysOf(orgId), args)) as Reply;
+    const running = redis.run(script, keysOf(orgId), args);
+    const reply = (await running.catch(fencedIfAway)) as Reply;
     if (reply[0] === "fenced" && reply[2] !== undefined) onFault?.(orgId, reply[2]);
     // Lost where it fails; whoever comes upon the hold next says it again.
     if (meetsOld(reply)) void want(orgId).catch(() => {});
@@ -55,7 +56,8 @@ export function createRedisAdmission(options: {
   }
 
   async function want(orgId: string): Promise<void> {
-    await redis.run(scripts.want, [wantedKey], { orgId, most: WANTED_MAX });
+    const args = { orgId, most: WANTED_MAX };
+    await Promise.any(wantedKeys.map((key) => redis.run(scripts.want, [key], args)));
   }
 
   return {
@@ -68,13 +70,13 @@ export function createRedisAdmission(options: {
       readFigures(await decide(scripts.figures, orgId, { keyId, ownerEpoch })),
     want,
     async wanted() {
-      const orgIds = (await redis.command("SPOP", wantedKey, WANTED_MAX)) as string[];
-      const looks = orgIds.map(async (orgId): Promise<Wanted> => {
+      const asked = wantedKeys.map((key) => redis.command("SPOP", key, WANTED_MAX));
+      const orgIds = new Set((await answersOf(asked)).flat() as string[]);
+      const looks = [...orgIds].map(async (orgId): Promise<Wanted> => {
         const epochs = await redis.run(scripts["old-writers"], keysOf(orgId), {});
         return { orgId, writerEpochs: (epochs as Reply).map(Number) };
       });
-      const found = await Promise.allSettled(looks);
-      return found.flatMap((look) => (look.status === "fulfilled" ? [look.value] : []));
+      return answersOf(looks);
     },
     async apply({ orgId, ownerEpoch, items }) {
       const text = JSON.stringify(items.map(itemText));
@@ -83,11 +85,19 @@ export function createRedisAdmission(options: {
     async adopt({ ownerEpoch, servers, state }) {
       const { orgId } = state;
       const snapshot = snapshotText(state);
+      // Of an adoption nobody may wonder whether it came about, if that can be helped: it costs everybody a claim.
+      if (!(await redis.takes(keysOf(orgId)))) return { outcome: "fenced", fenced: "away" };
       const args = { orgId, ownerEpoch, servers: JSON.stringify(servers), snapshot };
       return endOf(await decide(scripts.adopt, orgId, args), "adopted");
     },
     sweep: async (ask) => endOf(await decide(scripts.sweep, ask.orgId, ask), "swept"),
   };
+}
+
+/** What certainly was not sent changed nothing. */
+function fencedIfAway(error: unknown): Reply {
+  if (error instanceof ServerAway) return ["fenced", "away"];
+  throw error;
 }
 
 function endOf<Outcome extends string>(

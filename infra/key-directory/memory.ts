@@ -6,6 +6,8 @@ export function createMemoryKeyDirectory(): KeyDirectory {
   let marked = { ownerEpoch: 0, isFilled: false };
 
   return {
+    parts: [""],
+    partOf: () => "",
     lookup(tokenHash) {
       const entry = entries.get(tokenHash);
       if (entry || marked.isFilled) return Promise.resolve(entry);
@@ -15,15 +17,16 @@ export function createMemoryKeyDirectory(): KeyDirectory {
       for (const [tokenHash, entry] of keys)
         if (!entries.get(tokenHash)?.revoked) entries.set(tokenHash, entry);
     },
-    async markFilling(ownerEpoch) {
+    async markFilling(_, ownerEpoch) {
       if (ownerEpoch >= marked.ownerEpoch) marked = { ownerEpoch, isFilled: false };
     },
-    async markFilled(ownerEpoch) {
+    async markFilled(_, ownerEpoch) {
       if (ownerEpoch === marked.ownerEpoch) marked = { ownerEpoch, isFilled: true };
+      return ownerEpoch === marked.ownerEpoch;
     },
-    isKept: (ownerEpoch) =>
-      Promise.resolve(
-        marked.ownerEpoch > ownerEpoch || (marked.ownerEpoch === ownerEpoch && marked.isFilled),
-      ),
+    async stateOf(_, ownerEpoch) {
+      if (marked.ownerEpoch === ownerEpoch) return marked.isFilled ? "kept" : "lost";
+      return marked.ownerEpoch > ownerEpoch ? "kept" : "lost";
+    },
   };
 }

@@ -35,10 +35,8 @@ export function createRedisKeyDirectory(options: {
   /** Hash → until when nobody knows it, oldest first. */
   const unknown = new Map<string, number>();
 
-  let asked = 0;
-
-  const shardOf = (tokenHash: string) => `${prefix}{keys-${tokenHash.slice(0, 2)}}`;
-  const nameOf = (shard: number) => (shard % SHARDS).toString(16).padStart(2, "0");
+  const partOf = (tokenHash: string) => tokenHash.slice(0, 2);
+  const shardOf = (tokenHash: string) => `${prefix}{keys-${partOf(tokenHash)}}`;
 
   function rememberUnknown(tokenHash: string): void {
     unknown.delete(tokenHash);
@@ -54,14 +52,17 @@ export function createRedisKeyDirectory(options: {
     return (await redis.run(scripts.lookup, [shardOf(tokenHash)], { tokenHash })) as string[];
   }
 
-  async function mark(ownerEpoch: number, isFilled: "yes" | "no"): Promise<void> {
-    const shards = Array.from({ length: SHARDS }, (_, shard) => shardOf(nameOf(shard)));
-    await Promise.all(
-      shards.map((shard) => redis.run(scripts.mark, [shard], { ownerEpoch, isFilled })),
-    );
+  async function mark(part: string, ownerEpoch: number, isFilled: "yes" | "no") {
+    const [outcome] = (await redis.run(scripts.mark, [shardOf(part)], {
+      ownerEpoch,
+      isFilled,
+    })) as string[];
+    return outcome === "marked";
   }
 
   return {
+    parts: Array.from({ length: SHARDS }, (_, shard) => shard.toString(16).padStart(2, "0")),
+    partOf,
     async lookup(tokenHash) {
       if ((unknown.get(tokenHash) ?? 0) > clock.elapsed()) return undefined;
       const [outcome, entry = ""] = await find(tokenHash);
@@ -80,12 +81,14 @@ export function createRedisKeyDirectory(options: {
       await Promise.all(puts);
       for (const [tokenHash] of keys) unknown.delete(tokenHash);
     },
-    markFilling: (ownerEpoch) => mark(ownerEpoch, "no"),
-    markFilled: (ownerEpoch) => mark(ownerEpoch, "yes"),
-    async isKept(ownerEpoch) {
-      // Another shard each time: a server of a cluster that lost its memory has a share of them. No hash is so short.
-      const [outcome, epoch] = await find(nameOf(asked++));
-      return Number(epoch) > ownerEpoch || (outcome === "unknown" && Number(epoch) === ownerEpoch);
+    markFilling: async (part, ownerEpoch) => void (await mark(part, ownerEpoch, "no")),
+    markFilled: (part, ownerEpoch) => mark(part, ownerEpoch, "yes"),
+    async stateOf(part, ownerEpoch) {
+      // No hash is so short.
+      const [outcome, text] = await find(part);
+      const epoch = Number(text);
+      if (epoch < ownerEpoch) return "lost";
+      return epoch > ownerEpoch || outcome === "unknown" ? "kept" : "moved";
     },
   };
 }

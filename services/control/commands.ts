@@ -35,8 +35,16 @@ import {
 export interface ControlParts extends CommandParts, QueryParts {
   readonly random: Random;
   readonly region: string;
-  /** Waits until everything of an organization up to a position can be seen in admission; false when `limitMs` passed first. */
-  readonly applied: (orgId: string, position: bigint, limitMs: number) => Promise<boolean>;
+  /**
+   * Waits until everything of an organization up to a position can be seen in admission, and the key with this hash, where
+   * one is named, is found; false when `limitMs` passed first.
+   */
+  readonly applied: (
+    orgId: string,
+    position: bigint,
+    limitMs: number,
+    tokenHash?: string,
+  ) => Promise<boolean>;
 }
 
 /** Who asks, in so far as it matters to a command. */
@@ -101,14 +109,16 @@ export function createControl(parts: ControlParts) {
   /** Answers once the change can be seen; else with an error that says that it is recorded all the same, and `hint`. */
   async function seen<State, T>(
     handled: Handled<State, OrganizationRefusal | KeyRefusal>,
-    orgOf: (state: State) => string,
+    whatOf: (state: State) => { readonly orgId: string; readonly tokenHash?: string },
     hint: (fresh: boolean) => string,
     view: (state: State, fresh: boolean) => T,
   ): Promise<Outcome<T>> {
     if (!handled.ok) return failed(REFUSALS[handled.refusal]);
     const { position, state, fresh } = handled;
-    if (position === "start" || (await parts.applied(orgOf(state), position, SEEN_MS_MAX)))
-      return { ok: true, value: view(state, fresh), replayed: !fresh };
+    const { orgId, tokenHash } = whatOf(state);
+    const isSeen =
+      position === "start" || (await parts.applied(orgId, position, SEEN_MS_MAX, tokenHash));
+    if (isSeen) return { ok: true, value: view(state, fresh), replayed: !fresh };
     return failed({
       code: "ledger_unavailable",
       message: `The change is recorded and will show, but could not be seen within ${SEEN_MS_MAX / 1000} s. ${hint(fresh)}`,
@@ -138,7 +148,7 @@ export function createControl(parts: ControlParts) {
     );
     return seen(
       handled,
-      () => orgId,
+      () => ({ orgId }),
       () => `Its id is ${orgId}.`,
       ({ created }) => organizationView(recorded(created)),
     );
@@ -188,7 +198,7 @@ export function createControl(parts: ControlParts) {
     );
     return seen(
       handled,
-      () => orgId,
+      () => ({ orgId }),
       () => `Its id is ${topUpId}; do not add it again.`,
       ({ topUps }) => creditView(orgId, recorded(topUps.get(topUpId))),
     );
@@ -228,7 +238,7 @@ export function createControl(parts: ControlParts) {
       fresh
         ? `The key ${keyId} was issued, but its secret is not shown with an error: revoke it and issue another.`
         : `Its id is ${keyId}.`;
-    const outcome = await seen(handled, keyOrgOf, hint, (state, fresh) => ({
+    const outcome = await seen(handled, keyOf, hint, (state, fresh) => ({
       ...viewOf(state),
       key: fresh ? text : null,
     }));
@@ -240,7 +250,9 @@ export function createControl(parts: ControlParts) {
     const commandId = context.requestId ?? newId("req");
     const stream = streams.key(keyId);
     const handled = await handleCommand(parts, key, stream, { command: "revoke" }, commandId);
-    const outcome = await seen(handled, keyOrgOf, () => `The key ${keyId} is revoked.`, viewOf);
+    // Admission refuses it, whatever the directory still says.
+    const whose = (state: KeyState) => ({ orgId: keyOf(state).orgId });
+    const outcome = await seen(handled, whose, () => `The key ${keyId} is revoked.`, viewOf);
     // To revoke needs no Idempotency-Key, so its repeat is no replay of an answer.
     return outcome.ok ? { ...outcome, replayed: false } : outcome;
   }
@@ -260,7 +272,7 @@ function viewOf({ issued, revokedAtMs }: KeyState): KeyView {
   return keyView({ ...facts, limits: limitsOf(facts), revokedAtMs: revokedAtMs ?? null });
 }
 
-const keyOrgOf = ({ issued }: KeyState) => recorded(issued).orgId;
+const keyOf = ({ issued }: KeyState) => recorded(issued);
 
 function recorded<T>(facts: T | undefined): T {
   if (facts === undefined) throw new Error("what was recorded is not there");

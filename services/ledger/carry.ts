@@ -2,59 +2,138 @@ import { effectsOf, orgOf } from "#domain/accounts/effects.ts";
 import type { AccountsItem } from "#domain/accounts/types.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { directoryRowOf } from "#projections/key-directory.ts";
-import type { AdmissionStore, Clock, KeyDirectory } from "#services/ports.ts";
+import type { AdmissionStore, Clock } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import type { Adoption } from "./adoption.ts";
+import type { Keys } from "./keys.ts";
 
 export interface CarryParts {
   readonly admission: AdmissionStore;
-  readonly directory: KeyDirectory;
   readonly clock: Clock;
 }
 
 /** So many organizations' events are carried in at once; those of one go one after the other. */
 const APPLIED_AT_ONCE = 50;
-/** An organization whose state does not catch up for this long is taken as lost, and everything is adopted anew. */
+/** An organization whose state does not catch up for this long is taken as lost, and adopted anew. */
 const APPLY_MS_MAX = 5000;
+/** So many events wait for servers that are away; beyond, whose they are is adopted anew. */
+const WAITING_MAX = 10_000;
+/** So many of those that waited are applied at once. */
+const ITEMS_AT_ONCE = 200;
+
+export type Carrying = ReturnType<typeof createCarrying>;
 
 /**
- * One batch of events into admission and the key directory, under an owner. An organization that is not in yet is adopted
- * first, and how long that takes counts for nothing: so no event behind the claim ever passes one by.
+ * Carries events into admission and the key directory, under an owner. An organization that is not in yet is adopted first,
+ * and how long that takes counts for nothing: so no event behind the claim ever misses one. Nobody waits for an
+ * organization whose server is away: one that is out is passed by, and comes in with the event (adoption.ts); of one that
+ * is in the events wait, until {@link Carrying.catchUp} finds the server back.
  */
-export async function carry(
+export function createCarrying(
   parts: CarryParts,
   ownerEpoch: number,
-  adoption: Adoption,
-  batch: readonly RecordedEvent[],
-): Promise<"carried" | "lost" | "superseded"> {
-  const events = new Map<string, RecordedEvent[]>();
-  for (const event of batch) {
-    if (event.type === "OwnerChanged.v1" && event.data.ownerEpoch > ownerEpoch) return "superseded";
-    const orgId = orgOf(event);
-    if (orgId === undefined || effectsOf(event).length === 0) continue;
-    const list = events.get(orgId);
-    if (list) list.push(event);
-    else events.set(orgId, [event]);
+  adoption: Pick<Adoption, "orgs" | "adoptNew" | "wantAll" | "want" | "passBy" | "moved" | "lose">,
+  keys: Pick<Keys, "put">,
+) {
+  /** What organizations that are in, and whose server is away, have yet to get. */
+  const waiting = new Map<string, AccountsItem[]>();
+  let waitingCount = 0;
+
+  function wait(orgId: string, items: readonly AccountsItem[]): void {
+    waitingCount += items.length;
+    const before = waiting.get(orgId);
+    if (before) before.push(...items);
+    else waiting.set(orgId, [...items]);
+    if (waitingCount > WAITING_MAX) lose(orgId);
   }
-  const created = [...events].filter(([, [first]]) => first?.type === "OrganizationCreated.v1");
-  await Promise.all(created.map(([orgId]) => adoption.adoptNew(orgId)));
-  await adoption.wantAll([...events.keys()]);
-  const all = [...events];
-  for (let at = 0; at < all.length; at += APPLIED_AT_ONCE) {
-    const some = all.slice(at, at + APPLIED_AT_ONCE).map(async ([orgId, list]) => {
-      const items = itemsBehind(adoption.orgs.get(orgId) ?? "start", list);
-      const last = items.at(-1);
-      if (!last) return "applied";
-      const applied = await applyAll(parts, { orgId, ownerEpoch, items });
-      if (applied === "applied") adoption.moved(orgId, last.position);
-      return applied;
-    });
-    if ((await Promise.all(some)).includes("lost")) return "lost";
+
+  function lose(orgId: string): void {
+    waitingCount -= waiting.get(orgId)?.length ?? 0;
+    waiting.delete(orgId);
+    adoption.lose(orgId);
   }
-  // After the accounts know a key, the directory does; so a key that is found can also be admitted.
-  const keys = batch.flatMap((event) => directoryRowOf(event) ?? []);
-  if (keys.length > 0) await parts.directory.put(keys.map(({ key, value }) => [key, value]));
-  return "carried";
+
+  /** Applies one organization's items; repeats until answered, and gives up as lost when it does not catch up in time. */
+  async function applyAll(orgId: string, items: readonly AccountsItem[]) {
+    const begun = parts.clock.elapsed();
+    for (let attempt = 0; ; attempt++) {
+      const answer = await parts.admission
+        .apply({ orgId, ownerEpoch, items })
+        .catch(() => undefined);
+      if (answer?.outcome === "applied") return "applied";
+      if (answer?.outcome === "fenced") {
+        // A faulted organization stays closed; the fault was told when it happened, and the others go on.
+        if (answer.fenced === "fault") return "applied";
+        return answer.fenced === "away" ? "away" : "lost";
+      }
+      if (parts.clock.elapsed() - begun > APPLY_MS_MAX) return "lost";
+      await sleep(parts.clock, backOffMs(attempt, 20, 500));
+    }
+  }
+
+  /** What is recorded of one organization. */
+  async function carryOne(orgId: string, events: readonly RecordedEvent[]): Promise<void> {
+    const to = events.at(-1)?.position ?? 0n;
+    while (!(await adoption.want(orgId))) if (adoption.passBy(orgId, to)) return;
+    const items = itemsBehind(adoption.orgs.get(orgId) ?? "start", events);
+    if (items.length === 0) return;
+    const applied = waiting.has(orgId) ? "away" : await applyAll(orgId, items);
+    if (applied === "lost") return lose(orgId);
+    adoption.moved(orgId, to);
+    if (applied === "away") wait(orgId, items);
+  }
+
+  /** Gives an organization what waits for it, as far as its server takes it. */
+  async function catchUpOne(orgId: string, items: AccountsItem[]): Promise<void> {
+    while (items.length > 0) {
+      const some = items.slice(0, ITEMS_AT_ONCE);
+      const ask = { orgId, ownerEpoch, items: some };
+      const answer = await parts.admission.apply(ask).catch(() => undefined);
+      if (waiting.get(orgId) !== items) return;
+      const isAway = !answer || (answer.outcome === "fenced" && answer.fenced === "away");
+      if (isAway) return;
+      const isFault = answer.outcome === "fenced" && answer.fenced === "fault";
+      if (answer.outcome !== "applied" && !isFault) return lose(orgId);
+      waitingCount -= items.splice(0, some.length).length;
+    }
+    waiting.delete(orgId);
+  }
+
+  return {
+    async carry(batch: readonly RecordedEvent[]): Promise<"carried" | "superseded"> {
+      const events = new Map<string, RecordedEvent[]>();
+      for (const event of batch) {
+        if (event.type === "OwnerChanged.v1" && event.data.ownerEpoch > ownerEpoch)
+          return "superseded";
+        const orgId = orgOf(event);
+        if (orgId === undefined || effectsOf(event).length === 0) continue;
+        const list = events.get(orgId);
+        if (list) list.push(event);
+        else events.set(orgId, [event]);
+      }
+      const created = [...events].filter(([, [first]]) => first?.type === "OrganizationCreated.v1");
+      await Promise.all(created.map(([orgId]) => adoption.adoptNew(orgId)));
+      await adoption.wantAll([...events.keys()]);
+      const all = [...events];
+      for (let at = 0; at < all.length; at += APPLIED_AT_ONCE)
+        await Promise.all(all.slice(at, at + APPLIED_AT_ONCE).map((one) => carryOne(...one)));
+      // After the accounts know a key, the directory does; so a key that is found can also be admitted.
+      const rows = batch.flatMap((event) => directoryRowOf(event) ?? []);
+      const last = batch.at(-1);
+      if (last && rows.length > 0)
+        await keys.put(
+          rows.map(({ key, value }) => [key, value]),
+          last.position,
+        );
+      return "carried";
+    },
+    /** Whether recorded events of an organization wait for its server. */
+    isBehind: (orgId: string) => waiting.has(orgId),
+    /** Applies what waits, where the server is back. To be called again only when it is done. */
+    async catchUp(): Promise<void> {
+      await Promise.all([...waiting].map(([orgId, items]) => catchUpOne(orgId, items)));
+    },
+  };
 }
 
 /** One organization's events behind a position, each with the one before it. */
@@ -70,22 +149,4 @@ function itemsBehind(
     reached = position;
   }
   return items;
-}
-
-/** Applies one organization's items; repeats until answered, and gives up as lost when it does not catch up in time. */
-async function applyAll(
-  parts: CarryParts,
-  ask: Parameters<AdmissionStore["apply"]>[0],
-): Promise<"applied" | "lost"> {
-  const begun = parts.clock.elapsed();
-  for (let attempt = 0; ; attempt++) {
-    const answer = await parts.admission.apply(ask).catch(() => undefined);
-    if (answer?.outcome === "applied") return "applied";
-    if (answer?.outcome === "fenced") {
-      // A faulted organization stays closed; the fault was told when it happened, and the others go on.
-      return answer.fenced === "fault" ? "applied" : "lost";
-    }
-    if (parts.clock.elapsed() - begun > APPLY_MS_MAX) return "lost";
-    await sleep(parts.clock, backOffMs(attempt, 20, 500));
-  }
 }

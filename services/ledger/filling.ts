@@ -1,15 +1,12 @@
-import { unpackRows } from "#projections/rows.ts";
-import type { Clock, KeyDirectory, Projector, Telemetry } from "#services/ports.ts";
+import type { Clock, Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep } from "#services/waiting.ts";
 import type { Adoption } from "./adoption.ts";
-import type { Ownership } from "./owner.ts";
+import type { Keys } from "./keys.ts";
 
-/** So many keys are read and put in at once. */
-const KEYS_AT_ONCE = 1_000;
+/** What was away is tried again so much later, at most. */
+const AGAIN_MS_MAX = 1_000;
 
 export interface FillParts {
-  readonly projector: Projector;
-  readonly directory: KeyDirectory;
   readonly clock: Clock;
   readonly telemetry: Pick<Telemetry, "alarm">;
 }
@@ -24,47 +21,69 @@ export interface Filled {
 
 /**
  * Fills the key directory and then the admission store behind a claim, a slice at a time, beside what is served: an
- * organization that is wanted waits for nobody here, but a key that is missing is waited for. What fails is tried again,
- * as long as the ownership goes on. `onFull` is told of each of the two that is full.
+ * organization that is wanted waits for nobody here, but a key that is missing is waited for. What cannot be read is tried
+ * again, as long as the ownership goes on. What is away is passed over: the function that is given back, called now and
+ * then, fills what is back, and whatever has to be filled anew.
+ * `onFull` is told once of each of the two that is full.
  */
-export async function fill(
-  parts: FillParts,
-  { ownerEpoch, position }: Ownership,
-  adoption: Pick<Adoption, "adoptNext">,
+export function fill(
+  { clock, telemetry }: FillParts,
+  keys: Pick<Keys, "fill" | "isWhole">,
+  adoption: Pick<Adoption, "adoptNext" | "adoptOut" | "isAnyOut">,
   signal: AbortSignal,
   onFull: (what: keyof Filled) => void,
-): Promise<void> {
-  let after = "";
+): () => void {
+  const filled: Filled = { keys: false, all: false };
+  let [isRunning, isTold, attempt, dueMs] = [false, false, 0, 0];
 
-  /** False when there are no more. */
-  async function putNext(): Promise<boolean> {
-    const slice = { in: "keys", after, max: KEYS_AT_ONCE };
-    const packed = await parts.projector.rows("key-directory", position, ["keys"], slice);
-    const keys = [...unpackRows(packed.rows)].map(({ key, value }) => [key, value] as const);
-    await parts.directory.put(keys);
-    after = keys.at(-1)?.[0] ?? after;
-    return keys.length > 0;
+  function full(what: keyof Filled): void {
+    if (!signal.aborted && !filled[what]) onFull(what);
+    filled[what] = true;
   }
 
-  async function untilFull(next: () => Promise<boolean>): Promise<void> {
-    for (let attempt = 0; !signal.aborted;) {
+  function alarm(error: unknown): void {
+    if (!signal.aborted) telemetry.alarm("ledger_fill_failed", { error: String(error) });
+  }
+
+  async function fillKeys(): Promise<false> {
+    if (!keys.isWhole()) await keys.fill(signal);
+    if (keys.isWhole()) full("keys");
+    else if (!isTold) alarm("a part of the key directory takes no keys");
+    isTold = !keys.isWhole();
+    return false;
+  }
+
+  async function untilDone(next: () => Promise<boolean>): Promise<void> {
+    for (let failures = 0; !signal.aborted;) {
       try {
         if (!(await next())) return;
-        attempt = 0;
+        failures = 0;
       } catch (error) {
-        if (signal.aborted) return;
-        parts.telemetry.alarm("ledger_fill_failed", { error: String(error) });
-        await sleep(parts.clock, backOffMs(attempt++, 50, 5000));
+        alarm(error);
+        await sleep(clock, backOffMs(failures++, 50, 5000));
       }
     }
   }
 
-  await untilFull(putNext);
-  await untilFull(async () => {
-    await parts.directory.markFilled(ownerEpoch);
+  async function work(rest: () => Promise<boolean>): Promise<void> {
+    isRunning = true;
+    await untilDone(fillKeys);
+    await untilDone(rest);
+    const isWhole = keys.isWhole() && !adoption.isAnyOut();
+    if (isWhole) full("all");
+    attempt = isWhole ? 0 : attempt + 1;
+    dueMs = clock.elapsed() + backOffMs(attempt, 25, AGAIN_MS_MAX);
+    isRunning = false;
+  }
+
+  async function others(): Promise<false> {
+    await adoption.adoptOut();
     return false;
-  });
-  if (!signal.aborted) onFull("keys");
-  await untilFull(adoption.adoptNext);
-  if (!signal.aborted) onFull("all");
+  }
+
+  void work(adoption.adoptNext);
+  return () => {
+    const isWhole = keys.isWhole() && !adoption.isAnyOut();
+    if (!isWhole && !isRunning && clock.elapsed() >= dueMs) void work(others);
+  };
 }

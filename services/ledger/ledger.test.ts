@@ -118,13 +118,12 @@ describe("an ownership that is lost", () => {
   test("and a claim that fails half-way is followed by another, never by its own fence", async () => {
     const world = await gatewayWorld();
     const { apply } = world.admission;
-    const { directory } = world.gateway.parts;
-    const { markFilling } = directory;
+    const { fence } = world.store;
     let [refusals, failures] = [1, 2];
     world.admission.apply = (ask) =>
       refusals-- > 0 ? Promise.resolve({ outcome: "fenced", fenced: "absent" }) : apply(ask);
-    directory.markFilling = (ownerEpoch) =>
-      failures-- > 0 ? Promise.reject(new Error("no answer")) : markFilling(ownerEpoch);
+    world.store.fence = (...asked) =>
+      failures-- > 0 ? Promise.reject(new Error("no answer")) : fence(...asked);
     let isSuperseded = false;
     void world.ledger.superseded.then(() => (isSuperseded = true));
     await topUp(world, 10);
@@ -197,38 +196,6 @@ test("the sweep behind a seal keeps no event from being carried", async () => {
   const applied = world.ledger.applied(ORG, await topUp(world, 10), 1_000);
   await world.clock.advance(1_001);
   expect([swept, await applied]).toEqual([[7], true]);
-  await expectServing(world, 1);
-});
-
-test("a failure in the middle of a batch carries it once more, and nothing twice", async () => {
-  const world = await gatewayWorld();
-  const { directory } = world.gateway.parts;
-  const { put } = directory;
-  let failures = 2;
-  directory.put = (keys) => (failures-- > 0 ? Promise.reject(new Error("no answer")) : put(keys));
-  const stream = streams.key("key_00000000000000000000000009");
-  const keyId = "key_00000000000000000000000009";
-  const facts = {
-    keyId,
-    orgId: ORG,
-    scope: "regional",
-    homeRegion: "us",
-    name: "late",
-    displayPrefix: "x",
-    limits: {},
-  } as const;
-  const data = { ...facts, tokenHash: "9".repeat(64), bodySha256: "0".repeat(64) };
-  await world.store.append(
-    stream,
-    [newEvent(stream, "issued", "KeyIssued.v1", data, metadata)],
-    "no_stream",
-  );
-  await topUp(world, 10);
-  await world.clock.advance(5_000);
-  expect(await directory.lookup("9".repeat(64))).toMatchObject({ keyId });
-  expect(world.alarms).toContain("ledger_follow_failed");
-  expect(world.alarms).not.toContain("fault");
-  expect(await owners(world)).toEqual([1]);
   await expectServing(world, 1);
 });
 

@@ -2,12 +2,22 @@ import { UnreadableEvent } from "#domain/events/events.ts";
 import type { Telemetry } from "#services/ports.ts";
 import { backOffMs, sleep, TIMED_OUT, within } from "#services/waiting.ts";
 import { createAdoption, type Adoption } from "./adoption.ts";
-import { carry } from "./carry.ts";
+import { createCarrying, type Carrying } from "./carry.ts";
 import { fill, type Filled } from "./filling.ts";
+import { createKeys } from "./keys.ts";
 import { claimOwnership, type OwnerParts, type Ownership } from "./owner.ts";
 import { createSilenceWatch, sealSilent, type SilenceWatch } from "./silence.ts";
 import { createSweeping } from "./sweeping.ts";
 import { lookAfterWanted } from "./wanted.ts";
+
+/**
+ * Of several servers one that has lost something costs a claim, and so everybody a moment. The first claim follows at once;
+ * the next ones each after an ownership of twice as long, up to a limit, until one has lasted a while.
+ */
+const REST_MS = { first: 500, max: 30_000 };
+const CALM_MS = 60_000;
+/** Who waits for what a command did looks so often whether its organization is back. */
+const LOOK_EVERY_MS = 50;
 
 export type Ledger = Awaited<ReturnType<typeof startLedger>>;
 
@@ -38,7 +48,7 @@ export async function startLedger(parts: LedgerParts) {
   const waiters = new Set<{ readonly position: bigint; readonly resolve: () => void }>();
   let appliedTo: bigint | "start" = "start";
   let ready = false;
-  let adoption: Adoption | undefined;
+  let present: Present | undefined;
   const superseded = Promise.withResolvers<void>();
   const full = { keys: Promise.withResolvers<void>(), all: Promise.withResolvers<void>() };
 
@@ -52,14 +62,18 @@ export async function startLedger(parts: LedgerParts) {
   /** Owns and serves, again and again, until stopped or superseded. */
   async function own(first: Ownership): Promise<void> {
     let ownership: Ownership | "superseded" | undefined = first;
-    let attempt = 0;
+    let [attempt, losses] = [0, 0];
     while (!stopping.signal.aborted) {
       if (ownership && ownership !== "superseded") {
         const { ownerEpoch } = ownership;
         ready = true;
         reached(ownerEpoch, ownership.position);
-        const end = await serve(parts, ownership, stopping.signal, {
-          began: (of) => void (adoption = of),
+        const begunMs = parts.clock.elapsed();
+        const areSeveral = ownership.servers.length > 1;
+        const { first: firstMs, max } = REST_MS;
+        const restMs = areSeveral && losses > 0 ? backOffMs(losses - 1, firstMs, max) : 0;
+        const end = await serve(parts, ownership, restMs, stopping.signal, {
+          began: (of) => void (present = of),
           reached: (position) => reached(ownerEpoch, position),
           filled(what) {
             full[what].resolve();
@@ -69,6 +83,9 @@ export async function startLedger(parts: LedgerParts) {
         });
         ready = false;
         if (end === "stopped") return;
+        losses = parts.clock.elapsed() - begunMs < CALM_MS ? losses + 1 : 0;
+        // While it rested the others were served; to wait once more would be for nothing.
+        if (areSeveral) attempt = 0;
         ownership = end === "superseded" ? end : undefined;
       }
       if (ownership === "superseded") return superseded.resolve();
@@ -96,15 +113,22 @@ export async function startLedger(parts: LedgerParts) {
      * first.
      */
     async applied(orgId: string, position: bigint, limitMs: number): Promise<boolean> {
+      const { clock } = parts;
+      const dueMs = clock.elapsed() + limitMs;
       const isCarried = () => appliedTo !== "start" && appliedTo >= position;
-      if (isCarried() && adoption?.orgs.has(orgId)) return true;
+      const isIn = () =>
+        present !== undefined && present.adoption.orgs.has(orgId) && !present.isBehind(orgId);
+      if (isCarried() && isIn()) return true;
       const waiter = { position, ...Promise.withResolvers<void>() };
       waiters.add(waiter);
       if (isCarried()) waiter.resolve();
-      const seen = waiter.promise.then(() => adoption?.want(orgId));
-      const answer = await within(parts.clock, limitMs, seen).catch(() => TIMED_OUT);
+      const seen = waiter.promise.then(async () => {
+        await present?.adoption.want(orgId);
+        while (!isIn() && clock.elapsed() < dueMs) await sleep(clock, LOOK_EVERY_MS);
+      });
+      await within(clock, limitMs, seen).catch(() => TIMED_OUT);
       waiters.delete(waiter);
-      return answer !== TIMED_OUT;
+      return isCarried() && isIn();
     },
     /** Waits until every key, or every key and organization, was in once; false when `limitMs` passed first. */
     async filled(what: keyof Filled, limitMs: number): Promise<boolean> {
@@ -119,35 +143,55 @@ export async function startLedger(parts: LedgerParts) {
 
 type ServeEnd = "stopped" | "lost" | "superseded";
 
+/** Who is in under the present owner, and has all that is carried. */
+interface Present extends Pick<Carrying, "isBehind"> {
+  readonly adoption: Adoption;
+}
+
 /** What is told of an ownership while it goes on. */
 interface Told {
-  began(adoption: Adoption): void;
+  began(present: Present): void;
   reached(position: bigint): void;
   filled(what: keyof Filled): void;
 }
 
-/** Follows the store and carries what comes, fills what is empty, and looks after who is wanted, until this ownership ends. */
+/**
+ * Follows the store and carries what comes, fills what is empty, and looks after who is wanted, until this ownership ends.
+ * Where something is lost it ends once it has lasted `restMs`; the others are served meanwhile.
+ */
 async function serve(
   parts: LedgerParts,
   ownership: Ownership,
+  restMs: number,
   stop: AbortSignal,
   told: Told,
 ): Promise<ServeEnd> {
+  const { clock } = parts;
   const ending = new AbortController();
   const ends = AbortSignal.any([stop, ending.signal]);
   const { ownerEpoch } = ownership;
   const filled: Filled = { keys: false, all: false };
+  const restedMs = clock.elapsed() + restMs;
   let end: ServeEnd = "stopped";
   let after = ownership.position;
   let watch: SilenceWatch | undefined;
   let sealing: Promise<void> | undefined;
+  let cancelEnd: (() => void) | undefined;
   function endAs(why: "lost" | "superseded"): void {
     if (!ends.aborted) end = why;
     ending.abort();
   }
-  const adoption = createAdoption(parts, ownership, endAs);
-  told.began(adoption);
-  void fill(parts, ownership, adoption, ends, (what) => {
+  function onLost(): void {
+    const leftMs = restedMs - clock.elapsed();
+    if (leftMs <= 0) endAs("lost");
+    else cancelEnd ??= clock.timer(leftMs, () => endAs("lost"));
+  }
+  const onSuperseded = () => endAs("superseded");
+  const adoption = createAdoption(parts, ownership, { onLost, onSuperseded });
+  const keys = createKeys(parts, ownership);
+  const carrying = createCarrying(parts, ownerEpoch, adoption, keys);
+  told.began({ adoption, isBehind: carrying.isBehind });
+  const fillAgain = fill(parts, keys, adoption, ends, (what) => {
     filled[what] = true;
     told.filled(what);
   });
@@ -156,9 +200,15 @@ async function serve(
     parts,
     ownership,
     adoption,
+    keys,
     filled,
     carriedTo: () => after,
-    onLost: () => endAs("lost"),
+    async catchUp() {
+      fillAgain();
+      await carrying.catchUp();
+    },
+    onLost,
+    onMissed: adoption.lose,
   });
   try {
     for (let attempt = 0; !ends.aborted; attempt++) {
@@ -167,8 +217,7 @@ async function serve(
           watch ??= await createSilenceWatch(parts, parts.writerEpoch, after);
         for await (const batch of parts.store.follow({ after, signal: ends })) {
           for (const event of batch) watch?.see(event);
-          const carried = await carry(parts, ownerEpoch, adoption, batch);
-          if (carried !== "carried") return carried;
+          if ((await carrying.carry(batch)) === "superseded") return "superseded";
           sweep(batch);
           // Beside the carrying: however many are dead, and however slow their journals, those that live do not wait.
           if (watch)
@@ -185,12 +234,13 @@ async function serve(
         // projector reads the same and says so.
         if (ends.aborted || error instanceof UnreadableEvent) return end;
         parts.telemetry.alarm("ledger_follow_failed", { error: String(error) });
-        await sleep(parts.clock, backOffMs(attempt, 50, 5000));
+        await sleep(clock, backOffMs(attempt, 50, 5000));
       }
     }
     return end;
   } finally {
     ending.abort();
+    cancelEnd?.();
     cancelLooks();
     await sealing;
   }

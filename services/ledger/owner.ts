@@ -46,8 +46,6 @@ export async function claimOwnership(parts: OwnerParts): Promise<Ownership | "su
   // A claim that the fold has passed already is not seen by whoever follows the events from there.
   const newest = await newestOwner(parts.store, parts.author.region);
   if (newest && newest.ownerEpoch > ownerEpoch) return "superseded";
-  // Keys that were issued up to here are followed by nobody: until all are put in, one that is missing may be real.
-  await parts.directory.markFilling(ownerEpoch);
   return { ownerEpoch, servers, position };
 }
 

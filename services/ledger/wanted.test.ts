@@ -2,7 +2,6 @@ import { expect, test } from "vitest";
 import { newEvent, streams } from "#domain/events/events.ts";
 import { createMemoryEventStore } from "#test/memory-event-store.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
-import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import type { EventStore } from "#services/ports.ts";
 import { funded, KEY, ORG } from "#test/accounts-world.ts";
 import { manualClock } from "#test/manual-clock.ts";
@@ -30,20 +29,21 @@ async function looking() {
       return failures-- > 0 ? Promise.reject(new Error("no answer")) : inner.read(of, options);
     },
   };
-  const directory = createMemoryKeyDirectory();
-  await directory.markFilling(1);
-  await directory.markFilled(1);
-  const parts = { admission, clock, store, directory, author: { region: "us", actor: "ledger" } };
+  const parts = { admission, clock, store, author: { region: "us", actor: "ledger" } };
   const ownership = { ownerEpoch: 1, servers: [state.server], position: "start" as const };
   const asked: string[] = [];
+  const missed: string[] = [];
   const orgs = new Map([[ORG, 6n]]);
   const cancel = lookAfterWanted({
     parts,
     ownership,
     adoption: { orgs, wantAll: async (orgIds) => void asked.push(...orgIds) },
+    keys: { look: () => Promise.resolve(true) },
     filled,
     carriedTo: () => carriedTo,
+    catchUp: () => Promise.resolve(),
     onLost: () => void (lost += 1),
+    onMissed: (orgId) => void missed.push(orgId),
   });
   await inner.append(
     stream,
@@ -56,6 +56,7 @@ async function looking() {
     admission,
     filled,
     asked,
+    missed,
     cancel,
     reads: () => reads,
     lost: () => lost,
@@ -171,16 +172,28 @@ test("while not all are in, one that is wanted is adopted long before whoever wa
   expect(world.lost()).toBe(0);
 });
 
-test("an organization that was adopted and is missed means that the server lost its memory", async () => {
+test("an organization that was adopted and is gone, or is on another server, is missed", async () => {
   const world = await looking();
   await world.admission.want(ORG);
   await world.admission.want("org_nobody");
   await world.clock.advance(2_000);
-  expect(world.lost()).toBe(0);
-  world.admission.figures = () => Promise.resolve({ outcome: "fenced", fenced: "absent" });
-  await world.admission.want(ORG);
-  await world.clock.advance(2_000);
-  expect(world.lost()).toBe(1);
+  expect(world.missed).toEqual([]);
+  for (const fenced of ["away", "absent", "server"] as const) {
+    world.admission.figures = () => Promise.resolve({ outcome: "fenced", fenced });
+    await world.admission.want(ORG);
+    await world.clock.advance(2_000);
+  }
+  expect(world.missed).toEqual([ORG, ORG]);
   world.cancel();
   expect(world.clock.armed()).toBe(0);
+});
+
+test("a server that is away has lost nothing; one that nobody named has taken another's place", async () => {
+  const world = await looking();
+  world.admission.seek = (meant) => Promise.resolve(meant);
+  await world.clock.advance(5_000);
+  expect(world.lost()).toBe(0);
+  world.admission.seek = (meant) => Promise.resolve([...meant, "another"]);
+  await world.clock.advance(2_000);
+  expect(world.lost()).toBeGreaterThan(0);
 });

@@ -3,6 +3,7 @@ import type { Wanted } from "#domain/accounts/admission-types.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Adoption } from "./adoption.ts";
 import type { Filled } from "./filling.ts";
+import type { Keys } from "./keys.ts";
 import type { LedgerParts } from "./ledger.ts";
 import type { Ownership } from "./owner.ts";
 import { readTail } from "./retire.ts";
@@ -14,26 +15,34 @@ const MISSED_EVERY_MS = 50;
 const READ_MS_MAX = 1000;
 
 export interface LookParts {
-  readonly parts: Pick<LedgerParts, "admission" | "author" | "clock" | "directory" | "store">;
+  readonly parts: Pick<LedgerParts, "admission" | "author" | "clock" | "store">;
   readonly ownership: Ownership;
   readonly adoption: Pick<Adoption, "orgs" | "wantAll">;
+  readonly keys: Pick<Keys, "look">;
   readonly filled: Filled;
   /** Everything up to here is in the state of every organization. */
   readonly carriedTo: () => bigint | "start";
+  /** Gives those what waits for them whose servers are back, before anybody is looked at. */
+  readonly catchUp: () => Promise<void>;
   /** Told when a server turns out to have lost its memory, or another one has taken its place. */
   readonly onLost: () => void;
+  /** Told of an organization that was adopted and is gone, or is on another server than it was adopted on. */
+  readonly onMissed: (orgId: string) => void;
 }
 
 /**
  * Looks after organizations that somebody came upon, twice a second until cancelled, and more often while not all are in.
- * One that is not in yet is adopted. One that was adopted and is gone means that the server lost its memory; keys that
- * were filled in and are gone mean the same, and with them gone nobody would get as far as to miss an organization. One with old provisional holds is swept again for their writers, as often as
- * such holds are found: a writer may wake up behind its seal, take and die, and an admission may arrive at any time.
+ * One that is not in yet is adopted. One that was adopted and is gone means that its server lost its memory; keys that
+ * were filled in and are gone mean the same, and with them gone nobody would get as far as to miss an organization. One
+ * that is on another server than it was adopted on moved there. One with old provisional holds is swept again for their
+ * writers, as often as such holds are found: a writer may wake up behind its seal, take and die, and an admission may
+ * arrive at any time.
  */
 export function lookAfterWanted(looks: LookParts): () => void {
-  const { parts, ownership, adoption, filled, carriedTo, onLost } = looks;
-  const { admission, clock, directory } = parts;
+  const { parts, ownership, adoption, keys, filled, carriedTo, onLost, onMissed } = looks;
+  const { admission, clock } = parts;
   const { ownerEpoch } = ownership;
+  let serversDueMs = clock.elapsed();
   let cancel = () => {};
   let stopped = false;
 
@@ -54,7 +63,8 @@ export function lookAfterWanted(looks: LookParts): () => void {
   async function look({ orgId, writerEpochs }: Wanted, asked: Map<number, boolean>): Promise<void> {
     if (writerEpochs.length === 0) {
       const found = await admission.figures({ orgId });
-      if (found.outcome === "fenced" && found.fenced === "absent") onLost();
+      const isFenced = found.outcome === "fenced";
+      if (isFenced && (found.fenced === "absent" || found.fenced === "server")) onMissed(orgId);
     }
     for (const writerEpoch of writerEpochs) {
       const over = asked.get(writerEpoch) ?? (await isOver(writerEpoch));
@@ -63,10 +73,15 @@ export function lookAfterWanted(looks: LookParts): () => void {
     }
   }
 
-  async function poll(): Promise<void> {
+  async function lookAtServers(): Promise<void> {
+    if (clock.elapsed() < serversDueMs) return;
+    serversDueMs = clock.elapsed() + WANTED_EVERY_MS;
     const servers = await admission.seek(ownership.servers);
-    if (String(servers) !== String(ownership.servers)) return onLost();
-    if (filled.keys && !(await directory.isKept(ownerEpoch))) return onLost();
+    if (servers.some((id) => !ownership.servers.includes(id)) || !(await keys.look())) onLost();
+  }
+
+  async function poll(): Promise<void> {
+    await Promise.all([lookAtServers(), looks.catchUp()]);
     const wanted = await admission.wanted();
     const known = wanted.filter(({ orgId }) => adoption.orgs.has(orgId));
     // What fails is done again when somebody comes upon the organization again.

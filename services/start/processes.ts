@@ -7,8 +7,8 @@ import { createGatewayServer, stopGateway } from "#services/gateway/http/server.
 import { openWriter, registerGateway } from "#services/gateway/money/writer.ts";
 import { addProbes } from "#services/internal/operator-server.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
-import type { Progress } from "#services/ports.ts";
-import { sleep, within } from "#services/waiting.ts";
+import { isSeen } from "#services/seen.ts";
+import { within } from "#services/waiting.ts";
 import { newestOwner, type Author } from "#services/writers.ts";
 import {
   distantLedgerCheck,
@@ -126,7 +126,7 @@ export async function openSharedRegion(
   projector: WorkerProjector,
   gatewayCount: number,
 ): Promise<Region> {
-  const { progress } = base;
+  const { progress, admission, directory, clock } = base;
   if (!progress) throw new Error("a region on servers tells there how far it has come");
   const lives = liveAsLedger(base, projector, "claim");
   const gateways: Awaited<ReturnType<typeof createServingGateway>>[] = [];
@@ -136,7 +136,7 @@ export async function openSharedRegion(
     ledger: {
       isReady: lives.isReady,
       isServing: lives.isServing,
-      applied: (...asked) => isSeen(progress, base, ...asked),
+      applied: (...asked) => isSeen({ admission, directory, progress, clock }, ...asked),
       filled: lives.filled,
     },
     gateways,
@@ -183,7 +183,7 @@ function followingOwner(base: Base): Base {
 
 async function openControl(opened: Base): Promise<Addresses> {
   const base = followingOwner(opened);
-  const { progress, stops } = base;
+  const { progress, admission, directory, clock, stops } = base;
   if (!progress) throw new Error("a control process waits for a ledger that is another one");
   let stopping = false;
   const projector = base.openProjector();
@@ -191,7 +191,7 @@ async function openControl(opened: Base): Promise<Addresses> {
   const readiness = readinessOf(base, { ...storeChecks(base), ...reading }, () => stopping);
   const { url, ready } = await serveControl(base, readiness, {
     projector,
-    applied: (...asked) => isSeen(progress, base, ...asked),
+    applied: (...asked) => isSeen({ admission, directory, progress, clock }, ...asked),
   });
   const close = stops.control;
   stops.control = (limitMs) => {
@@ -201,35 +201,4 @@ async function openControl(opened: Base): Promise<Addresses> {
   const internal = await serveInternal(base, readiness);
   ready();
   return { url, internal };
-}
-
-const LOOK_EVERY_MS = 20;
-
-/**
- * Waits until the ledger has told that it carried a position in, and has the organization in place: what is there under an
- * owner before it may be older. False when `limitMs` passed first.
- */
-async function isSeen(
-  progress: Progress,
-  { admission, clock }: Base,
-  orgId: string,
-  position: bigint,
-  limitMs: number,
-): Promise<boolean> {
-  const dueMs = clock.elapsed() + limitMs;
-
-  async function look(): Promise<boolean> {
-    const told = await progress.told();
-    if (!told || told.position < position) return false;
-    const found = await admission.figures({ orgId, ownerEpoch: told.ownerEpoch });
-    if (found.outcome === "figures" || found.fenced === "fault") return true;
-    await admission.want(orgId);
-    return false;
-  }
-
-  for (;;) {
-    if (await look().catch(() => false)) return true;
-    if (clock.elapsed() >= dueMs) return false;
-    await sleep(clock, LOOK_EVERY_MS);
-  }
 }

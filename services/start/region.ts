@@ -1,4 +1,5 @@
 import type { FastifyInstance } from "fastify";
+import type { ControlParts } from "#services/control/commands.ts";
 import type { Gateway, StoppedGateway } from "#services/gateway/gateway.ts";
 import { createGatewayServer, stopGateway } from "#services/gateway/http/server.ts";
 import { openJournal } from "#services/journal.ts";
@@ -9,10 +10,11 @@ import { endOr, NOT_SEALED } from "./stopping.ts";
 
 /** One region in one process: its ledger and its gateways. */
 export interface Region {
-  readonly ledger: Pick<Ledger, "isReady" | "applied" | "filled"> & {
-    /** False also while it stands by. */
-    isServing(): boolean;
-  };
+  readonly ledger: Pick<Ledger, "isReady" | "filled"> &
+    Pick<ControlParts, "applied"> & {
+      /** False also while it stands by. */
+      isServing(): boolean;
+    };
   readonly gateways: readonly { readonly gateway: Gateway; readonly server: FastifyInstance }[];
   /** Stops accepting, lets what runs finish within `drainMs`, then ends the gateways' journals cleanly. */
   drain(drainMs: number): Promise<readonly StoppedGateway[]>;

@@ -105,7 +105,13 @@ function generousAdmission(orgId: string): AdmissionStore {
     drop: () => Promise.resolve({ outcome: "dropped" }),
     close: () => Promise.resolve({ outcome: "closed" }),
     figures: () =>
-      Promise.resolve({ outcome: "figures", balance: figures, unspentLots: 1, asOfMs: 0 }),
+      Promise.resolve({
+        outcome: "figures",
+        balance: figures,
+        unspentLots: 1,
+        position: "start",
+        asOfMs: 0,
+      }),
     want: () => Promise.resolve(),
     wanted: () => Promise.resolve([]),
     apply: () => Promise.resolve({ outcome: "applied", position: 0n }),

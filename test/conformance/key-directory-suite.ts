@@ -12,10 +12,22 @@ export interface KeyDirectoryUnderTest {
   cleanUp(): Promise<void>;
 }
 
+const beginAll = (directory: KeyDirectory, ownerEpoch: number) =>
+  Promise.all(directory.parts.map((part) => directory.markFilling(part, ownerEpoch)));
+
+/** Which of these its parts say, each once. */
+const once = <Said>(said: readonly Said[]) => [...new Set(said)];
+
+const endAll = async (directory: KeyDirectory, ownerEpoch: number) =>
+  once(await Promise.all(directory.parts.map((part) => directory.markFilled(part, ownerEpoch))));
+
+const statesOf = async (directory: KeyDirectory, ownerEpoch: number) =>
+  once(await Promise.all(directory.parts.map((part) => directory.stateOf(part, ownerEpoch))));
+
 /** Says that everything is in. */
 export async function fill(directory: KeyDirectory, ownerEpoch: number): Promise<void> {
-  await directory.markFilling(ownerEpoch);
-  await directory.markFilled(ownerEpoch);
+  await beginAll(directory, ownerEpoch);
+  expect(await endAll(directory, ownerEpoch)).toEqual([true]);
 }
 
 export const hashOf = (text: string) => createHash("sha256").update(text).digest("hex");
@@ -41,6 +53,17 @@ export function keyDirectorySuite(name: string, make: () => Promise<KeyDirectory
       expect(await directory.lookup(hashOf("c"))).toBeUndefined();
     });
 
+    test("a part that is filled says nothing of the others", async () => {
+      const { directory } = made;
+      await beginAll(directory, 2);
+      const part = directory.partOf(hashOf("a"));
+      expect(await directory.markFilled(part, 2)).toBe(true);
+      expect(await directory.lookup(hashOf("a"))).toBeUndefined();
+      const others = directory.parts.filter((other) => other !== part);
+      expect(others.includes(directory.partOf(hashOf("b")))).toBe(others.length > 0);
+      if (others.length > 0) await expect(directory.lookup(hashOf("b"))).rejects.toThrow("filled");
+    });
+
     test("every key is found, wherever its hash lies", async () => {
       const { directory } = made;
       const names = Array.from({ length: 600 }, (_, at) => `key_${at}`);
@@ -62,38 +85,41 @@ export function keyDirectorySuite(name: string, make: () => Promise<KeyDirectory
     test("what is missing is unknown only while it is filled; what is there is found all the same", async () => {
       const { directory } = made;
       await directory.put([[hashOf("a"), ENTRY]]);
-      await directory.markFilling(2);
+      await beginAll(directory, 2);
       await expect(directory.lookup(hashOf("b"))).rejects.toThrow("not been filled");
       expect(await directory.lookup(hashOf("a"))).toStrictEqual(ENTRY);
       await directory.put([[hashOf("b"), { ...ENTRY, keyId: "key_B" }]]);
       expect(await directory.lookup(hashOf("b"))).toMatchObject({ keyId: "key_B" });
-      await directory.markFilled(2);
+      await endAll(directory, 2);
       expect(await directory.lookup(hashOf("c"))).toBeUndefined();
     });
 
     test("an older owner says nothing about what a newer one fills", async () => {
       const { directory } = made;
-      await directory.markFilling(3);
-      await directory.markFilled(2);
+      await beginAll(directory, 3);
+      expect(await endAll(directory, 2)).toEqual([false]);
       await expect(directory.lookup(hashOf("a"))).rejects.toThrow("not been filled");
-      await directory.markFilled(3);
-      await directory.markFilling(2);
+      expect(await endAll(directory, 3)).toEqual([true]);
+      await beginAll(directory, 2);
       expect(await directory.lookup(hashOf("a"))).toBeUndefined();
     });
 
     test("nobody has filled what it did not begin to fill: what it had put in was lost", async () => {
       const { directory } = made;
-      await directory.markFilled(2);
-      expect(await directory.isKept(2)).toBe(false);
+      expect(await endAll(directory, 2)).toEqual([false]);
+      expect(await statesOf(directory, 2)).toEqual(["lost"]);
     });
 
     test("what was filled is kept until it is lost, and is the newer owner's when there is one", async () => {
       const { directory } = made;
-      expect([await directory.isKept(1), await directory.isKept(2)]).toEqual([true, false]);
-      await directory.markFilling(2);
-      expect([await directory.isKept(1), await directory.isKept(2)]).toEqual([true, false]);
-      await directory.markFilled(2);
-      expect([await directory.isKept(1), await directory.isKept(2)]).toEqual([true, true]);
+      expect(await statesOf(directory, 1)).toEqual(["kept"]);
+      expect(await statesOf(directory, 2)).toEqual(["lost"]);
+      await beginAll(directory, 2);
+      expect(await statesOf(directory, 1)).toEqual(["kept"]);
+      expect(await statesOf(directory, 2)).not.toContain("kept");
+      await endAll(directory, 2);
+      expect(await statesOf(directory, 1)).toEqual(["kept"]);
+      expect(await statesOf(directory, 2)).toEqual(["kept"]);
     });
 
     test("another process finds what was put, at once or a moment after it missed it", async () => {

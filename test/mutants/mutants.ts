@@ -22,6 +22,7 @@ const CHAT_LEDGER_TEST = "services/gateway/money/chat-ledger.test.ts";
 const RETIRE_TEST = "services/ledger/retire.test.ts";
 const RATE_WINDOW_TEST = "domain/accounts/rate-window.test.ts";
 const STORE_TEST = "test/conformance/event-store.test.ts";
+const AWAY_TEST = "services/ledger/away.test.ts";
 const ADOPTION_TEST = "services/ledger/adoption.test.ts";
 const WANTED_TEST = "services/ledger/wanted.test.ts";
 const SCENARIOS_TEST = "test/simulation/scenarios.test.ts";
@@ -261,26 +262,42 @@ export const MUTANTS: readonly Mutant[] = [
     name: "adopted-twice",
     why: "an organization is put in place again under its owner, and what was taken meanwhile is there once more",
     file: "services/ledger/adoption.ts",
-    find: "if (!adopting) begun.set(",
-    replace: "begun.set(",
+    find: "let adopting = begun.get(orgId);",
+    replace: "let adopting: Promise<boolean> | undefined;",
     proof: { file: ADOPTION_TEST, test: "each comes in once" },
   },
   {
     name: "adopted-again-after-a-flush",
     why: "a server that lost its memory is filled again under the owner whose takings it lost",
     file: "services/ledger/wanted.ts",
-    find: 'if (found.outcome === "fenced" && found.fenced === "absent") onLost();',
+    find: 'found.fenced === "server")) onMissed(orgId);',
     replace:
-      'if (found.outcome === "fenced" && found.fenced === "absent") { (adoption.orgs as Map<string, bigint>).delete(orgId); await adoption.wantAll([orgId]); }',
+      'found.fenced === "server")) { (adoption.orgs as Map<string, bigint>).delete(orgId); await adoption.wantAll([orgId]); }',
     proof: { file: ADOPTION_TEST, test: "so does one that is gone after it" },
   },
   {
     name: "applied-before-adopted",
     why: "an event is carried past an organization that is not in yet",
     file: "services/ledger/carry.ts",
-    find: "await adoption.wantAll([...events.keys()]);",
-    replace: "void adoption.wantAll([...events.keys()]).catch(() => {});",
-    proof: { file: ADOPTION_TEST, test: "an event waits for the adoption" },
+    find: "while (!(await adoption.want(orgId))) if (adoption.passBy(orgId, to)) return;",
+    replace: "if (adoption.orgs.size < 0) return;",
+    proof: { file: AWAY_TEST, test: "who is away at a claim is passed over" },
+  },
+  {
+    name: "passed-by-and-forgotten",
+    why: "an organization whose server was away comes back without what was recorded meanwhile",
+    file: "services/ledger/adoption.ts",
+    find: 'if (passedTo === "start" || to > passedTo) passedTo = to;',
+    replace: "",
+    proof: { file: AWAY_TEST, test: "an event that passes by one that is out is waited for" },
+  },
+  {
+    name: "adopted-again-unanswered",
+    why: "an adoption that may have come about is sent a second time under its owner, over what was taken since",
+    file: "services/ledger/adoption.ts",
+    find: 'if (answer?.fenced !== "away") lose(orgId);',
+    replace: 'if (answer && answer.fenced !== "away") lose(orgId);',
+    proof: { file: ADOPTION_TEST, test: "an adoption of unknown outcome leads to a new claim" },
   },
   {
     name: "forgotten-before-stored",

@@ -31,6 +31,7 @@ export const FAULT_RATES = {
   clock_skewed: 0.5,
   stray: 0.1,
   servers_flushed: 0.01,
+  server_away: 0.015,
 } as const satisfies Record<string, number>;
 
 export type FaultKind = keyof typeof FAULT_RATES;
@@ -59,7 +60,7 @@ const LEDGER_CALLS = [
   ...["seek", "wanted", "figures", "apply", "adopt", "sweep"].map(
     (method) => `admission.${method}`,
   ),
-  ...["put", "markFilling", "markFilled", "isKept"].map((method) => `directory.${method}`),
+  ...["put", "markFilling", "markFilled", "stateOf"].map((method) => `directory.${method}`),
   ...["open", "checkpoint", "rows", "commit"].map((method) => `disk.${method}`),
 ];
 /** Where memory and process are one hardly anybody is missed, and the marks of the directory end with it. */
@@ -67,7 +68,7 @@ const ONLY_APART = new Set([
   "admission.want",
   "directory.markFilling",
   "directory.markFilled",
-  "directory.isKept",
+  "directory.stateOf",
 ]);
 
 const REGION_CALLS = [...new Set([...GATEWAY_CALLS, ...LEDGER_CALLS])];

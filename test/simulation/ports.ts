@@ -133,13 +133,21 @@ export interface AdmissionParts {
   readonly timeline: Timeline;
   readonly faults: Faults;
   readonly dice: Dice;
+  /** Whether the server of an organization does not answer this process, which knows it. */
+  readonly isAway: (orgId: string) => boolean;
   /** Told of each adoption that a process asks for. */
   readonly onAdopt: (ownerEpoch: number, orgId: string) => void;
 }
 
+const AWAY = { outcome: "fenced", fenced: "away" } as const;
+
 /** The admission store as one process sees it. */
 export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
   const { link, faults, timeline, dice, connection } = parts;
+
+  /** What cannot be sent is not. */
+  const toServer = <Answer>(orgId: string, send: () => Promise<Answer>) =>
+    parts.isAway(orgId) ? Promise.resolve(AWAY) : send();
 
   /** A verb that is keyed by request id: a network may repeat it, as long as the server still knows the hold. */
   function verb<T>(
@@ -182,11 +190,12 @@ export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
 
   return {
     // Only an admission may come after the drop that undoes it: that is what tombstones are for.
-    admit: (ask) => verb("admit", ask, (port) => port.admit(ask), true),
-    extend: (ask) => verb("extend", ask, (port) => port.extend(ask), false),
-    drop: (ask) => verb("drop", ask, (port) => port.drop(ask), false),
-    close: (ask) => verb("close", ask, (port) => port.close(ask), true),
-    figures: (ask) => plain("figures", (port) => port.figures(ask)),
+    admit: (ask) => toServer(ask.orgId, () => verb("admit", ask, (port) => port.admit(ask), true)),
+    extend: (ask) =>
+      toServer(ask.orgId, () => verb("extend", ask, (port) => port.extend(ask), false)),
+    drop: (ask) => toServer(ask.orgId, () => verb("drop", ask, (port) => port.drop(ask), false)),
+    close: (ask) => toServer(ask.orgId, () => verb("close", ask, (port) => port.close(ask), true)),
+    figures: (ask) => toServer(ask.orgId, () => plain("figures", (port) => port.figures(ask))),
     want: (orgId) => plain("want", (port) => port.want(orgId)),
     wanted: () => plain("wanted", (port) => port.wanted()),
     seek: (meant) =>
@@ -202,12 +211,13 @@ export function simulatedAdmission(parts: AdmissionParts): AdmissionStore {
         lost: "admission_lost",
         replyLost: "admission_reply_lost",
       }),
-    apply: (ask) => plain("apply", (port) => port.apply(ask)),
-    adopt(ask) {
-      parts.onAdopt(ask.ownerEpoch, ask.state.orgId);
-      return plain("adopt", (port) => port.adopt(ask));
-    },
-    sweep: (ask) => plain("sweep", (port) => port.sweep(ask)),
+    apply: (ask) => toServer(ask.orgId, () => plain("apply", (port) => port.apply(ask))),
+    adopt: (ask) =>
+      toServer(ask.state.orgId, () => {
+        parts.onAdopt(ask.ownerEpoch, ask.state.orgId);
+        return plain("adopt", (port) => port.adopt(ask));
+      }),
+    sweep: (ask) => toServer(ask.orgId, () => plain("sweep", (port) => port.sweep(ask))),
   };
 }
 
@@ -233,12 +243,12 @@ export function simulatedDirectory(present: () => () => KeyDirectory, link: Link
         unanswered: noAnswer,
       });
     },
+    parts: [""],
+    partOf: () => "",
     put: (keys) => plain("put", (directory) => directory.put(keys)),
-    markFilling: (ownerEpoch) =>
-      plain("markFilling", (directory) => directory.markFilling(ownerEpoch)),
-    markFilled: (ownerEpoch) =>
-      plain("markFilled", (directory) => directory.markFilled(ownerEpoch)),
-    isKept: (ownerEpoch) => plain("isKept", (directory) => directory.isKept(ownerEpoch)),
+    markFilling: (...of) => plain("markFilling", (directory) => directory.markFilling(...of)),
+    markFilled: (...of) => plain("markFilled", (directory) => directory.markFilled(...of)),
+    stateOf: (...of) => plain("stateOf", (directory) => directory.stateOf(...of)),
   };
 }
 

@@ -131,6 +131,13 @@ function disturbOnce(world: World, dice: ReturnType<World["dice"]>): void {
     // Now and then the old primary stays for ever.
     if (dice.chance(0.6)) timeline.after(dice.between(0, 60_000), servers.demoteOthers);
   }
+  if (world.death !== "lock" && faults.strikes("server_away"))
+    servers.leave({
+      of: dice.pick([0, 1]),
+      for: dice.pick([["ledger"], ["ledger"], ["gateway"], ["ledger", "gateway"]]),
+      untilMs: timeline.nowMs() + dice.between(500, 60_000),
+      forgets: dice.chance(0.3),
+    });
   if (faults.strikes("store_refused"))
     servers.fillDiskUntil(timeline.nowMs() + dice.between(500, 8_000));
   if (faults.strikes("gateway_paused"))
@@ -157,6 +164,7 @@ export async function rest(world: World, customers: Customers): Promise<void> {
   const { faults, servers, watch, gateways, timeline } = world;
   faults.heal();
   servers.fillDiskUntil(0);
+  servers.leave({ of: 0, for: [], untilMs: 0, forgets: false });
   for (const process of world.alive()) process.resume();
   // Customers look at their balances, which is what shows the ledger a hold that nobody else would end.
   function lookAtBalances(): void {

@@ -5,7 +5,7 @@ import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-even
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { primaryAmong, type ServerFacts } from "#infra/redis/primary.ts";
 import type { AdmissionStore, Clock, KeyDirectory } from "#services/ports.ts";
-import { BEGIN_MS } from "./process.ts";
+import { BEGIN_MS, type SimProcess } from "./process.ts";
 import type { Timeline } from "./timeline.ts";
 
 /** A Redis server: a primary with what it holds, or a replica that takes nothing. */
@@ -49,10 +49,27 @@ export interface Servers {
   demoteOthers(): void;
   /** Somebody empties the admission server and its key directory; nothing else tells of it. */
   flush(): void;
+  /**
+   * One of two servers that share the organizations is away for these processes until then, and what it knows is kept, or
+   * at the end forgotten without a word. Virtual milliseconds.
+   */
+  leave(absence: Absence): void;
+  /** Whether the server that has an organization is away for a process of a kind. */
+  readonly isAway: (orgId: string, kind: SimProcess["kind"]) => boolean;
   /** Nothing is written until then. Virtual milliseconds. */
   fillDiskUntil(atMs: number): void;
   readonly isFull: () => boolean;
 }
+
+export interface Absence {
+  readonly of: 0 | 1;
+  readonly for: readonly SimProcess["kind"][];
+  readonly untilMs: number;
+  readonly forgets: boolean;
+}
+
+/** Which of two servers has an organization. */
+const homeOf = (orgId: string) => (orgId.codePointAt(orgId.length - 1) ?? 0) % 2;
 
 export function createServers(options: {
   timeline: Timeline;
@@ -68,6 +85,7 @@ export function createServers(options: {
   };
   let lives = 0;
   let fullUntilMs = 0;
+  let absence: Absence | undefined;
 
   function newLife(idBefore?: string): Life {
     const state = emptyAdmission({ server: `admission-${++lives}`, observe, onFault });
@@ -130,6 +148,19 @@ export function createServers(options: {
       state.orgs.clear();
       state.wanted.clear();
     },
+    leave(next) {
+      absence = next;
+      if (!next.forgets) return;
+      timeline.after(next.untilMs - timeline.nowMs(), () => {
+        const { orgs } = lifeOf(newest).state;
+        for (const orgId of orgs.keys()) if (homeOf(orgId) === next.of) orgs.delete(orgId);
+      });
+    },
+    isAway: (orgId, kind) =>
+      absence !== undefined &&
+      timeline.nowMs() < absence.untilMs &&
+      absence.of === homeOf(orgId) &&
+      absence.for.includes(kind),
     fillDiskUntil(atMs) {
       fullUntilMs = atMs;
     },

@@ -102,6 +102,7 @@ export function createWiring(world: WiringParts) {
           timeline,
           faults: memory,
           dice: ownDice,
+          isAway: (orgId) => servers.isAway(orgId, process.kind),
           onAdopt: adopts,
         }),
         directory: simulatedDirectory(directory, link("directory", isWithin ? 0 : 1, memory)),

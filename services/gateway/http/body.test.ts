@@ -39,7 +39,13 @@ describe("who has nothing available is told so before a byte of the body is read
     const world = await gatewayWorld();
     world.admission.figures = ({ orgId, keyId }) => {
       expect([orgId, keyId]).toEqual([ORG, expect.stringMatching(/^key_/)]);
-      return Promise.resolve({ outcome: "figures", asOfMs: 1, unspentLots: 1, ...figures });
+      return Promise.resolve({
+        outcome: "figures",
+        asOfMs: 1,
+        unspentLots: 1,
+        position: "start",
+        ...figures,
+      });
     };
     const { status, error } = await refused(world, { body: unread });
     expect([status, error["code"]]).toEqual([402, code]);

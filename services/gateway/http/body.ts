@@ -77,7 +77,8 @@ async function refuseWithoutMeans(gateway: Gateway, caller: Caller): Promise<Api
     const asked = admission.figures(caller).catch(() => undefined);
     const found = await within(clock, ADMIT_MS_MAX, asked);
     if (found !== TIMED_OUT && found?.outcome === "figures") return refusalWithoutMeans(found);
-    const isOver = found === TIMED_OUT || found === undefined || found.fenced === "fault";
+    const isUnknown = found === TIMED_OUT || found === undefined;
+    const isOver = isUnknown || found.fenced === "fault" || found.fenced === "away";
     if (isOver || clock.elapsed() - begun >= FENCED_MS_MAX)
       return { code: "ledger_unavailable", retryAfterSeconds: 1 };
     await renewOwner(gateway.money, caller.orgId, attempt);

@@ -70,6 +70,24 @@ describe("an admission store that does not answer", () => {
     expect(answer.status).toBe(503);
   });
 
+  test("is away, which is known before anything is sent: a 503 at once, and nothing is to be undone", async () => {
+    const world = await gatewayWorld();
+    const { admit } = world.admission;
+    world.admission.admit = () => Promise.resolve({ outcome: "fenced", fenced: "away" });
+    world.admission.drop = () => Promise.reject(new Error("there is nothing to drop"));
+    const answer = world.ask(handleChat);
+    await settled();
+    await answer.done;
+    expect([answer.status, answer.headers["retry-after"]]).toEqual([503, "1"]);
+    await world.expectAtRest();
+    world.admission.admit = admit;
+    const next = world.ask(handleChat);
+    await settled();
+    world.calls[0]?.answer(completion([7, 5]));
+    await next.done;
+    expect(next.status).toBe(200);
+  });
+
   test("at the close changes nothing for the caller: the ledger sets it right", async () => {
     const world = await gatewayWorld();
     const answer = world.ask(handleChat);

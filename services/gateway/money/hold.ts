@@ -139,8 +139,8 @@ async function admitUnderOwner(
     }
     if (answer.outcome === "admitted") return { ...answer, ownerEpoch };
     if (answer.outcome === "refused") return answer;
-    if (answer.fenced === "fault" || clock.elapsed() - begun >= FENCED_MS_MAX)
-      return { outcome: "unavailable" };
+    const isOver = answer.fenced === "fault" || answer.fenced === "away";
+    if (isOver || clock.elapsed() - begun >= FENCED_MS_MAX) return { outcome: "unavailable" };
     await renewOwner(parts, orgId, attempt);
   }
 }
