@@ -200,6 +200,34 @@ test("a batch in which an organization cannot be read is carried once more, and 
   expect([world.adopted, await world.owners()]).toEqual([[orgOf(3), orgOf(1)], 1]);
 });
 
+test("an apply that fails while the next one's succeeds is made again, and what follows joins on", async () => {
+  const world = await region(2);
+  const ledger = await world.start();
+  expect(await ledger.filled("all", 1_000)).toBe(true);
+  const { apply } = world.admission;
+  let [failures, ofNext] = [3, 0 as unknown];
+  world.admission.apply = async (ask) => {
+    if (ask.orgId === orgOf(2) || failures-- <= 0) return apply(ask);
+    ofNext = await world.available(2);
+    // The last one ran, and only its answer was lost.
+    if (failures === 0) await apply(ask);
+    throw new Error("no answer");
+  };
+  world.following.shut();
+  await world.topUp(2, idOf("lot", 21));
+  await world.topUp(1, idOf("lot", 11));
+  await world.topUp(2, idOf("lot", 22));
+  await world.topUp(1, idOf("lot", 12));
+  world.following.open();
+  await world.clock.advance(2_000);
+  expect(ofNext).toBe(3 * CREDIT_MICRO);
+  expect([await world.available(1), await world.available(2)]).toEqual([
+    3 * CREDIT_MICRO,
+    3 * CREDIT_MICRO,
+  ]);
+  expect([world.alarms, await world.owners()]).toEqual([[], 1]);
+});
+
 test("a new organization comes in once, though nothing can be read of the accounts", async () => {
   const world = await region(1);
   const ledger = await world.start();

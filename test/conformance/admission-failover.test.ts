@@ -16,6 +16,7 @@ import { NO_PROGRAM, REDIS_PROGRAM, replicates, replicationOf } from "#test/redi
 /** A primary and its replica, the real ledger and gateways on both, and fail-overs as an operator or a sentinel makes them. */
 
 /** Fenced answers end within this; a machine that is busy with other tests included. */
+const PAUSED_MS = 400;
 const SERVES_AGAIN_MS_MAX = 10_000;
 const HOLDS = 40;
 
@@ -153,6 +154,34 @@ describe("a region on a Redis and its replica", () => {
     await ledger.superseded;
     const owners = await world.owners();
     expect(owners.slice(1).map(({ servers }) => servers)).toEqual(owners.slice(1).map(() => [id]));
+  });
+
+  test("and a gateway registers while the next owner's adoption is held up: it takes what that one puts in place, and nothing before", async () => {
+    await replicates(second.raw, first.server.port);
+    const urls = [first.server.url, second.server.url];
+    await world.ledgerOn(urls, "ledger-1");
+    const gateway = await world.gatewayOn(urls, "before");
+    await isOwned(first.raw);
+    const epochOnSecond = () => second.raw.hget(`${PREFIX}{${ORG}}:state`, "epoch");
+    await servesAgain(gateway);
+    await expect.poll(epochOnSecond, { timeout: 20_000 }).toBe("1");
+
+    // What only reads goes on; scripts wait, an adoption among them, for less than whoever sends them does.
+    const pause = () => second.raw.call("CLIENT", "PAUSE", PAUSED_MS, "WRITE");
+    await pause();
+    const pausing = setInterval(() => void pause(), PAUSED_MS / 4);
+    await second.raw.replicaof("NO", "ONE");
+    await first.raw.replicaof("127.0.0.1", second.server.port);
+    await isOwned(second.raw);
+    const during = await world.gatewayOn(urls, "during");
+    const early = Array.from({ length: 4 }, () => during.open());
+    expect(await epochOnSecond()).toBe("1");
+    clearInterval(pausing);
+    await Promise.all(early);
+    await servesAgain(gateway, during);
+    const owner = (await world.owners()).at(-1)?.ownerEpoch;
+    expect(new Set(during.admits.map(({ ownerEpoch }) => ownerEpoch))).toEqual(new Set([owner]));
+    await endsOn(second.raw, gateway, during);
   });
 
   test("and back, under load, each primary demoted only later: connections are kept, and every gateway goes along", async () => {
