@@ -222,6 +222,7 @@ test("so many events wait and no more: then whose they are is adopted anew", asy
       },
     },
     { put: async () => {} },
+    new AbortController().signal,
   );
   const stream = streams.org(orgOf(1));
   const money = { amountMicro: 1, source: "manual", pot: "paid" } as const;

@@ -34,6 +34,7 @@ export function createCarrying(
   ownerEpoch: number,
   adoption: Pick<Adoption, "orgs" | "adoptNew" | "wantAll" | "want" | "passBy" | "moved" | "lose">,
   keys: Pick<Keys, "put">,
+  signal: AbortSignal,
 ) {
   /** What organizations that are in, and whose server is away, have yet to get. */
   const waiting = new Map<string, AccountsItem[]>();
@@ -53,7 +54,10 @@ export function createCarrying(
     adoption.lose(orgId);
   }
 
-  /** Applies one organization's items; repeats until answered, and gives up as lost when it does not catch up in time. */
+  /**
+   * Applies one organization's items; repeats until answered, and gives up as lost when it does not catch up in time, or
+   * when the ownership is over: the next one waits for this.
+   */
   async function applyAll(orgId: string, items: readonly AccountsItem[]) {
     const begun = parts.clock.elapsed();
     for (let attempt = 0; ; attempt++) {
@@ -66,7 +70,7 @@ export function createCarrying(
         if (answer.fenced === "fault") return "applied";
         return answer.fenced === "away" ? "away" : "lost";
       }
-      if (parts.clock.elapsed() - begun > APPLY_MS_MAX) return "lost";
+      if (signal.aborted || parts.clock.elapsed() - begun > APPLY_MS_MAX) return "lost";
       await sleep(parts.clock, backOffMs(attempt, 20, 500));
     }
   }

@@ -150,6 +150,15 @@ describe("an ownership that is lost", () => {
     await expectServing(world, 1);
   });
 
+  test("is not held up by an apply that is not answered: it ends when another server has taken the place", async () => {
+    const world = await gatewayWorld();
+    world.admission.apply = () => Promise.reject(new Error("no answer"));
+    world.admission.seek = async () => ["server-2"];
+    await topUp(world, 10);
+    await world.clock.advance(1_500);
+    expect((await owners(world)).length).toBeGreaterThan(1);
+  });
+
   test.for(["older", undefined] as const)(
     "to another process, told of that by an apply (%s) before the event: it claims nothing more",
     async (fenced) => {

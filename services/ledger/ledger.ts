@@ -189,7 +189,7 @@ async function serve(
   const onSuperseded = () => endAs("superseded");
   const adoption = createAdoption(parts, ownership, { onLost, onSuperseded });
   const keys = createKeys(parts, ownership);
-  const carrying = createCarrying(parts, ownerEpoch, adoption, keys);
+  const carrying = createCarrying(parts, ownerEpoch, adoption, keys, ends);
   told.began({ adoption, isBehind: carrying.isBehind });
   const fillAgain = fill(parts, keys, adoption, ends, (what) => {
     filled[what] = true;
