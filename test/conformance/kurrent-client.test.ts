@@ -11,12 +11,15 @@ import {
   streamNameFilter,
   WrongExpectedVersionError,
   type AppendExpectedRevision,
+  type JSONType,
   type AppendToStreamOptions,
 } from "@eventstore/db-client";
 import { afterEach, beforeEach, describe, expect, it, type TestContext } from "vitest";
 import { readKurrentUrl } from "#infra/event-store/kurrent/url.ts";
+import { openStore } from "#test/event-store-world.ts";
 import { NEEDS_FAULTS, realServerUrl, serverUnderTest } from "#test/kurrent-stand-in/harness.ts";
 import { startStandIn, type StandIn, type StandInOptions } from "#test/kurrent-stand-in/server.ts";
+import { admissions } from "./event-samples.ts";
 
 /**
  * What a real server and the client by itself do, one case for each fact that the adapter is built on. The stand-in must
@@ -73,6 +76,34 @@ describe(`EventStoreDB's client against the ${serverUnderTest}`, () => {
     return found;
   };
   const [a, b, c, d] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()];
+
+  it("the adapter's messages, which it makes itself, are those of the client", async () => {
+    const [mine, its] = [`${stream}-1`, `${stream}-2`];
+    const given = admissions(stream, 0, 2);
+    const store = await openStore(realServerUrl ?? standIns[0]?.url() ?? "");
+    const appended = await store.append(mine, given, "no_stream");
+    await store.close();
+    expect(appended).toMatchObject({ outcome: "appended", revision: 1n });
+    const asJson = given.map(({ id, type, dataJson, metadataJson }) => {
+      const [data, metadata] = [dataJson, metadataJson].map((text) => JSON.parse(text) as JSONType);
+      return jsonEvent({ id, type, data: data ?? {}, metadata });
+    });
+    await client.appendToStream(its, asJson, { ...unary, expectedRevision: NO_STREAM });
+    const kept = async (name: string) => {
+      const found = [];
+      for await (const { event: read } of client.readStream(name, unary)) {
+        const { id, type, isJson, data, metadata, revision } = read ?? {};
+        found.push({ id, type, isJson, data, metadata, revision });
+      }
+      return found;
+    };
+    const found = await kept(mine);
+    expect(found).toHaveLength(2);
+    expect(found).toEqual(await kept(its));
+    const raw = (name: string) =>
+      standIns[0]?.log.stream(name)?.map(({ data, metadata }) => [data, metadata]);
+    expect(raw(mine)).toEqual(raw(its));
+  });
 
   describe("repeats are known by their revision", () => {
     it("the same id at a revision that is right now is written again", async () => {

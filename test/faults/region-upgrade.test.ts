@@ -75,7 +75,8 @@ async function recordNewer(region: Region, stream: string, type: string, data: o
   });
   const expected = await tailRevision(region.store, stream);
   const metadata = { at: 1, region: "us", actor: "control", $correlationId: "c", schema: 1 };
-  const event = { id: crypto.randomUUID(), type, data, metadata };
+  const [dataJson, metadataJson] = [JSON.stringify(data), JSON.stringify(metadata)];
+  const event = { id: crypto.randomUUID(), type, dataJson, metadataJson };
   const answer = await server.append(stream, [event], expected, 10_000);
   expect(answer.outcome).toBe("appended");
   await server.close();

@@ -90,7 +90,12 @@ async function agree<T>(
     });
     const found = wanted(word);
     if (found !== undefined) return found;
-    const event = { ...said, metadata: { schema: 1 } };
+    const event = {
+      id: said.id,
+      type: said.type,
+      dataJson: JSON.stringify(said.data),
+      metadataJson: JSON.stringify({ schema: 1 }),
+    };
     const expected = revisionOf(word) ?? "no_stream";
     answer = await server.append(STREAM, [event], expected, answerMsMax);
   }

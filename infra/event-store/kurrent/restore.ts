@@ -103,7 +103,8 @@ function* appendsOf(db: DatabaseSync, position: number): Generator<RecordedEvent
   let batch: RecordedEvent[] = [];
   let bytes = 0;
   for (const event of eventsOf(db, position)) {
-    const more = Buffer.byteLength(JSON.stringify(outgoing(event)));
+    const { id, type, dataJson, metadataJson } = outgoing(event);
+    const more = Buffer.byteLength(id + type + dataJson + metadataJson);
     const isOther = event.stream !== batch[0]?.stream;
     if (isOther || batch.length >= APPEND_EVENTS_MAX || bytes + more > APPEND_BYTES_MAX) {
       if (batch.length > 0) yield batch;
@@ -117,7 +118,8 @@ function* appendsOf(db: DatabaseSync, position: number): Generator<RecordedEvent
 
 /** Beside its data stands when it was recorded first: a server would date it anew. */
 function outgoing({ id, type, data, metadata, recordedAt }: RecordedEvent): OutgoingEvent {
-  return { id, type, data, metadata: { ...metadata, recordedAt } };
+  const metadataJson = JSON.stringify({ ...metadata, recordedAt });
+  return { id, type, dataJson: JSON.stringify(data), metadataJson };
 }
 
 /** One append at its own revision, the identical call again while its outcome is unknown. */
