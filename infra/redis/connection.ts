@@ -95,6 +95,7 @@ export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
     tags: servers.tags,
     async run({ text, sha1, args: names }, keys, args) {
       const client = await servers.clientFor(keys[0] ?? "");
+      if (client instanceof Redis) gather(client);
       const given = [...keys, ...names.map((name) => args[name])];
       try {
         return await client.evalsha(sha1, keys.length, ...given);
@@ -137,6 +138,18 @@ export async function openRedis(place: RedisPlace): Promise<RedisConnection> {
     },
     close: servers.close,
   };
+}
+
+/**
+ * Holds back what is written to a server in this turn of the event loop, to be sent at its end in one write. That is
+ * all that is gathered: each command stands for itself, and none waits for another's answer.
+ */
+function gather({ stream }: Redis): void {
+  // The client has none until it connects.
+  const socket = stream as Redis["stream"] | undefined;
+  if (!socket || socket.writableCorked > 0) return;
+  socket.cork();
+  setImmediate(() => socket.uncork());
 }
 
 /** How to speak to one server, or to all of a cluster, and to which. */

@@ -97,6 +97,19 @@ describe("admission on a Redis that", () => {
     expect(await moneyOf(store)).toMatchObject(heldAndSpent(0, 0));
   });
 
+  test("is asked much at once gets it in one piece, and answers each by itself", async () => {
+    const first = await moneyOf(store);
+    const reads = async () => {
+      const text = (await redis.command("INFO", "stats")) as string;
+      return Number(/^total_reads_processed:(\d+)/m.exec(text)?.[1]);
+    };
+    const before = await reads();
+    const answers = await Promise.all(Array.from({ length: 20 }, () => moneyOf(store)));
+    expect(answers).toEqual(answers.map(() => first));
+    // The question itself is one, and a piece may be read in two.
+    expect((await reads()) - before).toBeLessThanOrEqual(3);
+  });
+
   test("says its own time: nobody else's counts", async () => {
     const raw = rawTo(server);
     const timeMs = async () => {
