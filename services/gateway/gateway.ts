@@ -2,6 +2,7 @@ import { statusOf, type ApiError } from "#services/errors.ts";
 import { TIMED_OUT, within } from "#services/waiting.ts";
 import type { Author } from "#services/writers.ts";
 import type { Caller } from "#services/gateway/http/authenticate.ts";
+import { createMeansSeen } from "#services/gateway/http/body.ts";
 import { createRoom } from "#services/gateway/http/in-flight.ts";
 import type { MoneyParts } from "#services/gateway/money/hold.ts";
 import type { GatewayParts, GatewayRequest } from "./parts.ts";
@@ -80,6 +81,7 @@ export function createGateway(parts: GatewayParts, writer: Writer, author: Autho
     parts,
     writer,
     inFlight,
+    meansSeen: createMeansSeen(clock),
     readOns: createReadOns(),
     money,
     /** Waits for a forwarded call; when the writer's life ends meanwhile, the call is cut. */

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
 import type { RedisConnection } from "#infra/redis/connection.ts";
+import type { KeyDirectory } from "#services/ports.ts";
 import { manualClock } from "#test/manual-clock.ts";
 import {
   answersAgain,
@@ -69,30 +70,51 @@ describe.for(SERVERS)("on $name", ({ name, kind }) => {
     expect(await directory.lookup(hashOf("b"))).toBeUndefined();
   });
 
-  test("a wrong key is asked for once in a moment, and no more of them are remembered than there is room for", async () => {
-    const { clock, of, cleanUp } = make();
+  /** A directory that counts its round trips. */
+  function counting(of: (through: RedisConnection) => KeyDirectory) {
     let runs = 0;
-    const counted: RedisConnection = {
+    const directory = of({
       ...redis,
       run(...given) {
         runs += 1;
         return redis.run(...given);
       },
-    };
-    await fill(of(redis), 1);
-    const directory = of(counted);
-    for (let time = 0; time < 3; time += 1) await directory.lookup(hashOf("wrong"));
-    expect(runs).toBe(1);
+    });
+    return { directory, runs: () => runs };
+  }
+
+  test("a key is asked for once in a moment, known or not", async () => {
+    const { clock, of, cleanUp } = make();
+    const ledgers = of(redis);
+    await fill(ledgers, 1);
+    await ledgers.put([[hashOf("right"), ENTRY]]);
+    const { directory, runs } = counting(of);
+    const ask = () => Promise.all(["right", "wrong"].map((name) => directory.lookup(hashOf(name))));
+    const atOnce = await Promise.all([ask(), ask()]);
+    expect([...atOnce, await ask()]).toEqual(Array.from({ length: 3 }, () => [ENTRY, undefined]));
+    expect(runs()).toBe(2);
     await clock.advance(1000);
-    await directory.lookup(hashOf("wrong"));
-    expect(runs).toBe(2);
-    const others = Array.from({ length: 10_000 }, (_, at) => hashOf(`wrong ${at}`));
+    expect(await ask()).toEqual([ENTRY, undefined]);
+    expect(runs()).toBe(4);
+    await cleanUp();
+  });
+
+  test("no more wrong keys are remembered than there is room for, and they push out no right one", async () => {
+    const { of, cleanUp } = make();
+    const ledgers = of(redis);
+    await fill(ledgers, 1);
+    await ledgers.put([[hashOf("right"), ENTRY]]);
+    const { directory, runs } = counting(of);
+    await directory.lookup(hashOf("right"));
+    const others = Array.from({ length: 10_001 }, (_, at) => hashOf(`wrong ${at}`));
     for (let at = 0; at < others.length; at += 500)
       await Promise.all(others.slice(at, at + 500).map((hash) => directory.lookup(hash)));
+    expect(runs()).toBe(10_002);
     await directory.lookup(others.at(-1) ?? "");
-    expect(runs).toBe(10_002);
-    await directory.lookup(hashOf("wrong"));
-    expect(runs).toBe(10_003);
+    await directory.lookup(hashOf("right"));
+    expect(runs()).toBe(10_002);
+    await directory.lookup(others[0] ?? "");
+    expect(runs()).toBe(10_003);
     await cleanUp();
   });
 });

@@ -76,6 +76,7 @@ export async function startStandIn(options: StandInOptions = {}) {
     endPauseMs: 0,
   };
   const reading = createReading(log, faults);
+  let appends = 0;
   const server = new Server();
   const authorization =
     user && `Basic ${Buffer.from(`${user.name}:${user.password}`).toString("base64")}`;
@@ -129,6 +130,7 @@ export async function startStandIn(options: StandInOptions = {}) {
       return answer({ code: status.UNAVAILABLE, details: "Server Is Too Busy" });
     }
     await faults.stall;
+    appends += 1;
     const expected = expectedIn(settings);
     const judged = log.append(nameOf(settings.getStreamIdentifier()), proposed, expected);
     if (!faults.loseReply) return answer(null, appendAnswer(judged, expected));
@@ -217,6 +219,8 @@ export async function startStandIn(options: StandInOptions = {}) {
     url: () => `esdb://${account}127.0.0.1:${wire.port()}${tls ? "" : "?tls=false"}`,
     log,
     faults,
+    /** How many appends came whole and were judged. */
+    appends: () => appends,
     sentEvents: reading.sentEvents,
     /** How many calls clients ended before their end so far. Over TLS it is not known. */
     resets: () => resets,

@@ -62,9 +62,37 @@ describe("who has nothing available is told so before a byte of the body is read
     world.calls[0]?.answer(completion([60_000, 40_000]));
     await settled();
     expect((await world.balance()).available).toBe(0);
+    // A moment ago there was something: whoever asks now is refused by admission, which has read what it asks.
+    const asking = await refused(world, { text: chat({ max_tokens: 100, n: 1 }) });
+    expect([asking.status, asking.code]).toEqual([402, "insufficient_balance"]);
+    expect(asking.error["required_micro"]).toBeGreaterThan(0);
+    await world.clock.advance(1_000);
     const { status, code } = await refused(world, { body: unread });
     expect([status, code]).toEqual([402, "insufficient_balance"]);
     await world.expectAtRest();
+  });
+
+  test("who had something is not looked at again for a second, the key by itself", async () => {
+    const world = await gatewayWorld();
+    const { figures } = world.admission;
+    let looks = 0;
+    world.admission.figures = (ask) => {
+      looks += 1;
+      return figures(ask);
+    };
+    const ask = async () => {
+      const answer = world.ask(handleChat);
+      await settled();
+      world.calls.at(-1)?.answer(completion([1, 1]));
+      await answer.done;
+      expect(answer.status).toBe(200);
+    };
+    await ask();
+    await ask();
+    expect(looks).toBe(1);
+    await world.clock.advance(1_000);
+    await ask();
+    expect(looks).toBe(2);
   });
 
   test("an organization that is fenced is asked for and waited for, for a second; then it is a 503", async () => {
@@ -87,6 +115,7 @@ describe("who has nothing available is told so before a byte of the body is read
     world.calls[0]?.answer(completion([1, 1]));
     await other.done;
     expect(other.status).toBe(200);
+    await world.clock.advance(1_000);
     world.admission.figures = () => Promise.resolve({ outcome: "fenced", fenced: "fault" });
     expect((await refused(world, { body: unread })).status).toBe(503);
     world.admission.figures = figures;
