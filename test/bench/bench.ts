@@ -1,14 +1,14 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { NotBuiltYet } from "./child.ts";
 import type { CommitCost } from "./commit-cost.ts";
-import { type Child, type Cores, runForResult } from "./processes.ts";
+import { type Child, type Cores, LeftOut, runForResult } from "./processes.ts";
 import { summarizeProfiles } from "./profile.ts";
 import type { ReplayResult } from "./replay.ts";
 import type { Round } from "./report.ts";
 import { type Figures, measureDirect, measureTarget, type Plan, RATES, runLoad } from "./rounds.ts";
 import { runSoak, type Soak } from "./soak.ts";
-import { freshFolder, startRelai, type Target } from "./targets.ts";
+import { startEmbedded } from "./relai.ts";
+import { freshFolder, type Target } from "./targets.ts";
 
 /** The measurements one after the other: each starts what it needs, prints what it found and leaves nothing behind. */
 
@@ -36,27 +36,24 @@ async function measureOne(bench: Bench, target: Target): Promise<Figures | undef
   if (bench.leftOut.has(target.name)) return undefined;
   const folder = freshFolder(bench.folder, target.name);
   try {
-    const running = await target.start({
-      upstreamUrl: bench.upstreamUrl,
-      core: bench.cores?.gateway,
-      folder,
-    });
+    const { upstreamUrl, cores } = bench;
+    const running = await target.start({ upstreamUrl, cores, folder });
     try {
       const figures = await Promise.race([
         measureTarget(running, bench.load, bench.plan),
-        running.child.died,
+        running.died,
       ]);
       if (Object.keys(figures.errors).length > 0) {
         bench.problems.push(`${target.name}: failed requests ${JSON.stringify(figures.errors)}`);
       }
       return figures;
     } finally {
-      const ended = await running.child.stop();
+      const ended = await running.stop();
       if (!ended) bench.problems.push(`${target.name}: did not end on SIGTERM`);
     }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    if (!(error instanceof NotBuiltYet)) bench.problems.push(`${target.name}: ${reason}`);
+    if (!(error instanceof LeftOut)) bench.problems.push(`${target.name}: ${reason}`);
     bench.leftOut.set(target.name, reason.split("\n")[0] ?? reason);
     say(`  ${target.name.padEnd(12)} left out: ${reason}`);
     return undefined;
@@ -125,17 +122,14 @@ export async function replay(bench: Bench, events: number): Promise<ReplayResult
 
 export async function soak(bench: Bench, seconds: number): Promise<Soak> {
   const folder = freshFolder(bench.folder, "soak");
-  const running = await startRelai({
-    upstreamUrl: bench.upstreamUrl,
-    core: bench.cores?.gateway,
-    folder,
-  });
+  const { upstreamUrl, cores } = bench;
+  const running = await startEmbedded({ upstreamUrl, cores, folder });
   try {
-    const result = await Promise.race([runSoak(running, bench.load, seconds), running.child.died]);
+    const result = await Promise.race([runSoak(running, bench.load, seconds), running.died]);
     say(`soak: ${JSON.stringify(result)}`);
     return result;
   } finally {
-    await running.child.stop();
+    await running.stop();
   }
 }
 
@@ -144,20 +138,23 @@ export async function profile(bench: Bench, streamed: boolean): Promise<void> {
   const folder = freshFolder(bench.folder, "profile");
   const profiles = join(folder, "profiles");
   mkdirSync(profiles);
-  const where = { upstreamUrl: bench.upstreamUrl, core: bench.cores?.gateway, folder };
-  const running = await startRelai(where, ["--cpu-prof", `--cpu-prof-dir=${profiles}`]);
-  const { url, headers } = running;
+  const { upstreamUrl, cores, targets } = bench;
+  const target = targets.find(({ profiled }) => profiled !== undefined);
+  if (target?.profiled === undefined) throw new Error("of these targets none is relai");
+  const nodeArgs = ["--cpu-prof", `--cpu-prof-dir=${profiles}`];
+  const running = await target.profiled({ upstreamUrl, cores, folder }, nodeArgs);
+  const { urls, headers } = running;
   const { connections } = bench.plan;
   const result = await runLoad(bench.load, {
-    url,
+    urls,
     headers,
     streamed,
     connections,
     seconds: PROFILE_SECONDS,
   });
-  await running.child.stop();
+  await running.stop();
   say(
-    `${result.requests} ${streamed ? "streams" : "requests"}, failed: ${JSON.stringify(result.errors)}`,
+    `${target.name}: ${result.requests} ${streamed ? "streams" : "requests"}, failed: ${JSON.stringify(result.errors)}`,
   );
   say(summarizeProfiles(profiles));
 }

@@ -9,14 +9,7 @@ export interface Ready {
   readonly key?: string;
 }
 
-/** Thrown by a configuration that cannot run yet: it is reported with this reason and left out. */
-export class NotBuiltYet extends Error {
-  override readonly name = "NotBuiltYet";
-}
-
-export type Announcement =
-  | { readonly ready: Ready }
-  | { readonly failed: string; readonly notBuiltYet: boolean };
+export type Announcement = { readonly ready: Ready } | { readonly failed: string };
 
 /** Starts a server in this child process, tells the harness where it listens, and ends when the harness is gone. */
 export async function announce(start: () => Promise<Ready>): Promise<void> {
@@ -25,7 +18,7 @@ export async function announce(start: () => Promise<Ready>): Promise<void> {
     tell({ ready: await start() } satisfies Announcement);
   } catch (error) {
     const failed = error instanceof Error ? error.message : String(error);
-    tell({ failed, notBuiltYet: error instanceof NotBuiltYet } satisfies Announcement);
+    tell({ failed } satisfies Announcement);
   }
 }
 

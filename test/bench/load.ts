@@ -10,9 +10,11 @@ import { quantile } from "./stats.ts";
 
 /** One piece of load. With `perSecond` the loop is open: requests start by the clock, whatever has been answered. */
 export interface LoadJob {
-  readonly url: string;
+  /** Where requests go: as many to each. */
+  readonly urls: readonly string[];
   readonly headers: Readonly<Record<string, string>>;
   readonly streamed: boolean;
+  /** To each URL. */
   readonly connections: number;
   readonly seconds: number;
   readonly perSecond?: number;
@@ -138,11 +140,16 @@ function requestBytes(job: LoadJob, url: URL): Buffer {
   return Buffer.from(`POST ${PATH} HTTP/1.1\r\n${lines.join("")}\r\n${body}`);
 }
 
+/** One of the URLs of a job, and the connections to it that nobody uses. */
+interface Place {
+  readonly connect: () => Connection;
+  readonly request: Buffer;
+  readonly idle: Connection[];
+}
+
 /** Takes down what happens to the requests of one job, and lends connections to them. */
 class Run {
-  readonly #connect: () => Connection;
-  readonly #request: Buffer;
-  readonly #idle: Connection[] = [];
+  readonly #places: readonly Place[];
   readonly #latencyMs: number[] = [];
   readonly #firstByteMs: number[] = [];
   readonly #errors: Record<string, number> = {};
@@ -151,30 +158,37 @@ class Run {
   #endedMs = 0;
 
   constructor(job: LoadJob) {
-    const url = new URL(job.url);
-    this.#connect = () => new Connection(url, job.streamed ? "[DONE]" : "}");
-    this.#request = requestBytes(job, url);
-    for (let made = 0; made < job.connections; made++) this.#idle.push(this.#connect());
+    this.#places = job.urls.map((text) => {
+      const url = new URL(text);
+      const connect = () => new Connection(url, job.streamed ? "[DONE]" : "}");
+      const idle = Array.from({ length: job.connections }, connect);
+      return { connect, request: requestBytes(job, url), idle };
+    });
   }
 
-  /** Makes one request whose times count from `fromMs`; `then` is called when it has ended, well or badly. */
-  start(fromMs: number, then: () => void): void {
-    if (this.inFlight >= IN_FLIGHT_MAX) {
+  /**
+   * Makes one request whose times count from `fromMs`; `then` is called when it has ended, well or badly. Numbers that
+   * follow each other go to the URLs in turn.
+   */
+  start(number: number, fromMs: number, then: () => void): void {
+    const place = this.#places[number % this.#places.length];
+    if (place === undefined || this.inFlight >= IN_FLIGHT_MAX) {
       this.fail("too many in flight");
       return;
     }
-    let connection = this.#idle.pop();
-    while (connection?.closed === true) connection = this.#idle.pop();
-    const used = connection ?? this.#connect();
+    const { idle } = place;
+    let connection = idle.pop();
+    while (connection?.closed === true) connection = idle.pop();
+    const used = connection ?? place.connect();
     this.inFlight += 1;
-    used.send(this.#request, {
+    used.send(place.request, {
       firstByte: () => this.#firstByteMs.push(performance.now() - fromMs),
       done: (error) => {
         this.#endedMs = performance.now();
         this.inFlight -= 1;
         if (error === undefined) this.#latencyMs.push(this.#endedMs - fromMs);
         else this.fail(error);
-        if (!used.closed) this.#idle.push(used);
+        if (!used.closed) idle.push(used);
         then();
       },
     });
@@ -185,7 +199,7 @@ class Run {
   }
 
   result(): LoadResult {
-    for (const connection of this.#idle) connection.destroy();
+    for (const { idle } of this.#places) for (const connection of idle) connection.destroy();
     return {
       requests: this.#latencyMs.length,
       seconds: (this.#endedMs - this.#beganMs) / 1000,
@@ -202,12 +216,13 @@ class Run {
 function closedLoop(job: LoadJob, run: Run): Promise<void> {
   const untilMs = performance.now() + job.seconds * 1000;
   return new Promise((resolve) => {
-    const again = (): void => {
+    const ask = (number: number): void => {
       const nowMs = performance.now();
-      if (nowMs < untilMs) run.start(nowMs, again);
+      if (nowMs < untilMs) run.start(number, nowMs, () => ask(number));
       else if (run.inFlight === 0) resolve();
     };
-    for (let started = 0; started < job.connections; started++) again();
+    const all = job.connections * job.urls.length;
+    for (let number = 0; number < all; number++) ask(number);
   });
 }
 
@@ -225,8 +240,7 @@ function openLoop(job: LoadJob, perSecond: number, run: Run): Promise<void> {
       const dueMs = (): number => startMs + (next * 1000) / perSecond;
       while (next < total && dueMs() <= nowMs) {
         const fromMs = dueMs();
-        next += 1;
-        run.start(fromMs, ended);
+        run.start(next++, fromMs, ended);
       }
       if (next < total) setTimeout(tick, Math.ceil(dueMs() - nowMs));
       else ended();

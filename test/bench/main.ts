@@ -15,9 +15,9 @@ const USAGE = `npm run bench -- [options]
   --smoke            a few seconds of every part, to see that it works; says nothing about speed
   --rounds N         rounds to measure (3); 0 with --soak for the soak alone
   --only NAMES       of ${TARGETS.map(({ name }) => name).join(", ")}; bare always runs
-  --connections N    connections of the closed loop (16)
+  --connections N    connections of the closed loop, to each process of a gateway (16)
   --soak TIME        afterwards mixed load on relai for so long: 90s, 10m
-  --profile          only profile relai: where its CPU goes in a closed loop
+  --profile          only profile relai, with --only servers its gateways there: where CPU goes in a closed loop
   --streams          with --profile: of streams
   --data DIR         where the stores lie (the system's temporary folder); never on a tmpfs
   --write            write docs/benchmarks.md although not everything ran

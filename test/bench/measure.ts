@@ -39,6 +39,16 @@ export function cpuUs(rootPid: number): number {
   return ticks * TICK_US;
 }
 
+/** A process that is measured together with all that it has started. */
+interface Measured {
+  readonly pid: number;
+}
+
+/** CPU that processes have used so far together, in µs. */
+export function cpuOf(processes: readonly Measured[]): number {
+  return processes.reduce((sum, { pid }) => sum + cpuUs(pid), 0);
+}
+
 /** CPU used up to a moment, in µs: of the whole machine, and of this program with all that it has started. */
 export interface CpuUsed {
   readonly atMs: number;
@@ -101,6 +111,11 @@ export function memoryMiB(rootPid: number, which: "peak" | "now"): number {
     kib += Number(line.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
   }
   return kib / 1024;
+}
+
+/** The same of the process that has most of it. */
+export function memoryOf(processes: readonly Measured[], which: "peak" | "now"): number {
+  return Math.max(...processes.map(({ pid }) => memoryMiB(pid, which)));
 }
 
 /** The type of the file system that a folder lies on, as the kernel names it. */

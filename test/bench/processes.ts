@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Announcement, NotBuiltYet, type Ready } from "./child.ts";
+import type { Announcement, Ready } from "./child.ts";
 
 /** Starting, binding and ending the processes of the bench. Whatever is still running at the harness's end is killed. */
 
@@ -21,6 +21,54 @@ export interface Child {
   readonly died: Promise<never>;
   /** Ends the process: SIGTERM, and SIGKILL when that was not enough. Resolves to false when it took the latter. */
   stop(): Promise<boolean>;
+}
+
+export interface Where {
+  readonly upstreamUrl: string;
+  readonly cores: Cores | undefined;
+  /** An empty folder of this start's own. */
+  readonly folder: string;
+}
+
+/** Why a target is not measured on this machine. */
+export class LeftOut extends Error {
+  override readonly name = "LeftOut";
+}
+
+export interface Running {
+  /** Where it takes requests: as many are sent to each. */
+  readonly urls: readonly string[];
+  readonly headers: Readonly<Record<string, string>>;
+  /** The processes that are measured, alone on the gateway's core. */
+  readonly gateways: readonly { readonly pid: number }[];
+  /** What else works for each request, on the other core: its CPU is told apart. */
+  readonly beside: readonly Beside[];
+  /** How many appends the event store was sent so far, and of how many events; where it can be asked. */
+  readonly appended?: () => Promise<Appended>;
+  /** Rejects when a process of it dies. Never resolves. */
+  readonly died: Promise<never>;
+  /** Ends all of it. Resolves to false when one did not end by itself. */
+  stop(): Promise<boolean>;
+}
+
+export interface Beside {
+  readonly name: string;
+  readonly pid: number;
+}
+
+export interface Appended {
+  readonly appends: number;
+  readonly events: number;
+}
+
+/** A target of one process. */
+export function alone(
+  url: string,
+  headers: Readonly<Record<string, string>>,
+  child: Child,
+): Running {
+  const { died, stop } = child;
+  return { urls: [url], headers, gateways: [child], beside: [], died, stop };
 }
 
 const running = new Set<ChildProcess>();
@@ -132,7 +180,7 @@ export function startScript(
   });
 }
 
-/** Starts a server of this folder and waits until it listens. Throws {@link NotBuiltYet} when it says so. */
+/** Starts a server of this folder and waits until it listens. Throws with what it says when it cannot. */
 export async function startServer(
   script: string,
   args: readonly string[],
@@ -142,7 +190,7 @@ export async function startServer(
   const message = await nextMessage<Announcement>(child, READY_MS_MAX);
   if ("ready" in message) return { child, ready: message.ready };
   await child.stop();
-  throw message.notBuiltYet ? new NotBuiltYet(message.failed) : new Error(message.failed);
+  throw new Error(message.failed);
 }
 
 /** Runs a program of this folder that tells one result, which is resolved; then it is ended. */

@@ -133,6 +133,7 @@ type Verdict = readonly [target: string, measured: string, met: boolean | undefi
 /** Every target of the product beside what was measured, whether that is good news or not. */
 function verdicts(run: Run): Verdict[] {
   const { replay, soak } = run;
+  const servers = onServers(run);
   const product = run.targets.find(({ name }) => name === "relai");
   const relai = product === undefined ? undefined : summarize(run, product);
   const judge = (what: string, value: number | undefined, show: string, met: boolean): Verdict =>
@@ -152,6 +153,7 @@ function verdicts(run: Run): Verdict[] {
     most("added p50 at 300/s less two commits ≤ 1 ms", at300?.p50Ms, 1, " ms"),
     most("added p99 at 300/s less two commits ≤ 5 ms", at300?.p99Ms, 5, " ms"),
     most("first byte of a stream less one commit ≤ 1 ms later", relai?.firstByteLessMs, 1, " ms"),
+    most("on servers: a gateway's CPU per request ≤ embedded", servers?.requestTimes, 1, " ×"),
     judge(
       "replay of the accounts ≥ 200,000 events/s",
       perSecond,
@@ -173,6 +175,43 @@ function verdicts(run: Run): Verdict[] {
   ];
 }
 
+/** What each process of the region on servers used, and how often the gateway's share is the embedded one's. */
+function onServers(run: Run): { requestTimes: number; lines: readonly string[] } | undefined {
+  const rounds = run.rounds.flatMap(({ figures }) => {
+    const [mine, embedded] = [figures.get("servers"), figures.get("relai")];
+    return mine && embedded ? [{ mine, embedded }] : [];
+  });
+  const [first] = rounds;
+  if (!first) return undefined;
+  const over = (of: (round: (typeof rounds)[number]) => number): number => median(rounds.map(of));
+  const ofEach = (show: (of: "requestUs" | "at300Us" | "streamUs") => string): string[] => [
+    show("requestUs"),
+    show("at300Us"),
+    show("streamUs"),
+  ];
+  const requestTimes = over(({ mine, embedded }) => mine.requestUs / embedded.requestUs);
+  const gateway = ofEach((of) => {
+    const times = over(({ mine, embedded }) => mine[of] / embedded[of]);
+    return `${whole(over(({ mine }) => mine[of]))} (${two(times)} × embedded)`;
+  });
+  const beside = first.mine.beside.map(({ name }, at) =>
+    row([name, ...ofEach((of) => whole(over(({ mine }) => mine.beside[at]?.[of] ?? 0)))]),
+  );
+  const carried = (of: "requests" | "streams"): string =>
+    over(({ mine }) => mine.eventsPerAppend?.[of] ?? Number.NaN).toFixed(1);
+  const lines = [
+    "On servers, by process:",
+    "",
+    row(["", "µs CPU per request", "at 300/s", "µs CPU per stream"]),
+    row(["---", "---", "---", "---"]),
+    row(["the gateway that serves it", ...gateway]),
+    ...beside,
+    "",
+    `An append carried ${carried("requests")} events in the loop of requests and ${carried("streams")} in that of streams. The two gateways share the gateway's core, each with as many connections as the embedded one has; all else shares the other core with upstream and load generator, which bounds the rate: the gateways then have the CPU of a low rate, which is better compared at 300/s, where both of them together serve as many as the embedded one. The event store is the tests' stand-in: it speaks the server's protocol and keeps its events in memory, so neither its CPU nor the time of an append is a server's.`,
+  ];
+  return { requestTimes, lines };
+}
+
 function verdictTable(run: Run): string[] {
   const word = (met: boolean | undefined): string =>
     met === undefined ? "–" : met ? "met" : "**missed**";
@@ -192,6 +231,7 @@ export function page(run: Run): string {
   if (run.replay !== undefined && "skipped" in run.replay)
     leftOut.push(`- replay is not in it: ${run.replay.skipped}`);
   const { soak } = run;
+  const servers = onServers(run);
   return [
     "# Benchmarks",
     "",
@@ -209,6 +249,7 @@ export function page(run: Run): string {
     "",
     "Requests/s and CPU: closed loop over 16 connections; where the core is not busy, the rate is bound by what the gateway waits for and not by its CPU. Added: open loop, latency from the intended start, less that of the direct path in the same round; relai's includes its two durable commits. CPU at a low rate is several times that at saturation: neither follows from the other. Portkey waits 25 ms before the first chunk of each stream on purpose.",
     `The direct path itself takes ${RATES.map((rate) => `${direct(rate)} ms at ${rate}/s`).join(", ")} at the median, of which up to 1 ms is the load generator's timer; it is the same for all.`,
+    ...(servers === undefined ? [] : ["", ...servers.lines]),
     ...(soak === undefined
       ? []
       : [

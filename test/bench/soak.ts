@@ -1,9 +1,8 @@
 import { setTimeout } from "node:timers/promises";
-import { cpuUs, memoryMiB } from "./measure.ts";
-import type { Child } from "./processes.ts";
+import { cpuOf, memoryOf } from "./measure.ts";
+import type { Child, Running } from "./processes.ts";
 import { runLoad } from "./rounds.ts";
 import { slope } from "./stats.ts";
-import type { Running } from "./targets.ts";
 
 /** Mixed load for a long time: memory and CPU per request have to stay flat. */
 
@@ -29,17 +28,16 @@ export interface Soak {
 }
 
 export async function runSoak(running: Running, load: Child, seconds: number): Promise<Soak> {
-  const { pid } = running.child;
-  const { url, headers } = running;
+  const { urls, headers, gateways } = running;
   const job = (streamed: boolean, perSecond: number) =>
-    runLoad(load, { url, headers, streamed, connections: 16, seconds, perSecond });
+    runLoad(load, { urls, headers, streamed, connections: 16, seconds, perSecond });
   const beganMs = performance.now();
   const loads = Promise.all([job(false, REQUESTS_PER_SECOND), job(true, STREAMS_PER_SECOND)]);
   const samples: { x: number; y: number; us: number }[] = [];
   const sample = async (): Promise<void> => {
     for (let taken = 0; taken <= SAMPLES; taken++) {
       const nowMs = performance.now() - beganMs;
-      samples.push({ x: nowMs / 60_000, y: memoryMiB(pid, "now"), us: cpuUs(pid) });
+      samples.push({ x: nowMs / 60_000, y: memoryOf(gateways, "now"), us: cpuOf(gateways) });
       await setTimeout(Math.max(0, ((taken + 1) * seconds * 1000) / SAMPLES - nowMs));
     }
   };
@@ -61,7 +59,7 @@ export async function runSoak(running: Running, load: Child, seconds: number): P
       .reduce((sum, count) => sum + count, 0),
     startMiB: at(0).y,
     endMiB: at(1).y,
-    peakMiB: memoryMiB(pid, "peak"),
+    peakMiB: memoryOf(gateways, "peak"),
     mibPerMinute,
     flat: mibPerMinute * halfMinutes <= GROWTH_MAX * at(1).y,
     secondQuarterUs: usPerRequest(0.25, 0.5),
