@@ -22,7 +22,7 @@ class LongestFirst implements TestSequencer {
   async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await this.usual.sort(files);
     // Those of a region that wait longest, then all that takes minutes, then the rest.
-    const longest = [/\/region-(away|kill|stop)\./, /\/test\/(simulation|faults)\//];
+    const longest = [/\/region\/(away|kill|stop)\./, /\/test\/(simulation|faults|region)\//];
     const rankOf = ({ moduleId }: TestSpecification) => {
       const rank = longest.findIndex((name) => name.test(moduleId));
       return rank < 0 ? longest.length : rank;
@@ -50,7 +50,10 @@ export default defineConfig({
         extends: true,
         test: {
           name: "unit",
-          include: ["{domain,projections,services,infra}/**/*.test.ts", "test/*.test.ts"],
+          include: [
+            "{domain,projections,services,infra}/**/*.test.ts",
+            "test/{,repository/,servers/}*.test.ts",
+          ],
         },
       },
       {
@@ -92,7 +95,7 @@ export default defineConfig({
         test: {
           name: "faults",
           include: ["test/faults/**/*.test.ts"],
-          exclude: ["test/faults/stop.test.ts", "test/faults/region-*.test.ts"],
+          exclude: ["test/faults/stop.test.ts"],
           sequence: { groupOrder: 2 },
           ...oneFileAtATime,
           testTimeout: 900_000,
@@ -113,7 +116,7 @@ export default defineConfig({
           // A region of processes under load, which wait for a minute's silence again and again: its files run side by
           // side, and when nothing else does.
           name: "region",
-          include: ["test/faults/region-*.test.ts"],
+          include: ["test/region/**/*.test.ts"],
           sequence: { groupOrder: 4 },
           testTimeout: 900_000,
           hookTimeout: 120_000,

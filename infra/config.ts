@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { z } from "zod";
 import { KURRENT_URL } from "#infra/event-store/kurrent/url.ts";
-import { LOG_LEVELS } from "./log.ts";
+import { LOG_LEVELS } from "./telemetry/log.ts";
 
 /**
  * The settings: environment variables, or the same names in a JSON file; the environment wins, and an empty variable

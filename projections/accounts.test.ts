@@ -17,9 +17,9 @@ import {
   admitted,
   used,
   expired,
-} from "#test/account-appends.ts";
-import { histories, recorded, type Append } from "#test/histories.ts";
-import { packRows } from "#test/pack-rows.ts";
+} from "#test/samples/account-appends.ts";
+import { histories, recorded, type Append } from "#test/samples/histories.ts";
+import { packRows } from "#test/samples/pack-rows.ts";
 import { openHolds, orgSnapshots, unsealedWriters, type AccountsRow } from "./accounts-rows.ts";
 import { accountsProjection, openFold } from "./accounts.ts";
 import type { OnFault, Stored } from "./projection.ts";

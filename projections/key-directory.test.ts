@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { histories, recorded } from "#test/histories.ts";
-import { packRows } from "#test/pack-rows.ts";
+import { histories, recorded } from "#test/samples/histories.ts";
+import { packRows } from "#test/samples/pack-rows.ts";
 import { keyDirectoryProjection } from "./key-directory.ts";
 import { unpackRows } from "./rows.ts";
 

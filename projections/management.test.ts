@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { newEvent, streams, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData } from "#domain/events/schemas.ts";
-import { packRows } from "#test/pack-rows.ts";
+import { packRows } from "#test/samples/pack-rows.ts";
 import {
   keyRows,
   managementProjection,

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { RecordedEvent } from "#domain/events/events.ts";
-import { histories, recorded } from "#test/histories.ts";
+import { histories, recorded } from "#test/samples/histories.ts";
 import { usageProjection } from "./usage.ts";
 
 const events = recorded(histories(5, 3_000));

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { newEvent } from "#domain/events/events.ts";
-import { fence } from "#test/conformance/event-samples.ts";
-import { ending, scripted, STREAM, taking } from "#test/journal-world.ts";
-import { settled } from "#test/manual-clock.ts";
+import { fence } from "#test/conformance/event-store/event-samples.ts";
+import { ending, scripted, STREAM, taking } from "#test/worlds/journal-world.ts";
+import { settled } from "#test/doubles/manual-clock.ts";
 
 const metadata = { at: 1, region: "us", actor: "ledger", $correlationId: "c", schema: 1 } as const;
 

@@ -3,9 +3,9 @@ import { SHARES_MAX } from "#domain/accounts/holds.ts";
 import { newEvent } from "#domain/events/events.ts";
 import { MICRO_MAX } from "#domain/money.ts";
 import { TOKEN_CLASSES } from "#domain/prices.ts";
-import { admitted, largeEvent, usage } from "#test/conformance/event-samples.ts";
-import { ending, scripted, STREAM, watcher } from "#test/journal-world.ts";
-import { settled } from "#test/manual-clock.ts";
+import { admitted, largeEvent, usage } from "#test/conformance/event-store/event-samples.ts";
+import { ending, scripted, STREAM, watcher } from "#test/worlds/journal-world.ts";
+import { settled } from "#test/doubles/manual-clock.ts";
 import { APPEND_BYTES_MAX } from "./ports.ts";
 import { bytesOf } from "./writers.ts";
 

@@ -1,8 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { newEvent, UnreadableEvent } from "#domain/events/events.ts";
-import { admitted, fence, largeEvent, usage } from "#test/conformance/event-samples.ts";
-import { ending, scripted, STREAM, taking, watcher, type Script } from "#test/journal-world.ts";
-import { settled } from "#test/manual-clock.ts";
+import { admitted, fence, largeEvent, usage } from "#test/conformance/event-store/event-samples.ts";
+import {
+  ending,
+  scripted,
+  STREAM,
+  taking,
+  watcher,
+  type Script,
+} from "#test/worlds/journal-world.ts";
+import { settled } from "#test/doubles/manual-clock.ts";
 import { APPEND_BYTES_MAX, APPEND_EVENTS_MAX, type AppendOutcome } from "./ports.ts";
 import { bytesOf } from "./writers.ts";
 

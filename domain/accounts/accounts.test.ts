@@ -10,7 +10,7 @@ import {
   KEY,
   ORG,
   START_MS,
-} from "#test/accounts-world.ts";
+} from "#test/worlds/accounts-world.ts";
 import { emptyAccounts, fromSnapshot, toSnapshot, type Accounts } from "./accounts.ts";
 import { adopt, admit, apply, close, drop, extend, sweep } from "./admission.ts";
 import { applyEffect } from "./holds.ts";

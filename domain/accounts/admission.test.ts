@@ -12,7 +12,7 @@ import {
   RPM,
   RPM_KEY,
   START_MS,
-} from "#test/accounts-world.ts";
+} from "#test/worlds/accounts-world.ts";
 import { takeWanted } from "./wanted.ts";
 import { emptyAccounts, fromSnapshot, toSnapshot } from "./accounts.ts";
 import {

@@ -9,12 +9,12 @@ import {
   KEY,
   ORG,
   START_MS,
-} from "#test/accounts-world.ts";
+} from "#test/worlds/accounts-world.ts";
 import { admit, apply, close, drop, extend, figures, sweep, type Admission } from "./admission.ts";
 import { UNSPENT_LOTS_MAX } from "#domain/organization.ts";
 import { HOLD_TABLE, SHARES_MAX, type HoldVerb } from "./holds.ts";
 import type { Effect, HoldState } from "./types.ts";
-import { HOLD_CELLS } from "#test/hold-cells.ts";
+import { HOLD_CELLS } from "#test/samples/hold-cells.ts";
 
 /** A hold of 120 (the whole first lot and 20 of the second), charged with 30 where it is charged. */
 const requestId = "req_1";

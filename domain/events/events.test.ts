@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { admitted, usage } from "#test/conformance/event-samples.ts";
+import { admitted, usage } from "#test/conformance/event-store/event-samples.ts";
 import {
   journalEpoch,
   newEvent,

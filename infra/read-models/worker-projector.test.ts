@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventStore, type SqliteEventStore } from "#infra/event-store/sqlite.ts";
 import type { Projector, RebuildProgress } from "#services/ports.ts";
-import { histories } from "#test/histories.ts";
+import { histories } from "#test/samples/histories.ts";
 import { openWorkerProjector } from "./worker-projector.ts";
 
 const clock = systemClock();

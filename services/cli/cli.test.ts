@@ -5,8 +5,8 @@ import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
-import { BIN, commandLine } from "#test/command-line.ts";
-import { ADMIN_TOKEN, controlWorld, type ControlWorld } from "#test/control-world.ts";
+import { BIN, commandLine } from "#test/repository/command-line.ts";
+import { ADMIN_TOKEN, controlWorld, type ControlWorld } from "#test/worlds/control-world.ts";
 
 const aText: unknown = expect.any(String);
 const aNumber: unknown = expect.any(Number);

@@ -4,13 +4,13 @@ import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
-import { commandLine } from "#test/command-line.ts";
+import { commandLine } from "#test/repository/command-line.ts";
 import {
   ADMIN_TOKEN,
   RUNNING_SETTINGS,
   controlWorld,
   type ControlWorld,
-} from "#test/control-world.ts";
+} from "#test/worlds/control-world.ts";
 
 const containing = (text: string): unknown => expect.stringContaining(text);
 

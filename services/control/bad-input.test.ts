@@ -1,7 +1,7 @@
 import { connect } from "node:net";
 import type { FastifyInstance } from "fastify";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { bearer, callsTo, controlWorld, type ControlWorld } from "#test/control-world.ts";
+import { bearer, callsTo, controlWorld, type ControlWorld } from "#test/worlds/control-world.ts";
 
 let world: ControlWorld;
 let app: FastifyInstance;

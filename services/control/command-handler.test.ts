@@ -3,8 +3,8 @@ import { organization, type OrganizationCommand } from "#domain/organization.ts"
 import { streams } from "#domain/events/events.ts";
 import type { AppendOutcome, EventStore } from "#services/ports.ts";
 import { StoreUnavailable } from "#services/writers.ts";
-import { manualClock } from "#test/manual-clock.ts";
-import { createMemoryEventStore } from "#test/memory-event-store.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
+import { createMemoryEventStore } from "#test/doubles/memory-event-store.ts";
 import { diceOf, randomFrom } from "#test/simulation/random.ts";
 import { handleCommand, load } from "./command-handler.ts";
 

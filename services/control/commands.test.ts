@@ -4,7 +4,7 @@ import { sha256Hex } from "#domain/hash.ts";
 import { makeKeyText, parseKeyText } from "#domain/key-text.ts";
 import { MICRO_MAX } from "#domain/money.ts";
 import type { AppendOutcome } from "#services/ports.ts";
-import { controlWorld, interposed, type ControlWorld } from "#test/control-world.ts";
+import { controlWorld, interposed, type ControlWorld } from "#test/worlds/control-world.ts";
 import { createControl, type ControlParts } from "./commands.ts";
 
 const containing = (text: string): unknown => expect.stringContaining(text);

@@ -8,7 +8,7 @@ import {
   callsTo,
   controlWorld,
   type ControlWorld,
-} from "#test/control-world.ts";
+} from "#test/worlds/control-world.ts";
 
 const aText: unknown = expect.any(String);
 const aNumber: unknown = expect.any(Number);

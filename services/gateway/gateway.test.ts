@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { chat, chunk, completion, gatewayWorld, settled } from "#test/gateway-world.ts";
-import { handleChat } from "#test/chat-way.ts";
+import { chat, chunk, completion, gatewayWorld, settled } from "#test/worlds/gateway-world.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 import { STOP_MS_MAX } from "./gateway.ts";
 
 describe("a stop", () => {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { manualClock } from "#test/manual-clock.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
 import { createReadiness, readinessView, type Check } from "./readiness.ts";
 
 /** A process with one dependency, which is what it is set to. */

@@ -8,7 +8,7 @@ import {
   ledgerWorld,
   metadata,
   orgOf,
-} from "#test/ledger-world.ts";
+} from "#test/worlds/ledger-world.ts";
 
 let stop = async () => {};
 afterEach(() => stop());

@@ -2,7 +2,14 @@ import { afterEach, expect, test } from "vitest";
 
 import { newEvent, streams, type RecordedEvent } from "#domain/events/events.ts";
 import type { AdmissionStore } from "#services/ports.ts";
-import { CREDIT_MICRO, gate, idOf, ledgerWorld, metadata, orgOf } from "#test/ledger-world.ts";
+import {
+  CREDIT_MICRO,
+  gate,
+  idOf,
+  ledgerWorld,
+  metadata,
+  orgOf,
+} from "#test/worlds/ledger-world.ts";
 import { createAdoption } from "./adoption.ts";
 import { createCarrying } from "./carry.ts";
 

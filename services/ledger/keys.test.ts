@@ -1,9 +1,9 @@
 import { afterEach, expect, test } from "vitest";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import type { KeyDirectory, Projector } from "#services/ports.ts";
-import { CREDIT_MICRO, hashOf, ledgerWorld, orgOf } from "#test/ledger-world.ts";
-import { manualClock } from "#test/manual-clock.ts";
-import { packRows } from "#test/pack-rows.ts";
+import { CREDIT_MICRO, hashOf, ledgerWorld, orgOf } from "#test/worlds/ledger-world.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
+import { packRows } from "#test/samples/pack-rows.ts";
 import { createKeys } from "./keys.ts";
 
 let stop = async () => {};

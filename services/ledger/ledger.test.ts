@@ -7,8 +7,8 @@ import {
   ORG,
   settled,
   type GatewayWorld,
-} from "#test/gateway-world.ts";
-import { handleChat } from "#test/chat-way.ts";
+} from "#test/worlds/gateway-world.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 
 const metadata = { at: 1, region: "us", actor: "control", $correlationId: "c", schema: 1 } as const;
 

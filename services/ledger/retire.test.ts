@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { createMemoryEventStore } from "#test/memory-event-store.ts";
-import { createMemoryReadModels } from "#test/memory-read-models.ts";
+import { createMemoryEventStore } from "#test/doubles/memory-event-store.ts";
+import { createMemoryReadModels } from "#test/doubles/memory-read-models.ts";
 import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
 import { startProjector } from "#services/projector/projector.ts";
 import { registerWriter } from "#services/writers.ts";
-import { admitted, usage } from "#test/conformance/event-samples.ts";
-import { manualClock } from "#test/manual-clock.ts";
+import { admitted, usage } from "#test/conformance/event-store/event-samples.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
 import { retire, sealJournals } from "./retire.ts";
 
 const author = { region: "us", actor: "ledger" };

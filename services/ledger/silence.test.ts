@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createMemoryEventStore } from "#test/memory-event-store.ts";
+import { createMemoryEventStore } from "#test/doubles/memory-event-store.ts";
 import { newEvent, streams, type NewEvent, type RecordedEvent } from "#domain/events/events.ts";
 import type { EventData, EventType } from "#domain/events/schemas.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
@@ -8,9 +8,9 @@ import { keepAlive, openJournal } from "#services/journal.ts";
 import type { EventStore } from "#services/ports.ts";
 import { startProjector } from "#services/projector/projector.ts";
 import { registerWriter } from "#services/writers.ts";
-import { admitted } from "#test/conformance/event-samples.ts";
-import { manualClock } from "#test/manual-clock.ts";
-import { createMemoryReadModels } from "#test/memory-read-models.ts";
+import { admitted } from "#test/conformance/event-store/event-samples.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
+import { createMemoryReadModels } from "#test/doubles/memory-read-models.ts";
 import { startLedger } from "./ledger.ts";
 import { createSilenceWatch } from "./silence.ts";
 

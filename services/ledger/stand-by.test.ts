@@ -2,8 +2,8 @@ import { beforeEach, expect, test } from "vitest";
 import { newEvent, streams, type NewEvent } from "#domain/events/events.ts";
 import { ALIVE_EVERY_MS } from "#services/journal.ts";
 import { metadataOf } from "#services/writers.ts";
-import { manualClock, type ManualClock } from "#test/manual-clock.ts";
-import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-event-store.ts";
+import { manualClock, type ManualClock } from "#test/doubles/manual-clock.ts";
+import { createMemoryEventStore, type MemoryEventStore } from "#test/doubles/memory-event-store.ts";
 import { standBy } from "./stand-by.ts";
 
 const region = "us";

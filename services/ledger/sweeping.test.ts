@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { newEvent, streams, type RecordedEvent } from "#domain/events/events.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
-import { funded, KEY } from "#test/accounts-world.ts";
-import { manualClock } from "#test/manual-clock.ts";
+import { funded, KEY } from "#test/worlds/accounts-world.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
 import { createSweeping } from "./sweeping.ts";
 
 const metadata = { at: 1, region: "us", actor: "ledger", $correlationId: "c", schema: 1 } as const;

@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { newEvent, streams } from "#domain/events/events.ts";
-import { createMemoryEventStore } from "#test/memory-event-store.ts";
+import { createMemoryEventStore } from "#test/doubles/memory-event-store.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
 import type { EventStore } from "#services/ports.ts";
-import { funded, KEY, ORG } from "#test/accounts-world.ts";
-import { manualClock } from "#test/manual-clock.ts";
+import { funded, KEY, ORG } from "#test/worlds/accounts-world.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
 import { lookAfterWanted } from "./wanted.ts";
 
 const WRITER = 7;

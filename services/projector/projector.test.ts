@@ -1,12 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { UnreadableEvent, type RecordedEvent } from "#domain/events/events.ts";
-import { createMemoryReadModels } from "#test/memory-read-models.ts";
+import { createMemoryReadModels } from "#test/doubles/memory-read-models.ts";
 import { accountsProjection } from "#projections/accounts.ts";
 import { managementProjection } from "#projections/management.ts";
 import type { Projection } from "#projections/projection.ts";
 import { unpackRows } from "#projections/rows.ts";
 import { usageProjection } from "#projections/usage.ts";
-import { failing, projectorWorld, type ProjectorWorld } from "#test/projector-world.ts";
+import { failing, projectorWorld, type ProjectorWorld } from "#test/worlds/projector-world.ts";
 
 let world: ProjectorWorld;
 let { start, live, textOf, crash, alarms, store } = {} as ProjectorWorld;

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { createMemoryReadModels } from "#test/memory-read-models.ts";
+import { createMemoryReadModels } from "#test/doubles/memory-read-models.ts";
 import { unpackRows } from "#projections/rows.ts";
 import { usageProjection } from "#projections/usage.ts";
 import type { RebuildProgress } from "#services/ports.ts";
-import { failing, projectorWorld, type ProjectorWorld } from "#test/projector-world.ts";
+import { failing, projectorWorld, type ProjectorWorld } from "#test/worlds/projector-world.ts";
 
 let world: ProjectorWorld;
 let { start, live, textOf, alarms } = {} as ProjectorWorld;

@@ -9,7 +9,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { readBook } from "#test/simulator-book.ts";
+import { readBook } from "#test/doubles/simulator-book.ts";
 import { openBook } from "./book.ts";
 import type { CallBeginning } from "./book.ts";
 

@@ -8,11 +8,11 @@ import { CLOCK_JUMP_MS, systemClock } from "#infra/clock.ts";
 import { ConfigError, describeConfig, tracesUrlOf, type Config } from "#infra/config.ts";
 import { readSecretFile, writeSecretFile } from "#infra/files.ts";
 import { lockFolder } from "#infra/folder-lock.ts";
-import { createLog } from "#infra/log.ts";
+import { createLog } from "#infra/telemetry/log.ts";
 import { openaiHostOf } from "#infra/openai-host.ts";
 import { systemRandom } from "#infra/random.ts";
 import { openWorkerProjector, type WorkerProjector } from "#infra/read-models/worker-projector.ts";
-import { createTelemetry } from "#infra/telemetry.ts";
+import { createTelemetry } from "#infra/telemetry/telemetry.ts";
 import { createUpstream } from "#infra/upstream/undici.ts";
 import { createControl, type ControlParts } from "#services/control/commands.ts";
 import { CONTROL_FILE_NAME, controlFileText } from "#services/control/control-file.ts";
@@ -188,7 +188,7 @@ async function openTracesIfAsked(base: Base): Promise<Telemetry["requestTraced"]
   const { config, instance, region, clock, telemetry } = base;
   const url = tracesUrlOf(config);
   if (url === undefined) return undefined;
-  const { openTraces } = await import("#infra/traces.ts");
+  const { openTraces } = await import("#infra/telemetry/traces.ts");
   const { alarm, spansCounted: counted } = telemetry;
   const traces = openTraces({ instance, region, url, alarm, counted });
   base.stops.traces = async (limitMs) => {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { sleep } from "#services/waiting.ts";
-import { manualClock } from "#test/manual-clock.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
 import { endOr, leftBy, NOT_SEALED, STOP_MS, stopAll, type Stops } from "./stopping.ts";
 
 const PARTS = Object.keys(STOP_MS) as (keyof Stops)[];

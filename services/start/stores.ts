@@ -4,13 +4,13 @@ import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { systemClock } from "#infra/clock.ts";
 import type { Config } from "#infra/config.ts";
 import { openSqliteEventStore } from "#infra/event-store/sqlite.ts";
-import { observeAdmission, observeEventStore, observeRedis } from "#infra/observed.ts";
+import { observeAdmission, observeEventStore, observeRedis } from "#infra/telemetry/observed.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
 import type { EventsPlace } from "#infra/read-models/worker-projector.ts";
 import { createRedisProgress } from "#infra/redis/progress.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
-import type { ProcessTelemetry } from "#infra/telemetry.ts";
+import type { ProcessTelemetry } from "#infra/telemetry/telemetry.ts";
 import type {
   AdmissionStore,
   Clock,

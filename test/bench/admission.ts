@@ -4,7 +4,7 @@ import { createRedisAdmission } from "#infra/admission/redis.ts";
 import { findProgram } from "#infra/backing/find.ts";
 import { startRedis } from "#infra/backing/redis.ts";
 import { openRedis, type RedisConnection } from "#infra/redis/connection.ts";
-import { itemsOf } from "#test/accounts-world.ts";
+import { itemsOf } from "#test/worlds/accounts-world.ts";
 
 /**
  * What admission costs on Redis: `node test/bench/admission.ts`, ten seconds against a server of its own on 127.0.0.1.

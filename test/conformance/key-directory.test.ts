@@ -3,7 +3,7 @@ import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { createRedisKeyDirectory } from "#infra/key-directory/redis.ts";
 import type { RedisConnection } from "#infra/redis/connection.ts";
 import type { KeyDirectory } from "#services/ports.ts";
-import { manualClock } from "#test/manual-clock.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
 import {
   answersAgain,
   connect,
@@ -13,7 +13,7 @@ import {
   SERVERS,
   SOURCES,
   type RedisForTests,
-} from "#test/redis-world.ts";
+} from "#test/servers/redis-world.ts";
 import { ENTRY, fill, hashOf, keyDirectorySuite } from "./key-directory-suite.ts";
 
 keyDirectorySuite("memory", async () => {

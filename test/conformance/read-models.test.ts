@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, describe, expect, test } from "vitest";
-import { createMemoryReadModels } from "#test/memory-read-models.ts";
+import { createMemoryReadModels } from "#test/doubles/memory-read-models.ts";
 import { openSqliteReadModels } from "#infra/read-models/sqlite.ts";
 import { unpackRows } from "#projections/rows.ts";
 import { at, readModelsSuite } from "./read-models-suite.ts";

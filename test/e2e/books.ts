@@ -5,7 +5,7 @@ import type { EventData, EventType } from "#domain/events/schemas.ts";
 import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
 import type { BookCall } from "#services/simulator/book.ts";
-import { readBook } from "#test/simulator-book.ts";
+import { readBook } from "#test/doubles/simulator-book.ts";
 import type { Running } from "./relai.ts";
 
 /** What relai and its upstream wrote down: the events in the store's file, and the simulator's own book beside it. */

@@ -11,9 +11,9 @@ import {
   type Process,
 } from "#test/faults/processes.ts";
 import { NOT_FOLDED, NOT_SEALED } from "#services/start/stopping.ts";
-import { commandLine } from "#test/command-line.ts";
-import { inCode, tableWith, textOf } from "#test/documents.ts";
-import { NO_PROGRAM, REDIS_PROGRAM } from "#test/redis-world.ts";
+import { commandLine } from "#test/repository/command-line.ts";
+import { inCode, tableWith, textOf } from "#test/repository/documents.ts";
+import { NO_PROGRAM, REDIS_PROGRAM } from "#test/servers/redis-world.ts";
 import { leavesNothingRunning, manage, newFolder, openai } from "./relai.ts";
 
 /** What an operator sees of real processes on servers that go away and come back. */

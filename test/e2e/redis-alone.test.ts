@@ -2,7 +2,7 @@ import { cpSync, rmSync } from "node:fs";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { startRedis, type StartedRedis } from "#infra/backing/redis.ts";
-import { NO_PROGRAM, REDIS_PROGRAM } from "#test/redis-world.ts";
+import { NO_PROGRAM, REDIS_PROGRAM } from "#test/servers/redis-world.ts";
 import { eventsIn } from "./books.ts";
 import {
   balanceOf,

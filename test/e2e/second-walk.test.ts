@@ -3,7 +3,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { NO_PROGRAM, REDIS_PROGRAM } from "#test/redis-world.ts";
+import { NO_PROGRAM, REDIS_PROGRAM } from "#test/servers/redis-world.ts";
 import { eventsIn } from "./books.ts";
 import {
   balanceOf,

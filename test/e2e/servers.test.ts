@@ -5,7 +5,7 @@ import { z } from "zod";
 import { auditAll } from "#domain/invariants.ts";
 import { makeKeyText } from "#domain/key-text.ts";
 import type { Server } from "#infra/backing/find.ts";
-import { eventStoreForRegion, openStore } from "#test/event-store-world.ts";
+import { eventStoreForRegion, openStore } from "#test/worlds/event-store-world.ts";
 import { eventsIn } from "#test/faults/books.ts";
 import {
   ADMIN_TOKEN,
@@ -15,7 +15,7 @@ import {
   type Process,
 } from "#test/faults/processes.ts";
 import { startStandIn } from "#test/kurrent-stand-in/server.ts";
-import { redisForTests, SOURCES, type RedisForTests } from "#test/redis-world.ts";
+import { redisForTests, SOURCES, type RedisForTests } from "#test/servers/redis-world.ts";
 import {
   balanceOf,
   leavesNothingRunning,

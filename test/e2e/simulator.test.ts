@@ -8,7 +8,7 @@ import OpenAI, { APIConnectionError, InternalServerError, RateLimitError } from 
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { systemClock } from "#infra/clock.ts";
 import { systemRandom } from "#infra/random.ts";
-import { readBook } from "#test/simulator-book.ts";
+import { readBook } from "#test/doubles/simulator-book.ts";
 import { startSimulator, type Simulator } from "#services/simulator/server.ts";
 import type { ChildProcess } from "node:child_process";
 import type { BookCall } from "#services/simulator/book.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { startCollector } from "#test/collector.ts";
+import { startCollector } from "#test/doubles/collector.ts";
 import { search } from "./canaries.ts";
 import {
   command,

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test, vi } from "vitest";
 import { streams } from "#domain/events/events.ts";
-import { readBook } from "#test/simulator-book.ts";
+import { readBook } from "#test/doubles/simulator-book.ts";
 import { diceOf, type Dice } from "#test/simulation/random.ts";
 import { compare, ledgerOf, readEvents, type Ledger } from "./books.ts";
 import { ask, startLoad } from "./clients.ts";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test, vi } from "vitest";
 import { sha256Hex } from "#domain/hash.ts";
-import { readBook } from "#test/simulator-book.ts";
+import { readBook } from "#test/doubles/simulator-book.ts";
 import { diceOf } from "#test/simulation/random.ts";
 import { compare, ledgerOf, readEvents } from "./books.ts";
 import { ask, startLoad, type Ask, type Customer } from "./clients.ts";

@@ -10,7 +10,7 @@ import { readConfig } from "#infra/config.ts";
 import type * as sqliteModule from "#infra/event-store/sqlite.ts";
 import { startWriterThread } from "#infra/event-store/sqlite-thread.ts";
 import { systemRandom } from "#infra/random.ts";
-import { readBook } from "#test/simulator-book.ts";
+import { readBook } from "#test/doubles/simulator-book.ts";
 import { startSimulator, type Simulator } from "#services/simulator/server.ts";
 import { openRelai, type Relai } from "#services/start/main.ts";
 import { diceOf } from "#test/simulation/random.ts";

@@ -1,7 +1,7 @@
 import { afterAll } from "vitest";
 import { startServer } from "#infra/backing/find.ts";
-import type { StoreHarness } from "#test/conformance/event-store-suite.ts";
-import { EVENT_STORE_SOURCE, openStore } from "#test/event-store-world.ts";
+import type { StoreHarness } from "#test/conformance/event-store/event-store-suite.ts";
+import { EVENT_STORE_SOURCE, openStore } from "#test/worlds/event-store-world.ts";
 import { startStandIn } from "./server.ts";
 
 /** A real server for the file of tests that loads this, where there is one: what holds the stand-in to the truth. */

@@ -23,7 +23,7 @@ import {
   type ServerReadableStream,
   type ServerWritableStream,
 } from "@grpc/grpc-js";
-import { openWire } from "#test/wire.ts";
+import { openWire } from "#test/doubles/wire.ts";
 import { createKurrentLog, type Proposed } from "./log.ts";
 import { appendAnswer, expectedIn, expectedInBatch, nameOf, proposedIn } from "./messages.ts";
 import { createReading } from "./reading.ts";
@@ -62,7 +62,7 @@ const APPEND_BYTES_MAX = 1024 * 1024;
 /**
  * A server that speaks as much of EventStoreDB's protocol as relai uses, to the real client over a real socket, with
  * its events in memory, or in a file too, and faults to order. A tool of the tests, never a mode of the product. It is held to a real
- * server by the cases of test/conformance/kurrent-client.test.ts, which run on either.
+ * server by the cases of test/conformance/event-store/kurrent-client.test.ts, which run on either.
  */
 export async function startStandIn(options: StandInOptions = {}) {
   const { now = () => Date.now(), tls, user } = options;

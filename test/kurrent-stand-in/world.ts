@@ -3,8 +3,8 @@ import type {
   KurrentEventStore,
   KurrentEventStoreOptions,
 } from "#infra/event-store/kurrent/store.ts";
-import { admissions } from "#test/conformance/event-samples.ts";
-import { openStore } from "#test/event-store-world.ts";
+import { admissions } from "#test/conformance/event-store/event-samples.ts";
+import { openStore } from "#test/worlds/event-store-world.ts";
 import type { Proposed } from "./log.ts";
 import { startStandIn, type StandIn, type StandInOptions } from "./server.ts";
 

@@ -1,4 +1,4 @@
-import { handleChat } from "#test/chat-way.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 import { createGateway, type Gateway } from "#services/gateway/gateway.ts";
 import type { GatewayParts } from "#services/gateway/parts.ts";
 import { openWriter, registerGateway, type Writer } from "#services/gateway/money/writer.ts";

@@ -1,5 +1,5 @@
 import type { KeyLimits } from "#domain/key-limits.ts";
-import { offerOf } from "#test/chat-way.ts";
+import { offerOf } from "#test/worlds/chat-way.ts";
 import { CATALOGUE, requestOf, type Asking } from "./clients.ts";
 import { createCustomers, type Customers, type SimKey, type SimOrg } from "./customers.ts";
 import { FAULT_KINDS } from "./faults.ts";

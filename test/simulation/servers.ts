@@ -1,7 +1,7 @@
 import { emptyAdmission, type Admission } from "#domain/accounts/admission.ts";
 import type { CellObserver } from "#domain/accounts/holds.ts";
 import { createMemoryAdmission } from "#infra/admission/memory.ts";
-import { createMemoryEventStore, type MemoryEventStore } from "#test/memory-event-store.ts";
+import { createMemoryEventStore, type MemoryEventStore } from "#test/doubles/memory-event-store.ts";
 import { createMemoryKeyDirectory } from "#infra/key-directory/memory.ts";
 import { primaryAmong, type ServerFacts } from "#infra/redis/primary.ts";
 import type { AdmissionStore, Clock, KeyDirectory } from "#services/ports.ts";

@@ -1,4 +1,4 @@
-import { createMemoryReadModels } from "#test/memory-read-models.ts";
+import { createMemoryReadModels } from "#test/doubles/memory-read-models.ts";
 import type { ReadModels } from "#services/ports.ts";
 import { checkPessimistic } from "./checks.ts";
 import { CATALOGUE, type Asking, type Seen } from "./clients.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { makeKeyText } from "#domain/key-text.ts";
-import { gatewayWorld, settled } from "#test/gateway-world.ts";
+import { gatewayWorld, settled } from "#test/worlds/gateway-world.ts";
 import { handleModels } from "./reads.ts";
 
 /** A key that is well formed and that nobody issued. */

@@ -7,8 +7,8 @@ import {
   settled,
   type GatewayWorld,
   type RequestChanges,
-} from "#test/gateway-world.ts";
-import { handleChat } from "#test/chat-way.ts";
+} from "#test/worlds/gateway-world.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 
 async function refused(world: GatewayWorld, changes: RequestChanges) {
   const answer = world.ask(handleChat, changes);

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { connect } from "node:net";
 import { expect, test, vi } from "vitest";
-import { gatewayWorld } from "#test/gateway-world.ts";
+import { gatewayWorld } from "#test/worlds/gateway-world.ts";
 import { createGatewayServer } from "./server.ts";
 
 test.each(["/v1/models", "/v1/models/sim-flat", "/v1/balance"])(

@@ -1,7 +1,7 @@
 import { request, type IncomingHttpHeaders } from "node:http";
 import { connect } from "node:net";
 import { afterEach, describe, expect, test } from "vitest";
-import { chat, chunk, completion, DONE, gatewayWorld } from "#test/gateway-world.ts";
+import { chat, chunk, completion, DONE, gatewayWorld } from "#test/worlds/gateway-world.ts";
 import { STOP_MS_MAX } from "#services/gateway/gateway.ts";
 import { createGatewayServer, stopGateway } from "./server.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { completion, FUNDED_MICRO, gatewayWorld, settled } from "#test/gateway-world.ts";
-import { handleChat } from "#test/chat-way.ts";
+import { completion, FUNDED_MICRO, gatewayWorld, settled } from "#test/worlds/gateway-world.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 
 test("an extension that went unanswered may arrive behind everything else: the hold's end is then the ledger's", async () => {
   const world = await gatewayWorld();

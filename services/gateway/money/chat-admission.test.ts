@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { AppendOutcome } from "#services/ports.ts";
-import { completion, gatewayWorld, settled } from "#test/gateway-world.ts";
-import { handleChat } from "#test/chat-way.ts";
+import { completion, gatewayWorld, settled } from "#test/worlds/gateway-world.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 
 /** The way of a request when the admission store fails under it. */
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { newEvent } from "#domain/events/events.ts";
 import type { AppendOutcome } from "#services/ports.ts";
-import { fence } from "#test/conformance/event-samples.ts";
+import { fence } from "#test/conformance/event-store/event-samples.ts";
 import {
   chat,
   chunk,
@@ -12,8 +12,8 @@ import {
   ORG,
   settled,
   type GatewayWorld,
-} from "#test/gateway-world.ts";
-import { handleChat } from "#test/chat-way.ts";
+} from "#test/worlds/gateway-world.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 
 /** The way of a request when the store, the admission store or the journal fails under it. */
 

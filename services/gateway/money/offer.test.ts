@@ -2,8 +2,8 @@ import { describe, expect, test } from "vitest";
 import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { pricesAt } from "#domain/catalogue/lookup.ts";
 import { holdFor } from "#domain/hold.ts";
-import { chat, completion, gatewayWorld, settled } from "#test/gateway-world.ts";
-import { handleChat, offerOf } from "#test/chat-way.ts";
+import { chat, completion, gatewayWorld, settled } from "#test/worlds/gateway-world.ts";
+import { handleChat, offerOf } from "#test/worlds/chat-way.ts";
 import type { Offer } from "./offer.ts";
 
 const OPENAI = { processingArea: "us", pinsServiceTier: true };

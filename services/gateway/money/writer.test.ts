@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { createMemoryEventStore } from "#test/memory-event-store.ts";
+import { createMemoryEventStore } from "#test/doubles/memory-event-store.ts";
 import { newEvent, streams } from "#domain/events/events.ts";
 import type { EventStore } from "#services/ports.ts";
-import { manualClock, settled } from "#test/manual-clock.ts";
+import { manualClock, settled } from "#test/doubles/manual-clock.ts";
 import { openWriter, registerGateway } from "./writer.ts";
 
 const author = { region: "us", actor: "gateway" };

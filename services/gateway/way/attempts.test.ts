@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { buildCatalogue } from "#domain/catalogue/build.ts";
 import type { Binding, Catalogue } from "#domain/catalogue/types.ts";
-import { handleChat } from "#test/chat-way.ts";
-import { completion, FUNDED_MICRO, gatewayWorld, settled } from "#test/gateway-world.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
+import { completion, FUNDED_MICRO, gatewayWorld, settled } from "#test/worlds/gateway-world.ts";
 
 /** One model at two hosts, the second of which has a price of its own. */
 function atTwoHosts(): Catalogue {

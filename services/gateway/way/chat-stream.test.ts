@@ -1,7 +1,14 @@
 import { describe, expect, test } from "vitest";
-import { chat, chunk, DONE, FUNDED_MICRO, gatewayWorld, settled } from "#test/gateway-world.ts";
+import {
+  chat,
+  chunk,
+  DONE,
+  FUNDED_MICRO,
+  gatewayWorld,
+  settled,
+} from "#test/worlds/gateway-world.ts";
 import type { UpstreamFailure } from "#services/ports.ts";
-import { handleChat } from "#test/chat-way.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 
 /** One streamed answer, from the request to the books. */
 async function streaming(changes: object = {}, how: { slow?: boolean } = {}) {

@@ -7,9 +7,9 @@ import {
   gatewayWorld,
   ORG,
   settled,
-} from "#test/gateway-world.ts";
+} from "#test/worlds/gateway-world.ts";
 import type { UpstreamFailure } from "#services/ports.ts";
-import { handleChat } from "#test/chat-way.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 
 /** One plain answer, from the request to the books: what goes out, what comes back, and what it costs. */
 async function asked(

@@ -1,8 +1,15 @@
 import { describe, expect, test } from "vitest";
 import type { UpstreamFailure } from "#services/ports.ts";
-import { chat, chunk, completion, DONE, gatewayWorld, settled } from "#test/gateway-world.ts";
-import type { SeenCall } from "#test/gateway-ends.ts";
-import { handleChat } from "#test/chat-way.ts";
+import {
+  chat,
+  chunk,
+  completion,
+  DONE,
+  gatewayWorld,
+  settled,
+} from "#test/worlds/gateway-world.ts";
+import type { SeenCall } from "#test/worlds/gateway-ends.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 import { createReadOns } from "./read-ons.ts";
 
 /** Answers that are cut, or come to nothing after the provider has begun: who pays, what the books say, what is repeated. */

@@ -3,7 +3,7 @@ import { buildCatalogue } from "#domain/catalogue/build.ts";
 import { handleModels, handleUnknown } from "#services/gateway/http/reads.ts";
 import { OPENAI_EMBEDDINGS } from "#services/gateway/shapes/openai-embeddings/shape.ts";
 import type { RequestTrace } from "#services/ports.ts";
-import { handleChat } from "#test/chat-way.ts";
+import { handleChat } from "#test/worlds/chat-way.ts";
 import {
   chat,
   chunk,
@@ -13,7 +13,7 @@ import {
   ORG,
   settled,
   type RequestChanges,
-} from "#test/gateway-world.ts";
+} from "#test/worlds/gateway-world.ts";
 import { handleShape } from "./request.ts";
 
 /** What the way of a request tells for its trace, and that it is told once, whatever becomes of the request. */

@@ -12,7 +12,7 @@ import { startRedis, type StartedRedis } from "#infra/backing/redis.ts";
 import type { Announcement } from "#test/bench/child.ts";
 import { nextMessage, startNode, startScript, type Child } from "#test/bench/processes.ts";
 import { REGION } from "#test/bench/replay-events.ts";
-import { openStore } from "#test/event-store-world.ts";
+import { openStore } from "#test/worlds/event-store-world.ts";
 import { orgIdOf, type Scale } from "./history.ts";
 
 /** A region of real processes on a store that has a long history, and what can be seen of it in Redis. */
