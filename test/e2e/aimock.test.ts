@@ -2,7 +2,7 @@ import { LLMock } from "@copilotkit/aimock";
 import type OpenAI from "openai";
 import { RateLimitError } from "openai";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { eventsOf, only } from "./books.ts";
+import { eventsOf, only } from "./money/books.ts";
 import { balanceOf, leavesNothingRunning, openai, startRelai, type RelaiProcess } from "./relai.ts";
 
 leavesNothingRunning();

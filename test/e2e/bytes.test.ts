@@ -1,6 +1,6 @@
 import type { ServerResponse } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { eventsOf, only } from "./books.ts";
+import { eventsOf, only } from "./money/books.ts";
 import { leavesNothingRunning, startRelai, type RelaiProcess } from "./relai.ts";
 import { openRecorder, type Recorded, type Recorder } from "./recorder.ts";
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectNothingHeld, provesDisconnects, READS_ON_LITTLE } from "#test/proofs/disconnects.ts";
 import { asEmbedded } from "#test/proofs/world.ts";
 import { openRecorder, type Recorder } from "./recorder.ts";
-import { eventsOf, only } from "./books.ts";
+import { eventsOf, only } from "./money/books.ts";
 import { balanceOf, leavesNothingRunning, post, startRelai, type RelaiProcess } from "./relai.ts";
 
 leavesNothingRunning();

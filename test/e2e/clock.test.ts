@@ -1,5 +1,5 @@
 import { afterEach, expect, test, vi } from "vitest";
-import { eventsIn } from "./books.ts";
+import { eventsIn } from "./money/books.ts";
 import {
   leavesNothingRunning,
   newFolder,

@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import { expect, test } from "vitest";
-import { eventsIn } from "./books.ts";
-import { open } from "./raw-http.ts";
+import { eventsIn } from "./money/books.ts";
+import { open } from "./hostile/raw-http.ts";
 import {
   jsonOf,
   leavesNothingRunning,

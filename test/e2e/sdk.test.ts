@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
-import { bookOf, eventsIn, eventsOf, only } from "./books.ts";
+import { bookOf, eventsIn, eventsOf, only } from "./money/books.ts";
 import {
   balanceOf,
   leavesNothingRunning,

@@ -1,7 +1,7 @@
 import { createServer } from "node:http";
 import { makeKeyText } from "#domain/key-text.ts";
 import { canary } from "./canaries.ts";
-import { answersIn, exchange, requestText } from "./raw-http.ts";
+import { answersIn, exchange, requestText } from "./hostile/raw-http.ts";
 
 /** Requests with a canary wherever a caller or an upstream can put a text, through every way in which they can end. */
 

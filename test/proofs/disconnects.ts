@@ -1,5 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
-import { bookIn, bookOf, eventsOf, only } from "#test/e2e/books.ts";
+import { bookIn, bookOf, eventsOf, only } from "#test/e2e/money/books.ts";
 import { balanceOf, post, sse, type Running } from "#test/e2e/relai.ts";
 import type { ProofWorld } from "./world.ts";
 

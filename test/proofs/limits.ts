@@ -1,6 +1,6 @@
 import { RateLimitError } from "openai";
 import { expect, test } from "vitest";
-import { eventsIn } from "#test/e2e/books.ts";
+import { eventsIn } from "#test/e2e/money/books.ts";
 import { balanceOf, bodyOf, newOrganization, openai, post } from "#test/e2e/relai.ts";
 import type { ProofWorld } from "./world.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, test, vi } from "vitest";
 import type { Offer } from "#services/gateway/money/offer.ts";
 import { offerOf } from "#test/worlds/chat-way.ts";
-import { bookIn, eventsIn } from "#test/e2e/books.ts";
+import { bookIn, eventsIn } from "#test/e2e/money/books.ts";
 import { balanceOf, bodyOf, jsonOf, newOrganization, post, sse } from "#test/e2e/relai.ts";
 import type { ProofWorld } from "./world.ts";
 

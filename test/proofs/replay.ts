@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test, vi } from "vitest";
 import { PROJECTIONS } from "#projections/all.ts";
-import { eventsIn } from "#test/e2e/books.ts";
+import { eventsIn } from "#test/e2e/money/books.ts";
 import { balanceOf, cli, newOrganization, post, type Running } from "#test/e2e/relai.ts";
 
 /** A relai whose read models can be seen, and lost. */

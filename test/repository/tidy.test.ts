@@ -30,7 +30,7 @@ const exempt: Exemptions = {
       "recorded streams and what becomes of each",
     ],
     ["services/gateway/way/chat.test.ts", "every ending of a plain answer, one after the other"],
-    ["test/e2e/hostile.test.ts", "every kind of hostile input against one running relai"],
+    ["test/e2e/hostile/hostile.test.ts", "every kind of hostile input against one running relai"],
   ]),
 };
 

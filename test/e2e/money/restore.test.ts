@@ -18,7 +18,7 @@ import {
   post,
   startRelai,
   type Running,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -1,7 +1,14 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { provesLimits, rateOf } from "#test/proofs/limits.ts";
 import { embeddedWorld, type ProofWorld } from "#test/proofs/world.ts";
-import { balanceOf, jsonOf, leavesNothingRunning, newOrganization, openai, post } from "./relai.ts";
+import {
+  balanceOf,
+  jsonOf,
+  leavesNothingRunning,
+  newOrganization,
+  openai,
+  post,
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

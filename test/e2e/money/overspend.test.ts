@@ -1,7 +1,7 @@
 import { afterAll, beforeAll } from "vitest";
 import { provesNoOverspend } from "#test/proofs/overspend.ts";
 import { embeddedWorld, type ProofWorld } from "#test/proofs/world.ts";
-import { leavesNothingRunning } from "./relai.ts";
+import { leavesNothingRunning } from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { bookIn, eventsIn, eventsOf, only } from "./books.ts";
+import { bookIn, eventsIn, eventsOf, only } from "#test/e2e/money/books.ts";
 import {
   balanceOf,
   cli,
@@ -14,7 +14,7 @@ import {
   sse,
   startForAPerson,
   startRelai,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { NO_PROGRAM, REDIS_PROGRAM } from "#test/servers/redis-world.ts";
-import { eventsIn } from "./books.ts";
+import { eventsIn } from "#test/e2e/money/books.ts";
 import {
   balanceOf,
   leavesNothingRunning,
@@ -12,11 +12,11 @@ import {
   openai,
   post,
   startForAPerson,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 
-const root = fileURLToPath(new URL("../../", import.meta.url));
+const root = fileURLToPath(new URL("../../../", import.meta.url));
 /** Where no engine and no event store is, whatever this machine has. */
 const ALONE = { DOCKER_HOST: "unix:///nowhere.sock", RELAI_EVENTSTORE_HOME: "" };
 
@@ -124,7 +124,7 @@ describe("the README's second walk: one command, and the first request is on rea
     const home = join(newFolder(), "eventstore");
     mkdirSync(home);
     const program = join(home, "EventStore.ClusterNode");
-    const fake = fileURLToPath(new URL("../kurrent-stand-in/as-program.ts", import.meta.url));
+    const fake = fileURLToPath(new URL("../../kurrent-stand-in/as-program.ts", import.meta.url));
     writeFileSync(program, `#!/bin/sh\nexec "${process.execPath}" "${fake}" "$@"\n`);
     chmodSync(program, 0o755);
     const dataDir = newFolder();

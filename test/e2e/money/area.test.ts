@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { eventsIn } from "./books.ts";
-import { leavesNothingRunning, newFolder, post, startRelai } from "./relai.ts";
+import { leavesNothingRunning, newFolder, post, startRelai } from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

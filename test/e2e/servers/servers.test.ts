@@ -24,7 +24,7 @@ import {
   newOrganization,
   openai,
   startRelai,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

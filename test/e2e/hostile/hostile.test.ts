@@ -14,7 +14,7 @@ import {
 } from "./hostile-world.ts";
 import { ANSWER, MODEL, STREAM, type WAYS } from "./hostile-upstream.ts";
 import { answersIn, exchange, open, requestText } from "./raw-http.ts";
-import { leavesNothingRunning } from "./relai.ts";
+import { leavesNothingRunning } from "#test/e2e/relai.ts";
 
 /**
  * Hostile callers and hostile upstreams: whatever they do gets a clear refusal, costs bounded memory, leaves nothing

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, vi } from "vitest";
 import { ERRORS } from "#services/errors.ts";
 import { ANSWER, MODEL, startHostileUpstream, type HostileUpstream } from "./hostile-upstream.ts";
-import { balanceOf, newOrganization, startRelai, type RelaiProcess } from "./relai.ts";
+import { balanceOf, newOrganization, startRelai, type RelaiProcess } from "#test/e2e/relai.ts";
 
 /** A relai beside a hostile upstream, and a good client that must get every one of its answers right all the time. */
 

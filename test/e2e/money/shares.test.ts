@@ -1,14 +1,14 @@
 import { createServer, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { answersIn, open } from "./raw-http.ts";
+import { answersIn, open } from "#test/e2e/hostile/raw-http.ts";
 import {
   balanceOf,
   leavesNothingRunning,
   newOrganization,
   startRelai,
   type RelaiProcess,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 /** What one key can do to everybody else by taking what all share: nothing. */
 

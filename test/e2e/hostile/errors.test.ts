@@ -2,7 +2,7 @@ import { crc32 } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { makeKeyText } from "#domain/key-text.ts";
 import { ERRORS, type ErrorCode } from "#services/errors.ts";
-import { bookIn } from "./books.ts";
+import { bookIn } from "#test/e2e/money/books.ts";
 import {
   balanceOf,
   leavesNothingRunning,
@@ -11,7 +11,7 @@ import {
   post,
   startRelai,
   type RelaiProcess,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -2,8 +2,8 @@ import * as fc from "fast-check";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { faultsIn, refusalIn } from "./hostile-world.ts";
 import { answersIn, exchange, requestText } from "./raw-http.ts";
-import { balanceOf, leavesNothingRunning, newOrganization, startRelai } from "./relai.ts";
-import type { RelaiProcess } from "./relai.ts";
+import { balanceOf, leavesNothingRunning, newOrganization, startRelai } from "#test/e2e/relai.ts";
+import type { RelaiProcess } from "#test/e2e/relai.ts";
 
 /**
  * Valid requests, damaged at random, over real sockets: each gets an answer and the end of its connection in time,

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openRecorder, type Recorder } from "./recorder.ts";
+import { openRecorder, type Recorder } from "#test/e2e/recorder.ts";
 import type { RecordedEvent } from "#domain/events/events.ts";
 import { ERRORS } from "#services/errors.ts";
-import { bookOf, eventsOf, only } from "./books.ts";
+import { bookOf, eventsOf, only } from "#test/e2e/money/books.ts";
 import {
   balanceOf,
   jsonOf,
@@ -12,7 +12,7 @@ import {
   sse,
   startRelai,
   type RelaiProcess,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { eventsIn } from "./books.ts";
+import { eventsIn } from "#test/e2e/money/books.ts";
 import {
   BIN,
   balanceOf,
@@ -11,11 +11,11 @@ import {
   leavesNothingRunning,
   newFolder,
   startRelai,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 
-const root = fileURLToPath(new URL("../../", import.meta.url));
+const root = fileURLToPath(new URL("../../../", import.meta.url));
 
 /** The blocks of one language in the README's ten minutes, up to the section that kills relai. */
 function walk(language: string): string[] {

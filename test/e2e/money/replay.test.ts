@@ -2,7 +2,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect } from "vitest";
 import { provesReplay } from "#test/proofs/replay.ts";
-import { leavesNothingRunning, newFolder, startRelai, type Running } from "./relai.ts";
+import { leavesNothingRunning, newFolder, startRelai, type Running } from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -1,7 +1,7 @@
 import { networkInterfaces } from "node:os";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { answersIn, exchange, requestText } from "./raw-http.ts";
-import { leavesNothingRunning, openHere } from "./relai.ts";
+import { leavesNothingRunning, openHere } from "#test/e2e/relai.ts";
 
 /** Who may speak to a listener on loopback: this machine's programs, and no page of the web behind a browser on it. */
 

@@ -3,7 +3,7 @@ import { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { startRedis, type StartedRedis } from "#infra/backing/redis.ts";
 import { NO_PROGRAM, REDIS_PROGRAM } from "#test/servers/redis-world.ts";
-import { eventsIn } from "./books.ts";
+import { eventsIn } from "#test/e2e/money/books.ts";
 import {
   balanceOf,
   command,
@@ -13,7 +13,7 @@ import {
   post,
   startRelai,
   type RelaiProcess,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -8,7 +8,7 @@ import {
   openai,
   startRelai,
   type RelaiProcess,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -6,7 +6,7 @@ import { systemClock } from "#infra/clock.ts";
 import { openSqliteEventReader } from "#infra/event-store/sqlite-reader.ts";
 import type { BookCall } from "#services/simulator/book.ts";
 import { readBook } from "#test/doubles/simulator-book.ts";
-import type { Running } from "./relai.ts";
+import type { Running } from "#test/e2e/relai.ts";
 
 /** What relai and its upstream wrote down: the events in the store's file, and the simulator's own book beside it. */
 

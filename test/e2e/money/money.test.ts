@@ -13,7 +13,7 @@ import {
   post,
   startRelai,
   type RelaiProcess,
-} from "./relai.ts";
+} from "#test/e2e/relai.ts";
 
 leavesNothingRunning();
 

@@ -12,7 +12,7 @@ import {
 import { startStandIn, type StandIn } from "#test/kurrent-stand-in/server.ts";
 import { losingProxy, type LosingProxy } from "#test/doubles/losing-proxy.ts";
 import { redisForTests, SOURCES, type RedisForTests } from "#test/servers/redis-world.ts";
-import { leavesNothingRunning, manage, newFolder, post } from "./relai.ts";
+import { leavesNothingRunning, manage, newFolder, post } from "#test/e2e/relai.ts";
 
 /** How often a gateway asks its servers: counted, so that no slow machine changes it. */
 
