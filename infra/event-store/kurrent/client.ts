@@ -5,6 +5,7 @@ import {
   MaxAppendSizeExceededError,
   streamNameFilter,
   UnknownError,
+  WrongExpectedVersionError,
   type AllStreamResolvedEvent,
   type Position,
   type ResolvedEvent,
@@ -140,12 +141,7 @@ export function connectKurrent(options: {
         });
         return outcomeOf(answer);
       } catch (error) {
-        if (error instanceof MaxAppendSizeExceededError)
-          return { outcome: "refused", reason: "too_large" };
-        return {
-          outcome: "unknown",
-          reason: error instanceof Error ? error.message : String(error),
-        };
+        return outcomeOfError(error);
       }
     },
     /** Reads a stream, `from` inclusive; one that is not there is empty. */
@@ -271,6 +267,18 @@ function outcomeOf(answer: AppendResp): AppendOutcome {
   if (!success || position === undefined)
     return { outcome: "unknown", reason: "no position was told" };
   return { outcome: "appended", revision: BigInt(success.getCurrentRevision()), position };
+}
+
+/** What a call that failed says for certain; a server may name a conflict in its trailers instead of in its answer. */
+function outcomeOfError(error: unknown): AppendOutcome {
+  if (error instanceof WrongExpectedVersionError) {
+    const { actualVersion: actual } = error;
+    if (typeof actual === "bigint" || actual === "no_stream")
+      return { outcome: "conflict", actual };
+  }
+  if (error instanceof MaxAppendSizeExceededError)
+    return { outcome: "refused", reason: "too_large" };
+  return { outcome: "unknown", reason: error instanceof Error ? error.message : String(error) };
 }
 
 /** A position of two equal numbers as one: so it is for everything that was appended over gRPC. */
