@@ -129,7 +129,7 @@ export function createHoldCheck(report: Report) {
   /** The oldest owner under whom a taking can still be recorded: every journal that is not sealed is fenced for older ones. */
   function oldestOwner(): number {
     const fences = [...fencedBelow].filter(([stream]) => !sealed.has(stream));
-    return Math.min(...fences.map(([, fence]) => fence));
+    return Math.min(ownerEpoch, ...fences.map(([, fence]) => fence));
   }
 
   return {

@@ -35,6 +35,7 @@ export const ALARMS = [
   "projector_thread_gone",
   "read_model_ahead_of_store",
   "read_model_dropped",
+  "read_model_not_read",
   "read_model_not_stored",
   "read_model_of_another_store",
   "redis_trouble",
@@ -146,6 +147,11 @@ export function createMetrics() {
         name: "relai_lag_seconds",
         help: "The age of the oldest of these.",
         labelNames: ["reader"],
+        registers,
+      }),
+      carryWaiting: new Gauge({
+        name: "relai_carry_waiting_events",
+        help: "Recorded events that the ledger keeps for a server of a Redis Cluster that is away.",
         registers,
       }),
       ledgerServing: new Gauge({

@@ -18,6 +18,8 @@ const APPLIED_AT_ONCE = 50;
 const APPLY_MS_MAX = 5000;
 /** So many events wait for servers that are away; beyond, whose they are is adopted anew. */
 const WAITING_MAX = 10_000;
+/** A revocation waits no longer: gateways may reach a server that the ledger does not, and only another owner fences them. */
+const REVOCATION_WAITS_MS_MAX = 5_000;
 /** So many of those that waited are applied at once. */
 const ITEMS_AT_ONCE = 200;
 
@@ -39,18 +41,26 @@ export function createCarrying(
   /** What organizations that are in, and whose server is away, have yet to get. */
   const waiting = new Map<string, AccountsItem[]>();
   let waitingCount = 0;
+  /** Until when those may wait that a revocation waits for. */
+  const dueMs = new Map<string, number>();
 
   function wait(orgId: string, items: readonly AccountsItem[]): void {
     waitingCount += items.length;
     const before = waiting.get(orgId);
     if (before) before.push(...items);
     else waiting.set(orgId, [...items]);
+    const isRevocation = items.some(({ effects }) =>
+      effects.some(({ effect }) => effect === "key_revoked"),
+    );
+    if (isRevocation && !dueMs.has(orgId))
+      dueMs.set(orgId, parts.clock.elapsed() + REVOCATION_WAITS_MS_MAX);
     if (waitingCount > WAITING_MAX) lose(orgId);
   }
 
   function lose(orgId: string): void {
     waitingCount -= waiting.get(orgId)?.length ?? 0;
     waiting.delete(orgId);
+    dueMs.delete(orgId);
     adoption.lose(orgId);
   }
 
@@ -101,6 +111,7 @@ export function createCarrying(
       waitingCount -= items.splice(0, some.length).length;
     }
     waiting.delete(orgId);
+    dueMs.delete(orgId);
   }
 
   return {
@@ -117,10 +128,13 @@ export function createCarrying(
       }
       const created = [...events].filter(([, [first]]) => first?.type === "OrganizationCreated.v1");
       await Promise.all(created.map(([orgId]) => adoption.adoptNew(orgId)));
-      await adoption.wantAll([...events.keys()]);
       const all = [...events];
-      for (let at = 0; at < all.length; at += APPLIED_AT_ONCE)
-        await Promise.all(all.slice(at, at + APPLIED_AT_ONCE).map((one) => carryOne(...one)));
+      for (let at = 0; at < all.length; at += APPLIED_AT_ONCE) {
+        const some = all.slice(at, at + APPLIED_AT_ONCE);
+        signal.throwIfAborted();
+        await adoption.wantAll(some.map(([orgId]) => orgId));
+        await allDone(some.map((one) => carryOne(...one)));
+      }
       // After the accounts know a key, the directory does; so a key that is found can also be admitted.
       const rows = batch.flatMap((event) => directoryRowOf(event) ?? []);
       const last = batch.at(-1);
@@ -128,16 +142,26 @@ export function createCarrying(
         await keys.put(
           rows.map(({ key, value }) => [key, value]),
           last.position,
+          signal,
         );
       return "carried";
     },
-    /** Whether recorded events of an organization wait for its server. */
-    isBehind: (orgId: string) => waiting.has(orgId),
+    /** Whether an organization is in and has all that was carried. */
+    hasAll: (orgId: string) => adoption.orgs.has(orgId) && !waiting.has(orgId),
+    /** How many recorded events wait for a server that is away. */
+    waiting: () => waitingCount,
     /** Applies what waits, where the server is back. To be called again only when it is done. */
     async catchUp(): Promise<void> {
       await Promise.all([...waiting].map(([orgId, items]) => catchUpOne(orgId, items)));
+      for (const [orgId, atMs] of dueMs) if (parts.clock.elapsed() >= atMs) lose(orgId);
     },
   };
+}
+
+/** Waits for all of them, also where one has failed already: what is begun again must not meet what still runs. */
+async function allDone(works: readonly Promise<void>[]): Promise<void> {
+  for (const done of await Promise.allSettled(works))
+    if (done.status === "rejected") throw done.reason;
 }
 
 /** One organization's events behind a position, each with the one before it. */

@@ -123,7 +123,7 @@ test("a part is whole only when nothing failed since it began to be filled, and 
   during = async () => {
     during = async () => {};
     away.add("0");
-    await keys.put([[hashOf(2), entryOf(2)]], 8n);
+    await keys.put([[hashOf(2), entryOf(2)]], 8n, signal);
     away.clear();
   };
   await keys.fill(signal);
@@ -136,7 +136,7 @@ test("a part is whole only when nothing failed since it began to be filled, and 
     directory.markFilled = markFilled;
     const isMarked = await markFilled(part, ownerEpoch);
     away.add(part);
-    await keys.put([[hashOf(3), entryOf(3)]], 9n);
+    await keys.put([[hashOf(3), entryOf(3)]], 9n, signal);
     away.clear();
     return isMarked;
   };

@@ -46,8 +46,9 @@ export function createKeys(
     Map.groupBy(keys, ([tokenHash]) => directory.partOf(tokenHash));
 
   /** Where it fails the part is filled anew. One that is to be filled anyway is not waited for. */
-  async function putIn(part: string, keys: readonly Put[]): Promise<void> {
-    for (let attempt = 0; attempt < (missing.has(part) ? 1 : PUTS_MAX); attempt++) {
+  async function putIn(part: string, keys: readonly Put[], signal: AbortSignal): Promise<void> {
+    const triesMax = () => (missing.has(part) || signal.aborted ? 1 : PUTS_MAX);
+    for (let attempt = 0; attempt < triesMax(); attempt++) {
       if (attempt > 0) await sleep(clock, backOffMs(attempt, 20, 500));
       try {
         return await directory.put(keys);
@@ -97,10 +98,10 @@ export function createKeys(
       return filling;
     },
     /** Puts in keys as they are recorded, up to a position. */
-    async put(keys: readonly Put[], to: bigint): Promise<void> {
+    async put(keys: readonly Put[], to: bigint, signal: AbortSignal): Promise<void> {
       // A batch may be carried once more.
       if (carriedTo === "start" || to > carriedTo) carriedTo = to;
-      await Promise.all([...byPart(keys)].map(([part, of]) => putIn(part, of)));
+      await Promise.all([...byPart(keys)].map(([part, of]) => putIn(part, of, signal)));
     },
     /** Looks at some parts, others each time. False where memory was lost. */
     async look(): Promise<boolean> {

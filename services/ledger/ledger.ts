@@ -108,6 +108,8 @@ export async function startLedger(parts: LedgerParts) {
     superseded: superseded.promise,
     /** True while this process owns the admission store and follows the events. */
     isReady: () => ready,
+    /** How many recorded events wait for a server that is away. */
+    waiting: () => (ready ? (present?.waiting() ?? 0) : 0),
     /**
      * Waits until everything of an organization up to a position can be seen in admission; false when `limitMs` passed
      * first.
@@ -116,8 +118,7 @@ export async function startLedger(parts: LedgerParts) {
       const { clock } = parts;
       const dueMs = clock.elapsed() + limitMs;
       const isCarried = () => appliedTo !== "start" && appliedTo >= position;
-      const isIn = () =>
-        present !== undefined && present.adoption.orgs.has(orgId) && !present.isBehind(orgId);
+      const isIn = () => present?.hasAll(orgId) ?? false;
       if (isCarried() && isIn()) return true;
       const waiter = { position, ...Promise.withResolvers<void>() };
       waiters.add(waiter);
@@ -144,7 +145,7 @@ export async function startLedger(parts: LedgerParts) {
 type ServeEnd = "stopped" | "lost" | "superseded";
 
 /** Who is in under the present owner, and has all that is carried. */
-interface Present extends Pick<Carrying, "isBehind"> {
+interface Present extends Pick<Carrying, "hasAll" | "waiting"> {
   readonly adoption: Adoption;
 }
 
@@ -190,12 +191,12 @@ async function serve(
   const adoption = createAdoption(parts, ownership, { onLost, onSuperseded });
   const keys = createKeys(parts, ownership);
   const carrying = createCarrying(parts, ownerEpoch, adoption, keys, ends);
-  told.began({ adoption, isBehind: carrying.isBehind });
+  told.began({ adoption, ...carrying });
   const fillAgain = fill(parts, keys, adoption, ends, (what) => {
     filled[what] = true;
     told.filled(what);
   });
-  const sweep = createSweeping(parts, ownerEpoch, adoption.orgs, ends);
+  const sweep = createSweeping(parts, ownerEpoch, adoption.orgs, carrying.hasAll, ends);
   const cancelLooks = lookAfterWanted({
     parts,
     ownership,
@@ -203,6 +204,7 @@ async function serve(
     keys,
     filled,
     carriedTo: () => after,
+    hasAll: carrying.hasAll,
     async catchUp() {
       fillAgain();
       await carrying.catchUp();

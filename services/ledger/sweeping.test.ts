@@ -34,11 +34,19 @@ function sweeping() {
     },
   };
   const orgs = new Map(orgIds.map((orgId) => [orgId, 6n]));
-  const sweep = createSweeping({ admission, clock }, 1, orgs, ending.signal);
+  const behind = new Set<string>();
+  const sweep = createSweeping(
+    { admission, clock },
+    1,
+    orgs,
+    (orgId) => !behind.has(orgId),
+    ending.signal,
+  );
   let number = 0;
   return {
     clock,
     sweep,
+    behind,
     end: () => ending.abort(),
     fail: (count: number) => void (failures = count),
     counts: () => ({ most, sweeps }),
@@ -70,6 +78,17 @@ test("what sealed writers took is free again everywhere, and of no other; a few 
   await world.clock.advance(1_000);
   expect(await world.held()).toEqual(["org_152"]);
   expect(world.counts()).toEqual({ most: 50, sweeps: 2 * orgIds.length });
+});
+
+test("an organization for which recorded events wait is left alone, also when they begin to wait in the middle of a round", async () => {
+  const world = sweeping();
+  for (const orgId of ["org_0", "org_319"]) await world.take(orgId, 7);
+  world.behind.add("org_0");
+  world.sweep([seal(7)]);
+  await world.clock.advance(1);
+  world.behind.add("org_319");
+  await world.clock.advance(1_000);
+  expect(await world.held()).toEqual(["org_0", "org_319"]);
 });
 
 test("seals that come during a round share the next one", async () => {

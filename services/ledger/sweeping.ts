@@ -12,21 +12,27 @@ const PAUSE_MS = 10;
  * in any. So it may take its time: what it has not come to yet is found by whoever comes upon it (wanted.ts), as is what
  * such a writer takes behind it. An organization that comes in later has nothing of it. Several seals share a round.
  *
+ * `hasAll` says whether an organization has all that is carried, and is asked before each sweep: what waits for its server
+ * may be the taking, or the end, of a hold that a sweep would free.
+ *
  * Give it each batch that is carried. What fails is done again, until `signal` aborts with the ownership.
  */
 export function createSweeping(
   { admission, clock }: { readonly admission: AdmissionStore; readonly clock: Clock },
   ownerEpoch: number,
   orgs: ReadonlyMap<string, unknown>,
+  hasAll: (orgId: string) => boolean,
   signal: AbortSignal,
 ): (carried: readonly RecordedEvent[]) => void {
   let sealed: number[] = [];
   let isSweeping = false;
 
   async function sweepAll(orgIds: readonly string[], writerEpochs: readonly number[]) {
-    const sweeps = orgIds.flatMap((orgId) =>
-      writerEpochs.map((writerEpoch) => admission.sweep({ orgId, ownerEpoch, writerEpoch })),
-    );
+    const sweeps = orgIds
+      .filter(hasAll)
+      .flatMap((orgId) =>
+        writerEpochs.map((writerEpoch) => admission.sweep({ orgId, ownerEpoch, writerEpoch })),
+      );
     return (await Promise.allSettled(sweeps)).every(({ status }) => status === "fulfilled");
   }
 

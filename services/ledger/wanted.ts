@@ -20,8 +20,9 @@ export interface LookParts {
   readonly adoption: Pick<Adoption, "orgs" | "wantAll">;
   readonly keys: Pick<Keys, "look">;
   readonly filled: Filled;
-  /** Everything up to here is in the state of every organization. */
+  /** Everything up to here is in the state of every organization that has all that is carried. */
   readonly carriedTo: () => bigint | "start";
+  readonly hasAll: (orgId: string) => boolean;
   /** Gives those what waits for them whose servers are back, before anybody is looked at. */
   readonly catchUp: () => Promise<void>;
   /** Told when a server turns out to have lost its memory, or another one has taken its place. */
@@ -69,7 +70,7 @@ export function lookAfterWanted(looks: LookParts): () => void {
     for (const writerEpoch of writerEpochs) {
       const over = asked.get(writerEpoch) ?? (await isOver(writerEpoch));
       asked.set(writerEpoch, over);
-      if (over) await admission.sweep({ orgId, ownerEpoch, writerEpoch });
+      if (over && looks.hasAll(orgId)) await admission.sweep({ orgId, ownerEpoch, writerEpoch });
     }
   }
 

@@ -104,23 +104,36 @@ function laneFrom(
 ): Lane {
   const state = { newest: undefined, unsaved: undefined, failure: undefined };
   const at = { folded: place, committed: place };
-  const fold = projection.open((...asked) => unpackRows(lane.model.rowsAt(...asked)), onFault);
+  const fold = projection.open((...asked) => {
+    try {
+      return unpackRows(lane.model.rowsAt(...asked));
+    } catch (error) {
+      throw new NotRead(`${projection.name} cannot be read`, { cause: error });
+    }
+  }, onFault);
   const lane: Lane = { projection, model, fold, store, ...at, ...state };
   return lane;
 }
 
-/** Folds those events that the lane does not have yet. Throws what the fold throws: the lane is then of no more use. */
+/** What is stored could not be read. Nothing was folded of the event that asked for it, which may be tried again. */
+export class NotRead extends Error {
+  override readonly name = "NotRead";
+}
+
+/**
+ * Folds those events that the lane does not have yet. Throws {@link NotRead}; and what the fold throws: then the lane is of
+ * no more use.
+ */
 export function foldInto(lane: Lane, events: readonly RecordedEvent[]): void {
-  const { fold, folded } = lane;
+  const { fold } = lane;
   const { handles } = lane.projection;
   for (const event of events) {
-    if (folded !== "start" && event.position <= folded) continue;
+    const { id, position, recordedAt } = event;
+    if (lane.folded !== "start" && position <= lane.folded) continue;
     if (handles.has(event.type)) fold.apply(event);
+    lane.folded = position;
+    lane.newest = { id, recordedAt };
   }
-  const last = events.at(-1);
-  if (!last || !reaches(last.position, folded)) return;
-  lane.folded = last.position;
-  lane.newest = { id: last.id, recordedAt: last.recordedAt };
 }
 
 /**

@@ -155,6 +155,35 @@ describe("a read model that was folded from other events starts anew, with an al
   });
 });
 
+test("a read model that cannot be read for a while keeps its projection waiting, and the others go on", async () => {
+  await live(30);
+  await textOf(await start(), (await world.store.head()) as bigint);
+  crash();
+  const inner = world.readModels;
+  let isBroken = true;
+  world.readModels = {
+    ...inner,
+    async open(...of) {
+      const model = await inner.open(...of);
+      return {
+        ...model,
+        rowsAt(...asked) {
+          if (isBroken) throw new Error("disk I/O error");
+          return model.rowsAt(...asked);
+        },
+      };
+    },
+  };
+  const projector = await start();
+  const head = await live(50);
+  await expect.poll(() => alarms).toContain("read_model_not_read");
+  isBroken = false;
+  const hindered = await textOf(projector, head);
+  expect(new Set(alarms)).toEqual(new Set(["read_model_not_read"]));
+  world.readModels = createMemoryReadModels();
+  expect(await textOf(await start(), head)).toEqual(hindered);
+});
+
 describe("a read model that cannot be stored", () => {
   test("is tried again until it can, and loses and skips nothing", async () => {
     let left = 3;

@@ -6,6 +6,7 @@ import { backOffMs, sleep } from "#services/waiting.ts";
 import {
   earlier,
   foldInto,
+  NotRead,
   openLane,
   save,
   type KnownStore,
@@ -101,21 +102,26 @@ export async function createRunning(parts: ProjectorParts) {
     waiters.fail(lane, lane.failure);
   }
 
-  function foldAll(events: readonly RecordedEvent[]): void {
+  /** False where a read model could not be read: what it lacks of them is to be folded again. */
+  function foldAll(events: readonly RecordedEvent[]): boolean {
+    let isFolded = true;
     for (const lane of lanes) {
       if (lane.failure) continue;
+      const { name } = lane.projection;
       try {
         foldInto(lane, events);
       } catch (error) {
-        const { name } = lane.projection;
-        const reason = messageOf(error);
+        const reason = messageOf(error instanceof NotRead ? error.cause : error);
+        if (error instanceof NotRead) {
+          isFolded = false;
+          onAlarm("read_model_not_read", { projection: name, reason });
+          continue;
+        }
         onAlarm("projection_stopped", { projection: name, reason });
         fail(lane, new Error(`the projection ${name} stands still: ${reason}`, { cause: error }));
       }
     }
-    const newest = events.at(-1);
-    if (newest) seen = newest.position;
-    pending += events.length;
+    return isFolded;
   }
 
   function standStill(): void {
@@ -146,12 +152,19 @@ export async function createRunning(parts: ProjectorParts) {
     },
     turn,
     commitAll,
-    /** Folds a batch; stores when it is time, or when somebody waits for what is folded now. */
-    async take(events: readonly RecordedEvent[]): Promise<void> {
-      if (signal.aborted) return;
-      foldAll(events);
+    /**
+     * Folds a batch; stores when it is time, or when somebody waits for what is folded now. False where it has to be given
+     * again: a read model could not be read, or what was folded before is not stored yet and so could not be read either.
+     */
+    async take(events: readonly RecordedEvent[]): Promise<boolean> {
+      if (signal.aborted) return true;
+      if (lanes.some(({ unsaved }) => unsaved) || !foldAll(events)) return false;
+      const newest = events.at(-1);
+      if (newest) seen = newest.position;
+      pending += events.length;
       if (pending >= batchEventsMax || lanes.some(waiters.isDue)) await commitAll();
       else if (!cancelTimer) commitIn(batchMs);
+      return true;
     },
     /** Waits while a read model cannot be stored, so that no more than one batch is ever kept for it. */
     async saved(): Promise<void> {
@@ -178,7 +191,8 @@ export async function feed(running: Running): Promise<void> {
       for await (const events of parts.store.follow({ after: running.seen(), signal })) {
         attempt = 0;
         running.handed(events);
-        await running.turn(() => running.take(events));
+        for (let tries = 0; !(await running.turn(() => running.take(events))); tries += 1)
+          await sleep(parts.clock, backOffMs(tries, RETRY_MS_FIRST, RETRY_MS_MAX));
         await running.saved();
         running.handed([]);
       }

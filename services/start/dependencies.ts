@@ -14,6 +14,8 @@ const BEHIND_MS = 5_000;
 /** More than a ledger's sign of life after the last one: whoever serves has carried something in such a time. */
 const SILENT_MS = 15_000;
 const STATE_MS_MAX = 1_000;
+/** With the writes to Redis that follow one which takes longer it is within the time that a look has. */
+const LOOKUP_MS_MAX = 300;
 const NEWEST = { from: "end", direction: "backward", max: 1 } as const;
 const VALUES: Readonly<Record<DependencyState, number>> = { up: 2, partly: 1, down: 0 };
 
@@ -35,16 +37,12 @@ export function storeChecks({ events, region, redisAnswers }: Base): Checks {
     return "up";
   };
   if (!redisAnswers) return { event_store };
-  const redis = async (): Promise<DependencyState> => {
-    await redisAnswers();
-    return "up";
-  };
-  return { event_store, redis };
+  return { event_store, redis: redisAnswers };
 }
 
 /** What gateways need besides: keys, journals that take events, and something to serve. */
 export function gatewayChecks(base: Base, gateways: readonly Pick<Gateway, "writer">[]): Checks {
-  const { catalogue, directory, redisAnswers, telemetry } = base;
+  const { catalogue, clock, directory, redisAnswers, telemetry } = base;
   telemetry.onScrape(({ journalRequests, ownerEpoch }) => {
     const writers = gateways.map(({ writer }) => writer);
     const places = writers.map((writer) => writer.life()?.journal.placesTaken() ?? 0);
@@ -57,12 +55,10 @@ export function gatewayChecks(base: Base, gateways: readonly Pick<Gateway, "writ
       // Of another shard each time, and of no key: its hash is looked for in vain, which takes a directory that is filled.
       looks += 1;
       const shard = (looks % 256).toString(16).padStart(2, "0");
-      const isFilled = await directory.lookup(shard.padEnd(64, "0")).then(
-        () => true,
-        () => false,
-      );
-      if (isFilled) return "up";
-      // Keys that are in it are served while the others are put in.
+      const looking = directory.lookup(shard.padEnd(64, "0"));
+      const found = await within(clock, LOOKUP_MS_MAX, looking).catch(() => TIMED_OUT);
+      if (found !== TIMED_OUT) return "up";
+      // Keys that are in it are served while the others are put in, or their server is away.
       await redisAnswers?.();
       return "partly";
     },
@@ -78,16 +74,17 @@ export function gatewayChecks(base: Base, gateways: readonly Pick<Gateway, "writ
 /** The ledger of this process: it serves, or stands by for one that does. */
 export function ledgerChecks(
   base: Base,
-  ledger: { isReady(): boolean; isServing(): boolean },
+  ledger: { isReady(): boolean; isServing(): boolean; waiting(): number },
 ): Checks {
   base.telemetry.onScrape((gauges) => {
     gauges.ledgerServing.set(Number(ledger.isServing()));
+    gauges.carryWaiting.set(ledger.waiting());
     setLag(gauges, "ledger", base.ledgerLag());
   });
   return {
     ledger() {
       if (!ledger.isReady()) return "down";
-      return base.ledgerLag().ms > BEHIND_MS ? "partly" : "up";
+      return base.ledgerLag().ms > BEHIND_MS || ledger.waiting() > 0 ? "partly" : "up";
     },
   };
 }

@@ -87,6 +87,7 @@ export function liveAsLedger(base: Base, projector: WorkerProjector, first: "sta
   const ended = liveOn();
   return {
     isServing: () => serving?.isReady() ?? false,
+    waiting: () => serving?.waiting() ?? 0,
     isReady: () => !isOutdated && (isStandingBy || (serving?.isReady() ?? false)),
     isStopping: () => signal.aborted,
     /** As a ledger's own; also false where none serves here before `limitMs` passed. */

@@ -136,6 +136,7 @@ export async function openSharedRegion(
     ledger: {
       isReady: lives.isReady,
       isServing: lives.isServing,
+      waiting: lives.waiting,
       applied: (...asked) => isSeen({ admission, directory, progress, clock }, ...asked),
       filled: lives.filled,
     },

@@ -10,7 +10,7 @@ import { endOr, NOT_SEALED } from "./stopping.ts";
 
 /** One region in one process: its ledger and its gateways. */
 export interface Region {
-  readonly ledger: Pick<Ledger, "isReady" | "filled"> &
+  readonly ledger: Pick<Ledger, "isReady" | "filled" | "waiting"> &
     Pick<ControlParts, "applied"> & {
       /** False also while it stands by. */
       isServing(): boolean;

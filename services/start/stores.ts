@@ -20,6 +20,7 @@ import type {
   Progress,
   Random,
 } from "#services/ports.ts";
+import { TIMED_OUT, within } from "#services/waiting.ts";
 import { endOr } from "./stopping.ts";
 
 /** An admission store that does not answer within this is unavailable for that call. */
@@ -28,6 +29,7 @@ const REDIS_COMMAND_MS_MAX = 1_000;
 /** So many keys are written to look at a cluster, that each of its few servers has some of them, each for so long. */
 const PROBES = 16;
 const PROBE_MS = 10_000;
+const PROBE_ANSWER_MS_MAX = 600;
 
 /** Where a region keeps what it knows. */
 export interface Stores {
@@ -40,8 +42,11 @@ export interface Stores {
   readonly directory: KeyDirectory;
   /** Where a ledger tells processes apart from it how far it has come; undefined where there are none. */
   readonly progress: Progress | undefined;
-  /** Resolves when Redis has taken a write; undefined where admission and keys are in memory. */
-  readonly redisAnswers: (() => Promise<void>) | undefined;
+  /**
+   * Resolves when Redis has taken a write, to `partly` where not all servers of a cluster have, and rejects where none
+   * has. Undefined where admission and keys are in memory.
+   */
+  readonly redisAnswers: (() => Promise<"up" | "partly">) | undefined;
   /** Other processes may work on the same events: the data folder's lock does not say who is dead. */
   readonly areShared: boolean;
 }
@@ -159,7 +164,13 @@ async function admissionOn(
       // A write, as a replica that nobody has promoted, or a server that is full, answers everything else.
       const write = (_: unknown, at: number) =>
         redis.command("SET", `${prefix}probe-${at}`, 1, "PX", PROBE_MS);
-      await Promise.all(Array.from({ length: config.redisCluster ? PROBES : 1 }, write));
+      const writes = Array.from({ length: config.redisCluster ? PROBES : 1 }, write);
+      // One that stands still is away, too: it must not take the time that whoever asks has.
+      const answers = await Promise.all(
+        writes.map((writing) => within(clock, PROBE_ANSWER_MS_MAX, writing).catch(() => TIMED_OUT)),
+      );
+      if (answers.every((answer) => answer === TIMED_OUT)) throw new Error("Redis takes no write");
+      return answers.includes(TIMED_OUT) ? "partly" : "up";
     },
   };
 }

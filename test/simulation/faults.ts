@@ -84,8 +84,9 @@ export const CRASH_POINTS: Readonly<Record<Death, readonly string[]>> = {
   "lock, apart": beforeAndAfter(REGION_CALLS.map((call) => `region ${call}`)),
 };
 
+/** One far from the other: where both wait for a call, it is always the first that ends the process. */
 function beforeAndAfter(calls: readonly string[]): string[] {
-  return calls.flatMap((call) => [`${call} before`, `${call} after`]);
+  return ["before", "after"].flatMap((end) => calls.map((call) => `${call} ${end}`));
 }
 
 /** The faults of one world: drawn by kind, counted, and all off once the world is healed. */
