@@ -23,6 +23,7 @@ const RETIRE_TEST = "services/ledger/retire.test.ts";
 const RATE_WINDOW_TEST = "domain/accounts/rate-window.test.ts";
 const STORE_TEST = "test/conformance/event-store/event-store.test.ts";
 const AWAY_TEST = "services/ledger/away.test.ts";
+const WAITING_TEST = "services/ledger/waiting.test.ts";
 const ADOPTION_TEST = "services/ledger/adoption.test.ts";
 const WANTED_TEST = "services/ledger/wanted.test.ts";
 const SCENARIOS_TEST = "test/simulation/scenarios.test.ts";
@@ -222,9 +223,41 @@ export const MUTANTS: readonly Mutant[] = [
     name: "swept-once",
     why: "what a dead writer takes behind the sweep of its journal stays held for ever",
     file: "services/ledger/wanted.ts",
-    find: "if (over) await admission.sweep(",
-    replace: "if (asked.size < 0) await admission.sweep(",
+    find: "if (over && looks.hasAll(orgId)) await",
+    replace: "if (asked.size < 0) await",
     proof: { file: SCENARIOS_TEST, test: "is swept whenever somebody comes upon it" },
+  },
+  {
+    name: "swept-before-its-end",
+    why: "a hold is freed whose recorded end still waits for its server, and its money is given twice",
+    file: "services/ledger/sweeping.ts",
+    find: ".filter(hasAll)",
+    replace: "",
+    proof: { file: WAITING_TEST, test: "a hold whose recorded end waits for its server" },
+  },
+  {
+    name: "swept-before-its-end-by-a-look",
+    why: "the same, by whoever comes upon the hold",
+    file: "services/ledger/wanted.ts",
+    find: "over && looks.hasAll(orgId)",
+    replace: "over",
+    proof: { file: "services/ledger/wanted.test.ts", test: "a sealed writer's holds are swept" },
+  },
+  {
+    name: "revoked-and-away",
+    why: "a revoked key takes money for as long as only the ledger does not reach its server",
+    file: "services/ledger/carry.ts",
+    find: "if (isRevocation && !dueMs.has(orgId))",
+    replace: "if (isRevocation && dueMs.has(orgId))",
+    proof: { file: WAITING_TEST, test: "a revocation waits five seconds for its server" },
+  },
+  {
+    name: "carried-beside-itself",
+    why: "a batch that failed half-way is carried again while its first carry still runs",
+    file: "services/ledger/carry.ts",
+    find: "await allDone(",
+    replace: "await Promise.all(",
+    proof: { file: WAITING_TEST, test: "a batch that failed half-way" },
   },
   {
     name: "taken-without-a-look",
