@@ -240,7 +240,8 @@ test("canaries of callers, upstreams and keys are nowhere in what a region leave
   await killed.end("SIGKILL");
   await load(other);
   await killed.start();
-  for (const [name, part] of Object.entries({ killed, other, control, ledger: ledgers[0] })) {
+  const others = [...ledgers, ...gateways].map((part, at) => [`part ${at}`, part] as const);
+  for (const [name, part] of [...Object.entries({ killed, other, control }), ...others]) {
     for (const path of ["metrics", "readyz"])
       keep(
         `${name}: ${path}`,
