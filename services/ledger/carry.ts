@@ -43,6 +43,7 @@ export function createCarrying(
   let waitingCount = 0;
   /** Until when those may wait that a revocation waits for. */
   const dueMs = new Map<string, number>();
+  let catchingUp: Promise<void> | undefined;
 
   function wait(orgId: string, items: readonly AccountsItem[]): void {
     waitingCount += items.length;
@@ -93,6 +94,8 @@ export function createCarrying(
     if (items.length === 0) return;
     const applied = waiting.has(orgId) ? "away" : await applyAll(orgId, items);
     if (applied === "lost") return lose(orgId);
+    // Somebody may have missed it meanwhile.
+    if (!adoption.orgs.has(orgId)) return;
     adoption.moved(orgId, to);
     if (applied === "away") wait(orgId, items);
   }
@@ -112,6 +115,11 @@ export function createCarrying(
     }
     waiting.delete(orgId);
     dueMs.delete(orgId);
+  }
+
+  async function catchUpAll(): Promise<void> {
+    await Promise.all([...waiting].map(([orgId, items]) => catchUpOne(orgId, items)));
+    for (const [orgId, atMs] of dueMs) if (parts.clock.elapsed() >= atMs) lose(orgId);
   }
 
   return {
@@ -150,11 +158,15 @@ export function createCarrying(
     hasAll: (orgId: string) => adoption.orgs.has(orgId) && !waiting.has(orgId),
     /** How many recorded events wait for a server that is away. */
     waiting: () => waitingCount,
-    /** Applies what waits, where the server is back. To be called again only when it is done. */
-    async catchUp(): Promise<void> {
-      await Promise.all([...waiting].map(([orgId, items]) => catchUpOne(orgId, items)));
-      for (const [orgId, atMs] of dueMs) if (parts.clock.elapsed() >= atMs) lose(orgId);
+    /** Applies what waits, where the server is back. Who asks while it goes on waits for that. */
+    catchUp(): Promise<void> {
+      catchingUp ??= catchUpAll().finally(() => {
+        catchingUp = undefined;
+      });
+      return catchingUp;
     },
+    /** Says that one which was in is not there any more as it was. */
+    lose,
   };
 }
 

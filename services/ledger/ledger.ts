@@ -210,7 +210,7 @@ async function serve(
       await carrying.catchUp();
     },
     onLost,
-    onMissed: adoption.lose,
+    onMissed: carrying.lose,
   });
   try {
     for (let attempt = 0; !ends.aborted; attempt++) {

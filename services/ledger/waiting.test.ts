@@ -165,6 +165,36 @@ test("a batch that failed half-way and is carried again does not put anybody bac
   expect([await world.available(1), await world.owners()]).toEqual([4 * CREDIT_MICRO, 1]);
 });
 
+test("what waits is given to a server once at a time, also when a look at the servers fails meanwhile", async () => {
+  const world = await region(1);
+  const ledger = await world.start();
+  expect(await ledger.filled("all", 1_000)).toBe(true);
+  world.away.add(orgOf(1));
+  await world.topUp(1, idOf("lot", 11));
+  await world.clock.advance(1_000);
+  expect(ledger.waiting()).toBe(1);
+  const { apply, seek } = world.admission;
+  let [running, most] = [0, 0];
+  // It answers late, and after the first two it is away again.
+  let applies = 0;
+  world.admission.apply = async (ask) => {
+    if ((applies += 1) > 2) return AWAY;
+    most = Math.max(most, (running += 1));
+    await new Promise<void>((resolve) => void world.clock.timer(950, resolve));
+    running -= 1;
+    return apply(ask);
+  };
+  world.admission.seek = () => Promise.reject(new Error("none answers"));
+  world.away.clear();
+  await world.clock.advance(1_200);
+  await world.topUp(1, idOf("lot", 12));
+  await world.clock.advance(2_000);
+  expect(most).toBe(1);
+  Object.assign(world.admission, { apply, seek });
+  await world.clock.advance(5_000);
+  expect([await world.available(1), await world.owners()]).toEqual([3 * CREDIT_MICRO, 1]);
+});
+
 test("an ownership that is over waits for no apply, of however many organizations", async () => {
   const count = 500;
   const world = await ledgerWorld(count);

@@ -6,6 +6,7 @@ import { managementProjection } from "#projections/management.ts";
 import type { Projection } from "#projections/projection.ts";
 import { unpackRows } from "#projections/rows.ts";
 import { usageProjection } from "#projections/usage.ts";
+import { manualClock } from "#test/doubles/manual-clock.ts";
 import { failing, projectorWorld, type ProjectorWorld } from "#test/worlds/projector-world.ts";
 
 let world: ProjectorWorld;
@@ -155,33 +156,57 @@ describe("a read model that was folded from other events starts anew, with an al
   });
 });
 
-test("a read model that cannot be read for a while keeps its projection waiting, and the others go on", async () => {
-  await live(30);
-  await textOf(await start(), (await world.store.head()) as bigint);
-  crash();
-  const inner = world.readModels;
+describe("a read model that cannot be read", () => {
   let isBroken = true;
-  world.readModels = {
-    ...inner,
-    async open(...of) {
-      const model = await inner.open(...of);
-      return {
-        ...model,
-        rowsAt(...asked) {
-          if (isBroken) throw new Error("disk I/O error");
-          return model.rowsAt(...asked);
-        },
-      };
-    },
-  };
-  const projector = await start();
-  const head = await live(50);
-  await expect.poll(() => alarms).toContain("read_model_not_read");
-  isBroken = false;
-  const hindered = await textOf(projector, head);
-  expect(new Set(alarms)).toEqual(new Set(["read_model_not_read"]));
-  world.readModels = createMemoryReadModels();
-  expect(await textOf(await start(), head)).toEqual(hindered);
+
+  /** Read models of which that of the accounts cannot be read while it is broken. */
+  async function broken(): Promise<void> {
+    await live(30);
+    await textOf(await start(), (await world.store.head()) as bigint);
+    crash();
+    const inner = world.readModels;
+    world.readModels = {
+      ...inner,
+      async open(name, version) {
+        const model = await inner.open(name, version);
+        return {
+          ...model,
+          rowsAt(...asked) {
+            if (isBroken && name === "accounts") throw new Error("disk I/O error");
+            return model.rowsAt(...asked);
+          },
+        };
+      },
+    };
+    isBroken = true;
+  }
+
+  test("for a while keeps its projection waiting, and nothing is lost or folded twice", async () => {
+    await broken();
+    const projector = await start();
+    const head = await live(50);
+    await expect.poll(() => alarms).toContain("read_model_not_read");
+    isBroken = false;
+    const hindered = await textOf(projector, head);
+    expect(new Set(alarms)).toEqual(new Set(["read_model_not_read"]));
+    world.readModels = createMemoryReadModels();
+    expect(await textOf(await start(), head)).toEqual(hindered);
+  });
+
+  test("for longer stands still alone, and the others go on", async () => {
+    await broken();
+    const clock = manualClock();
+    const projector = await start({ clock });
+    const early = await live(50);
+    const rows = projector.rows("usage", early);
+    await clock.advance(60_000);
+    expect((await rows).position).toBe(early);
+    expect(alarms).toContain("projection_stopped");
+    expect((await projector.state()).stopped).toEqual(["accounts"]);
+    const later = projector.rows("usage", await live(50));
+    await clock.advance(1_000);
+    expect((await later).position).toBe(await world.store.head());
+  });
 });
 
 describe("a read model that cannot be stored", () => {

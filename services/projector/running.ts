@@ -33,6 +33,9 @@ export interface ProjectorParts {
 
 const RETRY_MS_FIRST = 100;
 const RETRY_MS_MAX = 5_000;
+/** A read model that cannot be read holds the others up: for half a minute, then it stands still alone. */
+const READ_AGAIN_MS_MAX = 1_000;
+const READS_MAX = 30;
 
 /** A projector at work: its lanes, and what may be done to them, one thing after the other. */
 export type Running = Awaited<ReturnType<typeof createRunning>>;
@@ -102,8 +105,8 @@ export async function createRunning(parts: ProjectorParts) {
     waiters.fail(lane, lane.failure);
   }
 
-  /** False where a read model could not be read: what it lacks of them is to be folded again. */
-  function foldAll(events: readonly RecordedEvent[]): boolean {
+  /** False where a read model could not be read: what it lacks of them is to be folded again, unless it is given up. */
+  function foldAll(events: readonly RecordedEvent[], givesUp: boolean): boolean {
     let isFolded = true;
     for (const lane of lanes) {
       if (lane.failure) continue;
@@ -112,7 +115,7 @@ export async function createRunning(parts: ProjectorParts) {
         foldInto(lane, events);
       } catch (error) {
         const reason = messageOf(error instanceof NotRead ? error.cause : error);
-        if (error instanceof NotRead) {
+        if (error instanceof NotRead && !givesUp) {
           isFolded = false;
           onAlarm("read_model_not_read", { projection: name, reason });
           continue;
@@ -156,15 +159,16 @@ export async function createRunning(parts: ProjectorParts) {
      * Folds a batch; stores when it is time, or when somebody waits for what is folded now. False where it has to be given
      * again: a read model could not be read, or what was folded before is not stored yet and so could not be read either.
      */
-    async take(events: readonly RecordedEvent[]): Promise<boolean> {
+    async take(events: readonly RecordedEvent[], givesUp = false): Promise<boolean> {
       if (signal.aborted) return true;
-      if (lanes.some(({ unsaved }) => unsaved) || !foldAll(events)) return false;
+      if (lanes.some(({ unsaved }) => unsaved)) return false;
+      const isFolded = foldAll(events, givesUp);
       const newest = events.at(-1);
-      if (newest) seen = newest.position;
+      if (newest && isFolded) seen = newest.position;
       pending += events.length;
       if (pending >= batchEventsMax || lanes.some(waiters.isDue)) await commitAll();
       else if (!cancelTimer) commitIn(batchMs);
-      return true;
+      return isFolded;
     },
     /** Waits while a read model cannot be stored, so that no more than one batch is ever kept for it. */
     async saved(): Promise<void> {
@@ -191,8 +195,11 @@ export async function feed(running: Running): Promise<void> {
       for await (const events of parts.store.follow({ after: running.seen(), signal })) {
         attempt = 0;
         running.handed(events);
-        for (let tries = 0; !(await running.turn(() => running.take(events))); tries += 1)
-          await sleep(parts.clock, backOffMs(tries, RETRY_MS_FIRST, RETRY_MS_MAX));
+        for (let tries = 0; ; tries += 1) {
+          const givesUp = tries >= READS_MAX;
+          if (await running.turn(() => running.take(events, givesUp))) break;
+          await sleep(parts.clock, backOffMs(tries, RETRY_MS_FIRST, READ_AGAIN_MS_MAX));
+        }
         await running.saved();
         running.handed([]);
       }

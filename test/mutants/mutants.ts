@@ -252,6 +252,14 @@ export const MUTANTS: readonly Mutant[] = [
     proof: { file: WAITING_TEST, test: "a revocation waits five seconds for its server" },
   },
   {
+    name: "caught-up-beside-itself",
+    why: "of two that give an organization what waits for it, one takes away what the other has yet to give",
+    file: "services/ledger/carry.ts",
+    find: "catchingUp ??= catchUpAll()",
+    replace: "catchingUp = catchUpAll()",
+    proof: { file: WAITING_TEST, test: "what waits is given to a server once at a time" },
+  },
+  {
     name: "carried-beside-itself",
     why: "a batch that failed half-way is carried again while its first carry still runs",
     file: "services/ledger/carry.ts",
