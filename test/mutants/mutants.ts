@@ -322,7 +322,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "services/ledger/carry.ts",
     find: "while (!(await adoption.want(orgId))) if (adoption.passBy(orgId, to)) return;",
     replace: "if (adoption.orgs.size < 0) return;",
-    proof: { file: AWAY_TEST, test: "who is away at a claim is passed over" },
+    proof: { file: AWAY_TEST, test: "an event that passes by one that is out is waited for" },
   },
   {
     name: "passed-by-and-forgotten",
